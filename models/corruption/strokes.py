@@ -1,0 +1,171 @@
+"""Vector strokes, and the canvas they are drawn on.
+
+Marks are drawn four times finer than the frame and reduced by area, each within its own bounding box, so that a one-pixel line
+gets the true share of every pixel it crosses. Scanners with an old overlay plane draw without anti-aliasing: `fineness=1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+cv2.setNumThreads(1)
+
+FINENESS = 4
+# Where a stroke covers less of a pixel than this, the pixel keeps its former owner.
+SHARE = 0.35
+# Fixed-point bits of cv2's sub-pixel coordinates.
+_SHIFT = 4
+# Strokes are rasterised together while their common box stays this small (pixels of the frame).
+_CHUNK_AREA = 80 * 80
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """A polyline of `width` pixels, or a filled polygon where `width` is 0; `points` is (n, 2) of x, y in pixels."""
+
+    points: Points
+    width: float = 1.0
+    closed: bool = False
+
+    def box(self) -> tuple[float, float, float, float]:
+        margin = self.width / 2 + 1
+        low, high = self.points.min(axis=0) - margin, self.points.max(axis=0) + margin
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+class Canvas:
+    """A frame with marks on it: `image` uint8 HxWx3; `kind` and `coverage` (0-255) uint8 HxW say what was drawn and how fully."""
+
+    def __init__(self, frame: Image) -> None:
+        self.image = frame.copy()
+        self.height, self.width = frame.shape[:2]
+        self.kind: Image = np.zeros((self.height, self.width), np.uint8)
+        self.coverage: Image = np.zeros((self.height, self.width), np.uint8)
+
+    def draw(self, strokes: Iterable[Stroke], colour: Colour, kind: int = 0, *, alpha: float = 1.0,
+             fineness: int = FINENESS) -> None:
+        """Draw strokes; with kind 0 they become part of the frame itself."""
+        for chunk in _chunks(strokes):
+            drawn = _rasterise(chunk, self.width, self.height, fineness)
+            if drawn is not None:
+                x, y, coverage = drawn
+                self.stamp(coverage, x, y, colour, kind, alpha=alpha)
+
+    def stamp(self, coverage: Image, x: int, y: int, colour: Colour | Image, kind: int = 0, *, alpha: float = 1.0) -> None:
+        """Blend `colour` (one, or an image of the patch's shape) through a coverage patch with its corner at x, y."""
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + coverage.shape[1], self.width), min(y + coverage.shape[0], self.height)
+        if left >= right or top >= bottom:
+            return
+        inside = (slice(top - y, bottom - y), slice(left - x, right - x))
+        coverage = coverage[inside]
+        at = (slice(top, bottom), slice(left, right))
+        weight = cv2.merge([coverage] * 3).astype(np.float32) * (alpha / 255.0)
+        paint = colour[inside] if isinstance(colour, np.ndarray) else np.array(colour, np.float32)
+        under = self.image[at].astype(np.float32)
+        self.image[at] = (under + weight * (paint - under) + 0.5).astype(np.uint8)
+        if kind:
+            taken = (coverage >= SHARE * 255) | ((coverage > self.coverage[at]) & (coverage > 0))
+            same = taken & (self.kind[at] == kind)
+            self.coverage[at][same] = np.maximum(self.coverage[at], coverage)[same]
+            fresh = taken & ~same
+            self.coverage[at][fresh] = coverage[fresh]
+            self.kind[at][fresh] = kind
+
+
+def _chunks(strokes: Iterable[Stroke]) -> Iterator[list[Stroke]]:
+    chunk: list[Stroke] = []
+    box: tuple[float, float, float, float] | None = None
+    for stroke in strokes:
+        own = stroke.box()
+        joined = own if box is None else (min(own[0], box[0]), min(own[1], box[1]), max(own[2], box[2]), max(own[3], box[3]))
+        if chunk and (joined[2] - joined[0]) * (joined[3] - joined[1]) > _CHUNK_AREA:
+            yield chunk
+            chunk, joined = [], own
+        chunk.append(stroke)
+        box = joined
+    if chunk:
+        yield chunk
+
+
+def _rasterise(strokes: Sequence[Stroke], width: int, height: int, fineness: int) -> tuple[int, int, Image] | None:
+    boxes = np.array([stroke.box() for stroke in strokes])
+    left, top = (max(int(np.floor(v)), 0) for v in boxes[:, :2].min(axis=0))
+    right, bottom = int(np.ceil(boxes[:, 2].max())) + 1, int(np.ceil(boxes[:, 3].max())) + 1
+    right, bottom = min(right, width), min(bottom, height)
+    if left >= right or top >= bottom:
+        return None
+    fine: Image = np.zeros(((bottom - top) * fineness, (right - left) * fineness), np.uint8)
+    for stroke in strokes:
+        # cv2 puts integer coordinates at pixel centres; frame coordinates put them there too.
+        points = ((stroke.points - (left, top) + 0.5) * fineness - 0.5) * (1 << _SHIFT)
+        fixed = np.round(points).astype(np.int32)
+        if stroke.width == 0:
+            cv2.fillPoly(fine, [fixed], 255, cv2.LINE_8, _SHIFT)
+        else:
+            if fineness == 1:
+                fixed = ((fixed + (1 << (_SHIFT - 1))) >> _SHIFT) << _SHIFT
+            thickness = max(1, round(stroke.width * fineness))
+            cv2.polylines(fine, [fixed], stroke.closed, 255, thickness, cv2.LINE_8, _SHIFT)
+    if fineness > 1:
+        fine = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    return left, top, fine
+
+
+def dashed(points: Points, on: float, off: float, *, closed: bool = False) -> list[Points]:
+    """Cut a polyline into dashes of length `on` with gaps of `off` (pixels along the line)."""
+    if closed:
+        points = np.vstack([points, points[:1]])
+    lengths = np.hypot(*np.diff(points, axis=0).T)
+    along = np.concatenate([[0.0], np.cumsum(lengths)])
+    starts = np.arange(0.0, along[-1], on + off)
+    dashes = []
+    for start in starts:
+        stop = min(start + on, along[-1])
+        inner = points[(along > start) & (along < stop)]
+        ends = [[np.interp(s, along, points[:, 0]), np.interp(s, along, points[:, 1])] for s in (start, stop)]
+        dashes.append(np.vstack([ends[:1], inner, ends[1:]]))
+    return dashes
+
+
+def line(x0: float, y0: float, x1: float, y1: float) -> Points:
+    return np.array([[x0, y0], [x1, y1]], np.float64)
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> Points:
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64)
+
+
+def arc(x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0, steps: int = 32) -> Points:
+    """Points of an ellipse's arc; angles in degrees, clockwise from the x axis as the y axis points down."""
+    angle = np.radians(np.linspace(start, stop, steps))
+    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
+
+
+def smooth(control: Points | Sequence[tuple[float, float]], *, closed: bool = False, steps: int = 6) -> Points:
+    """A Catmull-Rom spline through the control points."""
+    p = np.asarray(control, np.float64)
+    before, after = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    q = np.vstack([before, p, after])
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    pieces = []
+    for a, b, c, d in zip(q[:-3], q[1:-2], q[2:-1], q[3:], strict=True):
+        pieces.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
+    if not closed:
+        pieces.append(p[-1:])
+    return np.vstack(pieces)
+
+
+def turned(points: Points, degrees: float, x: float = 0.0, y: float = 0.0) -> Points:
+    """Rotate about (x, y)."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return (points - (x, y)) @ np.array([[c, s], [-s, c]]) + (x, y)

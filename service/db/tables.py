@@ -1,0 +1,439 @@
+"""The tables. One class per noun; every time is UTC; every state is an enum with its meaning beside it."""
+
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+# SQLite only counts up an INTEGER PRIMARY KEY by itself, never a BIGINT one.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC datetime, also where the database (SQLite) knows no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime reached the database; use an aware UTC one")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """This moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _named(enum: type[StrEnum]) -> Enum:
+    """Stored as its short text value, without a database type that every new member would have to alter."""
+    return Enum(enum, native_enum=False, length=24, values_callable=lambda e: [m.value for m in e])
+
+
+class Base(DeclarativeBase):
+    """All tables hang on this one, with constraint names that migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON, int: Integer, str: String}
+
+
+class Verdict(StrEnum):
+    """The answer for an instance or a study."""
+
+    COMPLIANT = "compliant"
+    NON_COMPLIANT = "non_compliant"
+    INDETERMINATE = "indeterminate"  # a score between its two thresholds, or sources that disagree: to a person
+    NOT_APPLICABLE = "not_applicable"  # no requirement speaks of it
+
+
+class FindingState(StrEnum):
+    """What became of one requirement."""
+
+    MET = "met"
+    MISSING = "missing"
+    UNCERTAIN = "uncertain"
+    NOT_APPLICABLE = "not_applicable"
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    MAJOR = "major"
+    MINOR = "minor"
+    INFO = "info"
+
+
+class AnalysisState(StrEnum):
+    """Where an instance stands on its way from the door to a verdict."""
+
+    QUEUED = "queued"  # stored and committed; waits for a worker
+    CLAIMED = "claimed"  # a worker holds it until its lease runs out
+    DONE = "done"  # frames assessed, verdict recorded: terminal
+    QUARANTINED = "quarantined"  # given up, with a reason and a cure; terminal until re-queued by a person
+
+
+class Decision(StrEnum):
+    """What a reviewer said; append-only, the newest one that is not withdrawn outranks the verdict."""
+
+    CONFIRM = "confirm"
+    OVERRIDE = "override"
+    RETAKE = "retake"
+    WITHDRAW = "withdraw"  # undo of the reviewer's last decision
+
+
+class Role(StrEnum):
+    """What an account may do; each role includes the ones above it, save the auditor's."""
+
+    VIEWER = "viewer"
+    SONOGRAPHER = "sonographer"
+    REVIEWER = "reviewer"
+    ADMIN = "admin"
+    AUDITOR = "auditor"  # reads everything and the audit trail, changes nothing
+
+
+class Study(Base):
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    patient_name: Mapped[str] = mapped_column(String(324), default="")
+    patient_id: Mapped[str] = mapped_column(String(64), default="", index=True)
+    patient_birth_date: Mapped[date | None]
+    patient_sex: Mapped[str] = mapped_column(String(16), default="")
+    accession_number: Mapped[str] = mapped_column(String(64), default="", index=True)
+    study_date: Mapped[date | None] = mapped_column(index=True)
+    description: Mapped[str] = mapped_column(String(256), default="")
+    procedure: Mapped[str] = mapped_column(String(256), default="")
+    body_part: Mapped[str] = mapped_column(String(64), default="")
+    laterality: Mapped[str] = mapped_column(String(16), default="")
+    institution: Mapped[str] = mapped_column(String(128), default="")
+    station: Mapped[str] = mapped_column(String(64), default="", index=True)
+    operator: Mapped[str] = mapped_column(String(324), default="", index=True)
+    calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
+    synthetic: Mapped[bool] = mapped_column(default=False)  # sent by a self-test; never in reports
+    conflict: Mapped[bool] = mapped_column(default=False)  # a SOP Instance UID came twice with different bytes
+    first_received_at: Mapped[datetime] = mapped_column(default=now)
+    last_received_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    settles_at: Mapped[datetime] = mapped_column(default=now)
+    settled: Mapped[bool] = mapped_column(default=False)  # False again when a late image arrives
+    verdict: Mapped[Verdict | None] = mapped_column(_named(Verdict))  # of the newest study-level row in `verdicts`
+    decision: Mapped[Decision | None] = mapped_column(_named(Decision))  # of the newest standing review
+    version: Mapped[int] = mapped_column(default=1)  # grows with every change a reviewer should know of
+
+    series: Mapped[list["Series"]] = relationship(back_populates="study")
+    instances: Mapped[list["Instance"]] = relationship(back_populates="study")
+
+    __table_args__ = (
+        Index("ix_studies_worklist", "verdict", "last_received_at", "id"),
+        Index("ix_studies_settling", "settled", "settles_at"),
+    )
+
+
+class Series(Base):
+    __tablename__ = "series"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(16), default="")
+    description: Mapped[str] = mapped_column(String(256), default="")
+    body_part: Mapped[str] = mapped_column(String(64), default="")
+    laterality: Mapped[str] = mapped_column(String(16), default="")
+
+    study: Mapped[Study] = relationship(back_populates="series")
+
+    __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
+
+
+class Instance(Base):
+    """One stored version of a SOP instance: identical bytes are one row, different bytes are two."""
+
+    __tablename__ = "instances"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))  # of the data set's bytes as the peer sent them
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes of the data set
+    archive_key: Mapped[str] = mapped_column(String(256))  # relative path in the archive, made from the digest
+    calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
+    correlation_id: Mapped[str] = mapped_column(String(32), default="")  # of the association it came by
+    instance_number: Mapped[int | None]
+    rows: Mapped[int] = mapped_column(default=0)
+    columns: Mapped[int] = mapped_column(default=0)
+    number_of_frames: Mapped[int] = mapped_column(default=0)  # 0: no pixel data
+    photometric_interpretation: Mapped[str] = mapped_column(String(16), default="")
+    header: Mapped[dict[str, Any]] = mapped_column(default=dict)  # what rules may ask of it: dicom/header.py
+    conflict: Mapped[bool] = mapped_column(default=False)
+    received_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+    study: Mapped[Study] = relationship(back_populates="instances")
+    analyses: Mapped[list["Analysis"]] = relationship(back_populates="instance", order_by="Analysis.id")
+
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+
+
+class Analysis(Base):
+    """The queue's truth: one row per instance and run of the network. The broker only rings the bell."""
+
+    __tablename__ = "analyses"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
+    state: Mapped[AnalysisState] = mapped_column(_named(AnalysisState), default=AnalysisState.QUEUED)
+    priority: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)  # counted before the work, so that a killer cannot loop
+    token: Mapped[str | None] = mapped_column(String(32))  # fences off a worker whose lease ran out
+    lease_expires_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime] = mapped_column(default=now)
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    reason: Mapped[str] = mapped_column(Text, default="")  # why the last attempt failed, without patient data
+    cure: Mapped[str] = mapped_column(Text, default="")
+    network: Mapped[str] = mapped_column(String(96), default="")  # name@sha256[:12]
+    thresholds: Mapped[str] = mapped_column(String(16), default="")  # digest of the thresholds and calibration
+    code_version: Mapped[str] = mapped_column(String(32), default="")
+    provider: Mapped[str] = mapped_column(String(32), default="")
+    milliseconds: Mapped[dict[str, Any]] = mapped_column(default=dict)  # by step
+
+    instance: Mapped[Instance] = relationship(back_populates="analyses")
+    frames: Mapped[list["Frame"]] = relationship(back_populates="analysis", order_by="Frame.number")
+
+    __table_args__ = (
+        Index("ix_analyses_queue", "state", "priority", "id"),
+        Index("ix_analyses_lease", "state", "lease_expires_at"),
+    )
+
+
+class Frame(Base):
+    """One assessed frame."""
+
+    __tablename__ = "frames"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    analysis_id: Mapped[int] = mapped_column(ForeignKey("analyses.id"), index=True)
+    number: Mapped[int]  # counted from 1, as DICOM does
+    rows: Mapped[int]
+    columns: Mapped[int]
+    scores: Mapped[dict[str, Any]]  # presence probability in [0, 1] of every kind the network knows
+    mask_key: Mapped[str] = mapped_column(String(256), default="")  # typed mask as PNG, in the archive
+
+    analysis: Mapped[Analysis] = relationship(back_populates="frames")
+    annotations: Mapped[list["Annotation"]] = relationship(back_populates="frame")
+
+    __table_args__ = (UniqueConstraint("analysis_id", "number"),)
+
+
+class Annotation(Base):
+    """One mark found on a frame. Coordinates are pixels of the frame, origin at the upper left."""
+
+    __tablename__ = "annotations"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    score: Mapped[float]
+    x: Mapped[int]
+    y: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    pixels: Mapped[int]
+    source: Mapped[str] = mapped_column(String(32), default="network")  # or: person, overlay, sr
+
+    frame: Mapped[Frame] = relationship(back_populates="annotations")
+
+
+class VerdictRecord(Base):
+    """One evaluation of an instance or (``instance_id`` null) of a study; the standing one is not superseded."""
+
+    __tablename__ = "verdicts"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"), index=True)
+    verdict: Mapped[Verdict] = mapped_column(_named(Verdict))
+    network: Mapped[str] = mapped_column(String(96), default="")
+    thresholds: Mapped[str] = mapped_column(String(16), default="")
+    rulebook: Mapped[str] = mapped_column(String(128))  # name@version+sha256[:12]
+    code_version: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    superseded_at: Mapped[datetime | None]
+
+    findings: Mapped[list["Finding"]] = relationship(back_populates="verdict_record", order_by="Finding.id")
+
+    __table_args__ = (
+        Index(
+            "uq_verdicts_standing_instance",
+            "instance_id",
+            unique=True,
+            sqlite_where=text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+            postgresql_where=text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+        ),
+        Index(
+            "uq_verdicts_standing_study",
+            "study_id",
+            unique=True,
+            sqlite_where=text("superseded_at IS NULL AND instance_id IS NULL"),
+            postgresql_where=text("superseded_at IS NULL AND instance_id IS NULL"),
+        ),
+    )
+
+
+class Finding(Base):
+    """One requirement met, missing or uncertain, with the evidence."""
+
+    __tablename__ = "findings"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    verdict_id: Mapped[int] = mapped_column(ForeignKey("verdicts.id"), index=True)
+    requirement: Mapped[str] = mapped_column(String(96), index=True)
+    state: Mapped[FindingState] = mapped_column(_named(FindingState))
+    severity: Mapped[Severity] = mapped_column(_named(Severity))
+    sentence: Mapped[str] = mapped_column(Text)  # what is missing, where, by which rule, what to do
+    evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"frames": [{sop_instance_uid, frame, score}], …}
+
+    verdict_record: Mapped[VerdictRecord] = relationship(back_populates="findings")
+
+
+class Review(Base):
+    """A person's decision. Append-only."""
+
+    __tablename__ = "reviews"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    verdict_id: Mapped[int | None] = mapped_column(ForeignKey("verdicts.id"))
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    decision: Mapped[Decision] = mapped_column(_named(Decision))
+    reason: Mapped[str] = mapped_column(String(64), default="")
+    note: Mapped[str] = mapped_column(Text, default="")
+    study_version: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+    user: Mapped["User"] = relationship()
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(256), default="")  # empty: signs in by token or one-time link only
+    role: Mapped[Role] = mapped_column(_named(Role), default=Role.VIEWER)
+    failed_sign_ins: Mapped[int] = mapped_column(default=0)
+    locked_until: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    preferences: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Credential(Base):
+    """A secret a client may show: browser session, API token or one-time sign-in. Only its SHA-256 is kept."""
+
+    __tablename__ = "credentials"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    purpose: Mapped[str] = mapped_column(String(16))  # session | token | one_time
+    secret_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    label: Mapped[str] = mapped_column(String(64), default="")
+    scope: Mapped[str] = mapped_column(String(64), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    last_seen_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship()
+
+
+class AuditEvent(Base):
+    """Who saw or changed what. Append-only; each row carries the hash of the one before it."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now, index=True)
+    actor: Mapped[str] = mapped_column(String(64), index=True)
+    action: Mapped[str] = mapped_column(String(48), index=True)
+    subject: Mapped[str] = mapped_column(String(128), default="", index=True)  # a UID or id, never a name
+    address: Mapped[str] = mapped_column(String(64), default="")
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+
+
+class RulebookVersion(Base):
+    """One version of a rule book, kept for ever so that old verdicts can be explained."""
+
+    __tablename__ = "rulebook_versions"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(32))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    toml: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(String(64), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    activated_at: Mapped[datetime | None]
+    retired_at: Mapped[datetime | None]
+
+
+class Heartbeat(Base):
+    """When each running role last said that it is alive."""
+
+    __tablename__ = "heartbeats"
+
+    role: Mapped[str] = mapped_column(String(24), primary_key=True)
+    process: Mapped[str] = mapped_column(String(96), primary_key=True)  # host:pid
+    at: Mapped[datetime] = mapped_column(default=now)
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class PeerActivity(Base):
+    """What each calling AE title did last; a station that falls quiet shows here."""
+
+    __tablename__ = "peer_activity"
+
+    ae_title: Mapped[str] = mapped_column(String(16), primary_key=True)
+    address: Mapped[str] = mapped_column(String(64), primary_key=True)
+    first_seen_at: Mapped[datetime] = mapped_column(default=now)
+    last_seen_at: Mapped[datetime] = mapped_column(default=now)
+    stored: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+    last_refusal: Mapped[str] = mapped_column(Text, default="")

@@ -1,0 +1,124 @@
+"""The one tree of errors.
+
+Every error says what happened, to which file or instance, and what to do about it; the message never holds
+patient data (identify instances by SOP Instance UID or by path).
+
+    SonomarkError
+    ├── ConfigurationError          a setting is wrong or missing
+    │   ├── SchemaError             the database schema is missing, too old or too new
+    │   ├── NetworkError            weights missing, damaged or not what their card says
+    │   └── RulebookError           a rule book cannot be used; names file, line and field
+    ├── DicomError                  the bytes are not what they claim to be
+    │   ├── NotDicom                not a DICOM data set at all
+    │   ├── DataSetMismatch         data set and C-STORE command disagree
+    │   └── Undecodable             pixels missing, oversized or not decodable
+    ├── StorageError                the archive cannot keep or return bytes
+    │   ├── OutOfSpace              the disk is full or above its watermark
+    │   └── DamagedObject           stored bytes no longer match their digest
+    ├── DatabaseAway                the database does not answer
+    ├── BrokerAway                  the message broker does not answer
+    ├── LeaseLost                   another worker holds the analysis now
+    ├── PeerError                   another DICOM node refused or did not answer
+    ├── NotFound                    no such study, instance, frame, user …
+    ├── Conflict                    somebody changed it in the meantime
+    └── NotAllowed                  the account may not do this
+"""
+
+
+class SonomarkError(Exception):
+    """What happened, and (``cure``) what to do about it."""
+
+    cure: str = ""
+
+    def __init__(self, what: str, *, cure: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        if cure is not None:
+            self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.cure}".rstrip()
+
+
+class ConfigurationError(SonomarkError):
+    """A setting is wrong or missing."""
+
+
+class SchemaError(ConfigurationError):
+    """The database schema does not fit this version of the code."""
+
+    cure = "Run `sonomark migrate`."
+
+
+class NetworkError(ConfigurationError):
+    """The network's weights are missing, damaged or not what their card says."""
+
+
+class RulebookError(ConfigurationError):
+    """A rule book cannot be used."""
+
+
+class DicomError(SonomarkError):
+    """The bytes are not what they claim to be."""
+
+
+class NotDicom(DicomError):
+    """Not a DICOM data set at all."""
+
+    cure = "Send the original DICOM file from the modality or the PACS."
+
+
+class DataSetMismatch(DicomError):
+    """Data set and C-STORE command, or data set and itself, disagree."""
+
+
+class Undecodable(DicomError):
+    """Pixels are missing, oversized or in a syntax that no decoder here reads."""
+
+
+class StorageError(SonomarkError):
+    """The archive cannot keep or return bytes."""
+
+
+class OutOfSpace(StorageError):
+    """The disk is full or above its watermark."""
+
+    cure = "Free space on the archive's file system; the sender's retry will then succeed."
+
+
+class DamagedObject(StorageError):
+    """Stored bytes no longer match the digest taken when they arrived."""
+
+    cure = "Restore the object from backup or ask the modality or PACS to send it again."
+
+
+class DatabaseAway(SonomarkError):
+    """The database does not answer."""
+
+    cure = "Check that the database runs and that SONOMARK_DATABASE_URL is right."
+
+
+class BrokerAway(SonomarkError):
+    """The message broker does not answer; the sweeper will queue the work again."""
+
+    cure = "Check that the broker runs and that SONOMARK_BROKER_URL is right."
+
+
+class LeaseLost(SonomarkError):
+    """Another worker holds the analysis now; what this one computed is dropped."""
+
+
+class PeerError(SonomarkError):
+    """Another DICOM node refused or did not answer."""
+
+
+class NotFound(SonomarkError):
+    """There is no such study, instance, frame, user …"""
+
+
+class Conflict(SonomarkError):
+    """Somebody changed it in the meantime."""
+
+
+class NotAllowed(SonomarkError):
+    """The account may not do this."""

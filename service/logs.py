@@ -1,0 +1,33 @@
+"""Structured logs: one event a line, with ids and never with patient data."""
+
+import logging
+import sys
+
+import structlog
+
+from service.settings import settings
+
+
+def configure(role: str) -> None:
+    """Send this process's logs to standard error, each line marked with its role."""
+    as_json = settings().log_format == "json"
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(role=role)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def get(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger; events are short phrases, details are key-value pairs of ids and numbers."""
+    return structlog.get_logger(name)  # type: ignore[no-any-return]

@@ -1,0 +1,81 @@
+"""Settings, read from the environment (prefix ``SONOMARK_``) here and nowhere else."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+HOUSE = Path(__file__).resolve().parent.parent
+WEIGHTS = HOUSE / "models" / "weights"
+RULEBOOKS = Path(__file__).resolve().parent / "compliance" / "rulebooks"
+
+
+class Settings(BaseSettings):
+    """Every setting of every role; ``sonomark doctor`` prints what is in force."""
+
+    model_config = SettingsConfigDict(env_prefix="SONOMARK_", env_file=None, extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="Folder of the archive, the embedded database and the spool.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in DATA_DIR.")
+    broker_url: str = Field("", description="spool:// (folder broker in DATA_DIR, the default) or redis://…")
+    archive_url: str = Field("", description="Folder or s3://bucket/prefix; empty means DATA_DIR/archive.")
+
+    ae_title: str = Field("SONOMARK", max_length=16)
+    dicom_host: str = Field("0.0.0.0", description="Address the DICOM receiver listens on.")
+    dicom_port: int = Field(11112, ge=0, le=65535)
+    peers: str = Field(
+        "",
+        description="Allowed calling AE titles: 'US01@10.1.4.13,US02@10.1.4.14,PACS'; empty means open to all.",
+    )
+    max_associations: int = Field(64, ge=1)
+    max_pdu: int = Field(131072, ge=4096, le=1048576)
+    network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
+    disk_reserve_mb: int = Field(512, ge=0, description="C-STORE answers 0xA700 below this much free space.")
+    extra_sop_classes: str = Field("", description="Further storage SOP Class UIDs to accept, comma separated.")
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8000, ge=0, le=65535)
+    secret_key: str = Field("", description="Signs cookies; empty means one generated and kept in DATA_DIR.")
+    session_idle_s: int = Field(8 * 3600, ge=60)
+    session_absolute_s: int = Field(24 * 3600, ge=60)
+
+    network: str = Field("sonomark", description="Name under models/weights, or a folder of weights.")
+    provider: Literal["auto", "cuda", "cpu"] = "auto"
+    threads: int = Field(0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine.")
+    workers: int = Field(0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine.")
+    cine_frames: int = Field(12, ge=1, description="At most this many frames of a cine are assessed, evenly spread.")
+    max_pixels: int = Field(256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded.")
+    decode_timeout_s: float = Field(60.0, gt=0)
+    decode_memory_mb: int = Field(2048, ge=256)
+
+    lease_s: float = Field(60.0, gt=0, description="A worker that is silent this long loses its claim.")
+    max_attempts: int = Field(3, ge=1)
+    sweep_interval_s: float = Field(2.0, gt=0)
+
+    rulebook: str = Field("default", description="Name under service/compliance/rulebooks, or a TOML file.")
+    study_settle_s: float = Field(30.0, ge=0, description="A study is judged this long after its last image.")
+
+    role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
+    log_format: Literal["console", "json"] = "console"
+    failpoints: str = Field("", description="Fault injection for tests only; refused unless TESTING is set.")
+    testing: bool = False
+
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'sonomark.sqlite'}"
+
+    def broker(self) -> str:
+        """The Celery broker URL in force."""
+        return self.broker_url or f"spool://{self.data_dir.resolve() / 'spool'}"
+
+    def archive(self) -> str:
+        """The archive's folder or s3:// URL in force."""
+        return self.archive_url or str(self.data_dir.resolve() / "archive")
+
+
+@lru_cache
+def settings() -> Settings:
+    """This process's settings, read once."""
+    return Settings()
