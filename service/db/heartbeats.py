@@ -1,0 +1,48 @@
+"""Signs of life of the running roles."""
+
+import os
+import socket
+from datetime import timedelta
+from threading import Event, Thread
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from service.db.session import Database
+from service.db.tables import Heartbeat, now
+from service.errors import DatabaseAway
+
+INTERVAL_S = 2.0
+FRESH = timedelta(seconds=10)
+FORGOTTEN = timedelta(days=1)
+
+
+def beat(session: Session, role: str, detail: dict[str, Any] | None = None) -> None:
+    """Say that this process runs ``role`` and is alive."""
+    process = f"{socket.gethostname()}:{os.getpid()}"[:96]
+    session.merge(Heartbeat(role=role, process=process, at=now(), detail=detail or {}))
+    session.execute(delete(Heartbeat).where(Heartbeat.at < now() - FORGOTTEN))
+
+
+def alive(session: Session) -> dict[str, int]:
+    """How many processes of each role were alive within the last ten seconds."""
+    roles = session.scalars(select(Heartbeat.role).where(Heartbeat.at > now() - FRESH)).all()
+    return {role: roles.count(role) for role in set(roles)}
+
+
+def keep_beating(database: Database, role: str) -> Event:
+    """Beat from a daemon thread until the returned event is set; a database that is away is tried again."""
+    stop = Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                with database.begin() as session:
+                    beat(session, role)
+            except DatabaseAway:
+                pass  # readiness falls by itself once the beat is stale
+            stop.wait(INTERVAL_S)
+
+    Thread(target=run, name=f"heartbeat-{role}", daemon=True).start()
+    return stop
