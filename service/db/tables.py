@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Computed,
     DateTime,
     Dialect,
     Enum,
@@ -152,12 +153,22 @@ class Study(Base):
     verdict: Mapped[Verdict | None] = mapped_column(_named(Verdict))  # of the newest study-level row in `verdicts`
     decision: Mapped[Decision | None] = mapped_column(_named(Decision))  # of the newest standing review
     version: Mapped[int] = mapped_column(default=1)  # grows with every change a reviewer should know of
+    changed_at: Mapped[datetime] = mapped_column(default=now, onupdate=now, index=True)  # what the live worklist asks
+    # 0 flagged, 1 uncertain, 2 not judged yet, 3 nothing to do, 4 decided by a person: the worklist's first sort key,
+    # computed by the database so that no writer of `verdict` or `decision` can forget it.
+    rank: Mapped[int] = mapped_column(
+        Computed(
+            "CASE WHEN decision IS NOT NULL THEN 4 WHEN verdict IS NULL THEN 2 WHEN verdict = 'non_compliant' THEN 0"
+            " WHEN verdict = 'indeterminate' THEN 1 ELSE 3 END",
+            persisted=True,
+        )
+    )
 
     series: Mapped[list["Series"]] = relationship(back_populates="study")
     instances: Mapped[list["Instance"]] = relationship(back_populates="study")
 
     __table_args__ = (
-        Index("ix_studies_worklist", "verdict", "last_received_at", "id"),
+        Index("ix_studies_worklist", "rank", "last_received_at", "id"),
         Index("ix_studies_settling", "settled", "settles_at"),
     )
 
@@ -359,6 +370,8 @@ class User(Base):
     failed_sign_ins: Mapped[int] = mapped_column(default=0)
     locked_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
+    site: Mapped[str] = mapped_column(String(128), default="")  # sees only this institution's studies; empty: all
+    totp_secret: Mapped[str] = mapped_column(String(64), default="")  # base32; empty: no second factor
     preferences: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
@@ -370,14 +383,60 @@ class Credential(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
-    purpose: Mapped[str] = mapped_column(String(16))  # session | token | one_time
+    purpose: Mapped[str] = mapped_column(String(16))  # session | token | one_time | second_factor
     secret_sha256: Mapped[str] = mapped_column(String(64), unique=True)
     label: Mapped[str] = mapped_column(String(64), default="")
     scope: Mapped[str] = mapped_column(String(64), default="")
+    address: Mapped[str] = mapped_column(String(64), default="")
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_seen_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship()
+
+
+class Hold(Base):
+    """A study that a reviewer has taken in hand, so that two people do not collide. It lapses by itself."""
+
+    __tablename__ = "holds"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    since: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime]
+
+    user: Mapped[User] = relationship()
+
+
+class Draft(Base):
+    """A note that is not sent yet: bound to its study and its writer, so that nothing typed is ever lost."""
+
+    __tablename__ = "drafts"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    note: Mapped[str] = mapped_column(Text)
+    saved_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Correction(Base):
+    """A person's word on the marks of a frame: one that the network missed, or one that is none. Append-only."""
+
+    __tablename__ = "corrections"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
+    frame: Mapped[int]  # counted from 1
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    annotation_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"))  # set: this mark is none
+    kind: Mapped[str] = mapped_column(String(32))
+    x: Mapped[int]
+    y: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    withdrawn_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship()
 
