@@ -169,3 +169,22 @@ def turned(points: Points, degrees: float, x: float = 0.0, y: float = 0.0) -> Po
     """Rotate about (x, y)."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return (points - (x, y)) @ np.array([[c, s], [-s, c]]) + (x, y)
+
+
+def noise(rng: np.random.Generator, width: int, height: int, grain: float) -> npt.NDArray[np.float32]:
+    """Smooth noise of about unit variance, with features of `grain` pixels."""
+    small = rng.standard_normal((max(3, int(height / grain) + 3), max(3, int(width / grain) + 3))).astype(np.float32)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def connected_specks(rng: np.random.Generator, width: int, height: int) -> tuple[Image, Image]:
+    """Coverage and velocity (128 = none) of blood flow: blobs, vessels, or a few specks."""
+    size = max(8.0, min(width, height) / rng.uniform(2.5, 10))
+    field = noise(rng, width, height, size) + 0.35 * noise(rng, width, height, max(2.5, size / 4))
+    if rng.random() < 0.4:
+        field = 0.6 - np.abs(field) * rng.uniform(1.0, 2.5)
+    level = np.quantile(field[::4, ::4], 1 - rng.choice([0.004, 0.02, 0.08, 0.25, 0.5]) * rng.uniform(0.5, 1.2))
+    coverage = np.clip((field - level) * 255 * rng.uniform(2, 12), 0, 255).astype(np.uint8)
+    slow = noise(rng, width, height, max(4.0, size * rng.uniform(0.7, 3)))
+    velocity = np.clip(128 + rng.uniform(40, 110) * (slow + rng.normal(0, 0.8)), 0, 255).astype(np.uint8)
+    return coverage, velocity

@@ -1,0 +1,184 @@
+"""Measurement calipers: end marks, the line between them, their digits, ellipses and traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.corruption.strokes import Canvas, Points, Stroke, arc, dashed, line, smooth, turned
+from models.corruption.styles import Pen, pick, split
+from models.corruption.texts import fonts, write
+
+GLYPHS: tuple[str, ...] = (
+    "plus", "cross", "open plus", "i-bar", "circled plus",
+    "thick plus", "small plus", "tick", "diamond", "circled cross",
+    "long plus", "dot plus", "t-bar", "square", "corner",
+    "plus wide", "arrowhead", "dot", "asterisk", "open cross",
+)
+LINES: tuple[str, ...] = ("dotted", "dashed", "none", "solid", "dash-dot", "dense dotted", "ends only", "coarse dotted", "thin solid", "long dashed")
+
+
+def glyph(name: str, x: float, y: float, size: float, width: float, toward: float) -> list[Stroke]:
+    """Strokes of one end mark, `size` pixels across, at an end of a line running `toward` degrees."""
+    h = size / 2
+    plus = [line(x - h, y, x + h, y), line(x, y - h, x, y + h)]
+    if name in ("plus", "thick plus", "small plus", "long plus", "plus wide"):
+        if name == "plus wide":
+            plus = [line(x - h * 1.3, y, x + h * 1.3, y), line(x, y - h * 0.8, x, y + h * 0.8)]
+        scale = {"thick plus": 2.0}.get(name, 1.0)
+        return [Stroke(p, width * scale) for p in plus]
+    if name in ("cross", "open cross"):
+        gap = 0.35 if name == "open cross" else 0.0
+        arms = _arms(x, y, h * 0.9, gap)
+        return [Stroke(turned(p, 45, x, y), width) for p in arms]
+    if name == "open plus":
+        return [Stroke(p, width) for p in _arms(x, y, h, 0.35)]
+    if name == "circled plus":
+        return [Stroke(arc(x, y, h, h), width, True), *(Stroke(p, width) for p in _arms(x, y, h, 0.0))]
+    if name == "circled cross":
+        return [Stroke(arc(x, y, h, h), width, True), *(Stroke(turned(p, 45, x, y), width) for p in _arms(x, y, h, 0.0))]
+    if name == "i-bar":
+        bar = turned(line(x, y - h, x, y + h), toward, x, y)
+        caps = [turned(line(x - h / 2, y + s * h, x + h / 2, y + s * h), toward, x, y) for s in (-1, 1)]
+        return [Stroke(p, width) for p in (bar, *caps)]
+    if name == "tick":
+        return [Stroke(turned(line(x, y - h, x, y + h), toward, x, y), width)]
+    if name == "t-bar":
+        return [Stroke(turned(line(x, y - h, x, y + h), toward, x, y), width), Stroke(turned(line(x, y, x + h, y), toward, x, y), width)]
+    if name == "diamond":
+        return [Stroke(turned(_square(x, y, h * 0.7), 45, x, y), width, True), Stroke(arc(x, y, 0.5, 0.5, steps=6), width)]
+    if name == "square":
+        return [Stroke(_square(x, y, h * 0.7), width, True)]
+    if name == "corner":
+        return [Stroke(turned(np.array([[x + h, y - h], [x, y], [x + h, y + h]]), toward, x, y), width)]
+    if name == "arrowhead":
+        head = turned(np.array([[x, y], [x - h, y - h * 0.6], [x - h, y + h * 0.6]]), toward + 180, x, y)
+        return [Stroke(head, 0)]
+    if name == "dot":
+        return [Stroke(arc(x, y, h * 0.45, h * 0.45, steps=12), 0)]
+    if name == "dot plus":
+        return [*(Stroke(p, width) for p in _arms(x, y, h, 0.45)), Stroke(arc(x, y, width * 0.6, width * 0.6, steps=8), 0)]
+    return [Stroke(turned(line(x - h, y, x + h, y), a, x, y), width) for a in (0, 60, 120)]
+
+
+def _arms(x: float, y: float, h: float, gap: float) -> list[Points]:
+    g = h * gap
+    return [line(x - h, y, x - g, y), line(x + g, y, x + h, y), line(x, y - h, x, y - g), line(x, y + g, x, y + h)]
+
+
+def _square(x: float, y: float, h: float) -> Points:
+    return np.array([[x - h, y - h], [x + h, y - h], [x + h, y + h], [x - h, y + h]], np.float64)
+
+
+def connection(name: str, path: Points, width: float, *, closed: bool = False) -> list[Stroke]:
+    """Strokes of the line that joins two end marks, or of a trace."""
+    if name == "none":
+        return []
+    if name in ("solid", "thin solid"):
+        return [Stroke(path, 1.0 if name == "thin solid" else width, closed)]
+    w = max(1.0, width * 0.8)
+    on, off = {"dotted": (w * 0.6, 2.2 * w), "dense dotted": (w * 0.6, 1.2 * w), "coarse dotted": (w, 4.5 * w), "dashed": (4 * w, 3 * w),
+               "long dashed": (9 * w, 4 * w), "dash-dot": (5 * w, 2.5 * w), "ends only": (6 * w, 3 * w)}[name]
+    pieces = dashed(path, on, off, closed=closed)
+    if name == "ends only" and len(pieces) > 6:
+        pieces = pieces[:3] + pieces[-3:]
+    if name == "dash-dot":
+        pieces = [p if i % 2 == 0 else p[:1] + (p[-1:] - p[:1]) * [[0.0], [0.15]] for i, p in enumerate(pieces)]
+    return [Stroke(p, w) for p in pieces]
+
+
+@dataclass(frozen=True)
+class Style:
+    glyph: str
+    line: str
+    size: float
+    font: str
+    digits: bool
+
+
+def style(rng: np.random.Generator, pen: Pen) -> Style:
+    name = pick(rng, split(GLYPHS, pen.held_out))
+    if not pen.held_out and rng.random() < 0.5:
+        name = "plus"
+    size = float(np.clip(rng.normal(16, 5), 5, 32)) * pen.scale
+    if rng.random() < 0.12 or name == "small plus":
+        size = rng.uniform(4.5, 9) * max(1.0, pen.scale)
+    lines = split(LINES, pen.held_out)
+    weights = [{"dotted": 3.0, "none": 2.5, "dashed": 1.5}.get(one, 0.8) for one in lines]
+    return Style(name, pick(rng, lines, weights), float(size), pick(rng, fonts(pen.held_out)), bool(rng.random() < 0.6))
+
+
+def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kind: int) -> None:
+    """One to four measurements round one structure, with the look one scanner gives all of them."""
+    look = style(rng, pen)
+    size = (canvas.width * canvas.height) ** 0.5
+    x, y = rng.uniform(0.12, 0.88) * canvas.width, rng.uniform(0.08, 0.88) * canvas.height
+    radius = size * float(np.clip(np.exp(rng.normal(-2.2, 0.6)), 0.015, 0.45))
+    if look.size < 9 * pen.scale and rng.random() < 0.5:
+        radius = look.size * rng.uniform(0.8, 3.0)
+    count = pick(rng, (1, 2, 3, 4), (0.42, 0.42, 0.1, 0.06))
+    angle = rng.uniform(-40, 40) if rng.random() < 0.75 else rng.uniform(0, 180)
+    shape = pick(rng, ("lines", "ellipse", "trace"), (0.86, 0.09, 0.05))
+    results = []
+    if shape == "trace":
+        turn = np.sort(rng.uniform(0, 2 * np.pi, 11))
+        reach = radius * rng.uniform(0.65, 1.15, 11)
+        outline = smooth(np.stack([x + reach * np.cos(turn), y + 0.7 * reach * np.sin(turn)], 1), closed=True)
+        _ink(canvas, pen, connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True), kind)
+        _ink(canvas, pen, glyph(look.glyph, outline[0, 0], outline[0, 1], look.size, pen.width, 0), kind)
+        results.append("Area")
+    for number in range(1, count + 1 if shape != "trace" else 1):
+        reach = radius * (1.0 if number == 1 else rng.uniform(0.45, 0.95))
+        mid = (x, y) if number <= 2 or rng.random() < 0.4 else (x + rng.normal(0, radius), y + rng.normal(0, radius))
+        ends = turned(line(mid[0] - reach, mid[1], mid[0] + reach, mid[1]), angle, *mid)
+        if shape == "ellipse" and number == 2:
+            outline = turned(arc(x, y, radius, reach, steps=64), angle - 90, x, y)
+            _ink(canvas, pen, connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True), kind)
+        _pair(canvas, rng, pen, look, ends, angle, number, kind)
+        angle += rng.normal(90, 7)
+        results.append(str(number))
+    if rng.random() < 0.4:
+        _results(canvas, rng, pen, look, results, text_kind)
+
+
+def _ink(canvas: Canvas, pen: Pen, strokes: list[Stroke], kind: int) -> None:
+    if pen.edge:
+        canvas.draw([Stroke(s.points, s.width + 2, s.closed) for s in strokes], (0, 0, 0), kind, fineness=pen.fineness)
+    canvas.draw(strokes, pen.colour, kind, alpha=pen.alpha, fineness=pen.fineness)
+
+
+def _pair(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, ends: Points, angle: float, number: int, kind: int) -> None:
+    if pen.fineness == 1:
+        ends = np.round(ends)
+    inner = ends
+    if look.glyph in ("open plus", "circled plus", "circled cross", "open cross", "diamond", "square"):
+        span = np.hypot(*(ends[1] - ends[0]))
+        trim = min(0.4, look.size / 2 / max(span, 1))
+        inner = ends + (ends[::-1] - ends) * trim
+    _ink(canvas, pen, connection(look.line, inner, pen.width), kind)
+    for (x, y), toward in zip(ends, (angle, angle + 180), strict=True):
+        _ink(canvas, pen, glyph(look.glyph, float(x), float(y), look.size, pen.width, toward), kind)
+    if look.digits:
+        at = ends[0] if rng.random() < 0.6 else ends[1]
+        size = int(np.clip(look.size * rng.uniform(0.75, 1.3), 8, 40))
+        away = (at - ends.mean(axis=0)) / max(float(np.hypot(*(at - ends.mean(axis=0)))), 1.0)
+        corner = at + away * look.size * rng.uniform(0.4, 0.9) - size * rng.uniform(0.2, 0.6, 2)
+        text = str(number) if rng.random() < 0.85 else pick(rng, ("A", "B", "C", "D"))
+        write(canvas, text, corner[0], corner[1], look.font, size, pen.colour, kind, crisp=pen.fineness == 1,
+              edge="outline" if pen.edge else "none", alpha=pen.alpha)
+
+
+def _results(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, names: list[str], kind: int) -> None:
+    size = int(np.clip(rng.uniform(11, 17) * pen.scale, 8, 40))
+    unit = pick(rng, ("cm", "mm"))
+    form = pick(rng, ("{n} D {v}{u}", "{n} L {v} {u}", "+ {n} Dist {v} {u}", "Dist {v} {u}", "D{n} {v} {u}", "{n} {v}{u}", "+ L{n} {v} {u}"))
+    x, y = rng.uniform(0.0, 0.75) * canvas.width, rng.uniform(0.72, 0.92) * canvas.height
+    if rng.random() < 0.25:
+        y = rng.uniform(0.0, 0.2) * canvas.height
+    edge = pick(rng, ("none", "outline"))
+    for name in names:
+        value = rng.uniform(0.2, 9) * (10 if unit == "mm" else 1)
+        text = form.format(n=name, v=f"{value:.{2 if unit == 'cm' else 1}f}", u=unit)
+        _, height = write(canvas, text, x, y, look.font, size, pen.colour, kind, crisp=pen.fineness == 1, edge=edge)
+        y += height * 1.3

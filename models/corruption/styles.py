@@ -1,0 +1,85 @@
+"""What separates a training style from a held-out one, and the pen one sample is drawn with.
+
+A table of styles is split once, by name: what is held out for testing is never drawn in training, and the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from models.corruption.strokes import FINENESS, Colour
+
+T = TypeVar("T")
+
+WHITES: tuple[Colour, ...] = ((255, 255, 255), (235, 235, 235), (215, 215, 215), (245, 245, 230))
+GREYS: tuple[Colour, ...] = ((190, 190, 190), (165, 165, 165), (200, 205, 215))
+YELLOWS: tuple[Colour, ...] = ((255, 255, 0), (240, 230, 60), (225, 215, 90), (255, 220, 0), (200, 190, 70))
+CYANS: tuple[Colour, ...] = ((0, 255, 255), (90, 220, 235), (130, 200, 230))
+GREENS: tuple[Colour, ...] = ((0, 255, 0), (60, 220, 90), (140, 230, 120))
+REDS: tuple[Colour, ...] = ((255, 60, 50), (230, 90, 60))
+BLUES: tuple[Colour, ...] = ((90, 140, 255), (120, 170, 240))
+# Colours no training sample has: orange, magenta, mint, lilac.
+HELD_OUT_COLOURS: tuple[Colour, ...] = ((255, 150, 40), (255, 90, 220), (150, 255, 200), (190, 160, 255), (225, 225, 225))
+
+
+def split(names: Sequence[T], held_out: bool, every: int = 5) -> list[T]:
+    """Every fifth style is held out for testing; the others are for training."""
+    return [name for i, name in enumerate(names) if (i % every == every - 1) == held_out]
+
+
+def pick(rng: np.random.Generator, choices: Sequence[T], weights: Sequence[float] | None = None) -> T:
+    if weights is None:
+        return choices[int(rng.integers(len(choices)))]
+    share = np.cumsum(weights)
+    return choices[int(np.searchsorted(share, rng.random() * share[-1], side="right"))]
+
+
+def shaded(rng: np.random.Generator, colour: Colour, spread: int = 12) -> Colour:
+    r, g, b = (int(np.clip(c + rng.integers(-spread, spread + 1), 0, 255)) for c in colour)
+    return r, g, b
+
+
+@dataclass(frozen=True)
+class Pen:
+    """How one scanner draws: its scale (1 at 700 pixels of width), line width in pixels, anti-aliasing, dark edge, colour."""
+
+    scale: float
+    width: float
+    fineness: int
+    alpha: float
+    edge: bool
+    colour: Colour
+    held_out: bool
+
+    def edged_width(self) -> float:
+        return self.width + max(1.5, self.width)
+
+
+def mark_colour(rng: np.random.Generator, held_out: bool) -> Colour:
+    if held_out:
+        return shaded(rng, pick(rng, HELD_OUT_COLOURS), 8)
+    palette = pick(rng, (WHITES, YELLOWS, CYANS, GREENS, GREYS, REDS, BLUES), (0.5, 0.24, 0.08, 0.08, 0.06, 0.02, 0.02))
+    return shaded(rng, pick(rng, palette))
+
+
+def scanner_scale(rng: np.random.Generator, width: int, height: int) -> float:
+    """Marks grow with the screen, but crops of one screen come in any size."""
+    return float(np.clip((width * height) ** 0.5 / 620 * np.exp(rng.normal(0, 0.22)), 0.55, 3.2))
+
+
+def pen(rng: np.random.Generator, scale: float, held_out: bool, colour: Colour | None = None) -> Pen:
+    crisp = rng.random() < 0.4
+    width = float(pick(rng, (1.0, 1.3, 1.7, 2.2, 3.0), (0.5, 0.16, 0.16, 0.12, 0.06)) * max(1.0, scale**0.7))
+    return Pen(
+        scale=scale,
+        width=round(width) if crisp else width,
+        fineness=1 if crisp else FINENESS,
+        alpha=1.0 if rng.random() < 0.75 else float(rng.uniform(0.7, 1.0)),
+        edge=bool(rng.random() < 0.25),
+        colour=colour or mark_colour(rng, held_out),
+        held_out=held_out,
+    )

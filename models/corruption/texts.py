@@ -1,0 +1,160 @@
+"""Burned-in letters: the user's annotation text, result boxes, and the scanner's own banner and parameters."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import ImageFont
+
+from models.corruption.strokes import Canvas, Colour, Image
+from models.corruption.styles import Pen, pick, split
+
+# The last of every five is held out for testing: see styles.split.
+FONTS: tuple[str, ...] = (
+    "DejaVuSans", "DejaVuSans-Bold", "pil-sans", "hershey-simplex", "DejaVuSerif",
+    "DejaVuSansMono", "DejaVuSansMono-Bold", "pil-bitmap", "hershey-duplex", "STIXGeneralBol",
+    "DejaVuSans-narrow", "DejaVuSans-Bold-narrow", "pil-sans-narrow", "pil-bitmap-tall", "hershey-plain",
+    "DejaVuSans-Oblique", "cmss10", "pil-sans-bold", "DejaVuSansDisplay", "cmtt10",
+)
+_HERSHEY = {"hershey-simplex": cv2.FONT_HERSHEY_SIMPLEX, "hershey-duplex": cv2.FONT_HERSHEY_DUPLEX,
+            "hershey-plain": cv2.FONT_HERSHEY_PLAIN}
+
+
+def fonts(held_out: bool) -> list[str]:
+    return split(FONTS, held_out)
+
+
+@lru_cache(maxsize=256)
+def _face(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    if name.startswith("pil-bitmap"):
+        return ImageFont.load_default_imagefont()
+    if name.startswith("pil-sans"):
+        return ImageFont.load_default(size)
+    file = name.removesuffix("-narrow") + ".ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file), size)
+
+
+@lru_cache(maxsize=4096)
+def letters(text: str, font: str, size: int, crisp: bool = False) -> Image:
+    """Coverage (0-255) of one line of text, `size` pixels high from ascender to descender."""
+    if font in _HERSHEY:
+        return _hershey(text, font, size)
+    mask = _face(font, size).getmask(text, mode="1" if crisp or "bitmap" in font else "L")
+    coverage = np.array(mask, np.uint8).reshape(mask.size[1], mask.size[0])
+    if coverage.size == 0:
+        return np.zeros((1, 1), np.uint8)
+    coverage = np.where(coverage > 0, 255, 0).astype(np.uint8) if crisp or "bitmap" in font else coverage
+    if "bitmap" in font:
+        fold = max(1, round(size / 11))
+        coverage = coverage.repeat(fold * 2 if font.endswith("tall") else fold, 0).repeat(fold, 1)
+    if font.endswith("narrow"):
+        width = max(1, round(coverage.shape[1] * 0.82))
+        coverage = cv2.resize(coverage, (width, coverage.shape[0]), interpolation=cv2.INTER_AREA)
+    if font.endswith("-bold"):
+        coverage = cv2.dilate(np.pad(coverage, 1), np.ones((1, 2), np.uint8))
+    return np.asarray(coverage, np.uint8)
+
+
+def _hershey(text: str, font: str, size: int) -> Image:
+    face = _HERSHEY[font]
+    fine = 4
+    scale = size * fine / 30 if font != "hershey-plain" else size * fine / 16
+    thickness = max(fine, round(size * fine / 14))
+    (width, height), below = cv2.getTextSize(text, face, scale, thickness)
+    plane = np.zeros((height + below + 2 * thickness, width + 2 * thickness), np.uint8)
+    cv2.putText(plane, text, (thickness, height + thickness), face, scale, 255, thickness)
+    small = (max(1, plane.shape[1] // fine), max(1, plane.shape[0] // fine))
+    return np.asarray(cv2.resize(plane, small, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def write(canvas: Canvas, text: str, x: float, y: float, font: str, size: int, colour: Colour, kind: int, *,
+          crisp: bool = False, edge: str = "none", alpha: float = 1.0) -> tuple[int, int]:
+    """Write one line with its top left corner at x, y; returns its width and height. `edge`: none, shadow or outline."""
+    coverage = letters(text, font, max(size, 6), crisp)
+    left, top = round(x), round(y)
+    if edge == "shadow":
+        canvas.stamp(coverage, left + 1, top + 1, (0, 0, 0), kind)
+    elif edge == "outline":
+        canvas.stamp(cv2.dilate(np.pad(coverage, 1), np.ones((3, 3), np.uint8)), left - 1, top - 1, (0, 0, 0), kind)
+    canvas.stamp(coverage, left, top, colour, kind, alpha=alpha)
+    return coverage.shape[1], coverage.shape[0]
+
+
+_SIDES = ("RT", "LT", "RIGHT", "LEFT", "R", "L", "Rt", "Lt", "Right", "Left", "DER", "IZQ", "RE", "LI", "DIR", "ESQ", "D", "G")
+_ORGANS = ("BREAST", "Breast", "AXILLA", "THYROID", "LOBE", "KIDNEY", "LIVER", "MAMA", "TESTIS", "OVARY", "UTERUS", "CCA", "ICA",
+           "CFV", "POP V", "GB", "CBD", "SPLEEN", "AORTA", "IVC", "PANCREAS", "BLADDER", "NODE", "NECK", "SHOULDER", "HIP",
+           "Nipple", "SCROTUM", "PROSTATE", "CERVIX", "FETUS", "HEAD", "FEMUR", "AC", "HC", "FL", "BPD", "GSV", "ACHILLES", "KNEE",
+           "Brust", "Leber", "Niere", "SEIN", "FOIE", "REIN", "RIM", "TIROIDES", "AXILA", "MAMA ESQUERDA", "MAMA DIREITA")
+_PLANES = ("TRANS", "SAG", "LONG", "TRV", "RAD", "ANTIRAD", "ML", "AP", "SUP", "INF", "MID", "UPPER", "LOWER", "UOQ", "UIQ", "LOQ",
+           "LIQ", "QSE", "QSI", "QIE", "QII", "Long", "Trans", "A/R", "AR", "CORONAL", "PRONE", "LLD")
+_NOTES = ("?CYST", "MASS", "PALP", "AREA OF CONCERN", "PRE", "POST", "VALSALVA", "COMPRESSION", "W/O COMP", "NORMAL", "LN", "CLIP",
+          "BX SITE", "NEEDLE", "SCAR", "DUCT", "LESION 1", "LESION 2", "NODULE", "STONE", "#1", "#2", "A", "B", "fibroid")
+
+
+def annotation(rng: np.random.Generator) -> str:
+    """What a sonographer types: "RT BREAST 10:00 3CMFN", "LT AXILLA", "RT6"."""
+    side, organ, plane = pick(rng, _SIDES), pick(rng, _ORGANS), pick(rng, _PLANES)
+    clock, distance = int(rng.integers(1, 13)), int(rng.integers(1, 12))
+    forms = (
+        f"{side} {organ}", f"{side} {organ} {plane}", f"{organ} {plane}", f"{organ}", f"{plane}", f"{side} {plane}",
+        f"{side} BREAST {clock}:00 {distance}CMFN", f"{side} {clock}:00 {distance} CM FN", f"{side} {clock}:{pick(rng, ('00', '30'))}",
+        f"{side} {plane} {clock} O'CLOCK", f"{side}{clock}", f"{clock}H {distance}CM", f"{pick(rng, _NOTES)}",
+        f"{side} {organ} {pick(rng, _NOTES)}", f"{plane} {side} {organ} {clock}:00 N+{distance}", f"{clock}.00", f"{side}",
+    )
+    text = pick(rng, forms)
+    return text if rng.random() < 0.8 else (text.upper() if rng.random() < 0.6 else text.title())
+
+
+def parameter(rng: np.random.Generator) -> str:
+    """One line of a scanner's parameter column."""
+    n = rng.integers
+    forms = (
+        f"FR {n(8, 90)}", f"FR {n(8, 90)}Hz", f"D {n(2, 25)}.{n(0, 10)}", f"{n(2, 25)}.{n(0, 10)}cm", f"G {n(20, 95)}", f"Gn {n(20, 95)}",
+        f"DR {n(40, 180)}", f"F {n(2, 15)}.{n(0, 10)}", f"FH{n(2, 15)}.{n(0, 10)}", f"AO {n(10, 101)}%", f"MI {n(0, 2)}.{n(0, 10)}",
+        f"TIS {n(0, 2)}.{n(0, 10)}", f"TIb 0.{n(0, 10)}", f"PRF {n(0, 9)}.{n(0, 10)}k", f"WF {n(40, 500)}", f"C {n(20, 70)}",
+        f"Map {pick(rng, 'ABCDEFG')}", f"P {n(1, 9)}", f"S {n(0, 5)}/{n(0, 8)}", f"CHI", f"Frq {n(2, 15)}.{n(0, 10)} MHz", "2D", "B", "CF",
+        f"{n(30, 99)}%", f"C {n(30, 80)}", "P Low", "HGen", "Res", "Gen", "THI", f"E{n(1, 5)}", f"Persist {n(0, 5)}", f"MB {n(1, 4)}",
+        f"iClear {n(1, 6)}", f"[2D] G{n(10, 90)}/{n(40, 120)}dB", f"FA{n(1, 9)}", f"P{n(60, 101)}%", f"{n(1, 9)}-{n(10, 18)} MHz", "XV 2",
+    )
+    return pick(rng, forms)
+
+
+def banner(rng: np.random.Generator) -> str:
+    """One field of a scanner's top banner; the names are made of random syllables."""
+    n = rng.integers
+    syllables = ("MA", "RO", "KI", "TEN", "SO", "LA", "BER", "NI", "DOR", "VA", "CHU", "PE", "LIN", "GAR", "TO", "MÜ", "SA", "HO")
+    name = "".join(pick(rng, syllables) for _ in range(int(n(2, 4))))
+    date = pick(rng, (f"{n(10, 29)}/{n(1, 13):02}/{n(2001, 2026)}", f"{n(2001, 2026)}-{n(1, 13):02}-{n(10, 29)}",
+                      f"{n(1, 13):02}/{n(10, 29)}/{n(1, 26):02}", f"{n(10, 29)}.{n(1, 13):02}.{n(2001, 2026)}"))
+    time = pick(rng, (f"{n(0, 24):02}:{n(0, 60):02}:{n(0, 60):02}", f"{n(1, 13)}:{n(0, 60):02}:{n(0, 60):02} PM"))
+    forms = (
+        f"{name}, {pick(rng, syllables)}{pick(rng, syllables)}", f"{n(10**6, 10**8)}", date, time, f"{date} {time}", f"{date}  {time}",
+        f"MI {n(0, 2)}.{n(0, 10)}", f"MI 1.{n(0, 4)}  TIS 0.{n(0, 9)}", f"{name} HOSPITAL", f"{name} MED CTR", f"L{n(9, 18)}-{n(2, 6)}",
+        f"C{n(1, 6)}-{n(1, 6)}/{pick(rng, ('Abd', 'OB', 'Gyn', 'Ren'))}", f"ML6-15", f"Breast", f"Abdomen", f"SmP/Breast", f"FR {n(9, 80)}Hz",
+        f"GA={n(10, 41)}w{n(0, 7)}d", f"ID: {n(10**5, 10**7)}", f"AP {n(30, 101)}%  MI {n(0, 2)}.{n(0, 10)}", f"{name}^{pick(rng, syllables)}",
+        f"Z{n(0, 3)}", f"#{n(1, 300)}/{n(300, 400)}", f"{n(20, 90)} Y F", f"Dr. {name.title()}",
+    )
+    return pick(rng, forms)
+
+
+def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int) -> None:
+    """The user's annotation: one or two lines, mostly lower left but anywhere."""
+    font = pick(rng, fonts(pen.held_out))
+    size = int(np.clip(rng.uniform(11, 24) * pen.scale, 8, 64))
+    edge = pick(rng, ("none", "shadow", "outline"), (0.6, 0.15, 0.25))
+    crisp = bool(rng.random() < 0.25)
+    place = pick(rng, ("lower", "upper", "anywhere"), (0.5, 0.15, 0.35))
+    y0, y1 = {"lower": (0.6, 0.95), "upper": (0.02, 0.2), "anywhere": (0.0, 0.95)}[place]
+    x = rng.uniform(-0.02, 0.7 if rng.random() < 0.5 else 0.25) * canvas.width
+    y = rng.uniform(y0, y1) * canvas.height
+    for _ in range(pick(rng, (1, 2, 3), (0.75, 0.2, 0.05))):
+        width, height = write(canvas, annotation(rng), x, y, font, size, pen.colour, kind, crisp=crisp, edge=edge, alpha=pen.alpha)
+        y += height * 1.35
+    if rng.random() < 0.08:
+        # The text cursor, left where the typing ended.
+        canvas.stamp(np.full((max(2, int(size * 0.9)), max(1, size // 9)), 255, np.uint8), round(x + width + 3),
+                     round(y - height * 1.35), pen.colour, kind)
