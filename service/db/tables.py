@@ -228,7 +228,8 @@ class Analysis(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
     state: Mapped[AnalysisState] = mapped_column(_named(AnalysisState), default=AnalysisState.QUEUED)
-    priority: Mapped[int] = mapped_column(default=0)
+    priority: Mapped[int] = mapped_column(default=0)  # the smaller the sooner
+    superseded: Mapped[bool] = mapped_column(default=False)  # the instance was queued again, in a newer row
     attempts: Mapped[int] = mapped_column(default=0)  # counted before the work, so that a killer cannot loop
     token: Mapped[str | None] = mapped_column(String(32))  # fences off a worker whose lease ran out
     lease_expires_at: Mapped[datetime | None]

@@ -1,0 +1,198 @@
+"""The queue: which analysis waits, who holds it, how it ended.
+
+The rows here are the truth, the broker is only a doorbell. Every change of a held row is fenced by the token its
+holder got with the claim, so that a worker whose lease ran out cannot write over the one that took its place.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import and_, case, func, select, update
+from sqlalchemy.orm import Session
+
+from service.db.tables import Analysis, AnalysisState, Instance, now
+from service.errors import LeaseLost
+
+IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An analysis held by one worker: ``token`` proves it, ``attempt`` counts from 1."""
+
+    analysis_id: int
+    instance_id: int
+    token: str
+    attempt: int
+    queued_at: datetime
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What the sweeper sees of a claim; it is alive as long as ``expires_at`` keeps moving."""
+
+    analysis_id: int
+    token: str
+    expires_at: datetime
+    attempts: int
+
+
+def add(session: Session, instance: Instance) -> Analysis:
+    """Queue ``instance``; an older analysis of it no longer stands."""
+    if instance.id is not None:
+        older = Analysis.instance_id == instance.id
+        session.execute(update(Analysis).where(older, ~Analysis.superseded).values(superseded=True))
+    analysis = Analysis(instance=instance)
+    session.add(analysis)
+    session.flush()
+    return analysis
+
+
+def claim(session: Session, limit: int, lease_s: float) -> list[Claim]:
+    """Take up to ``limit`` queued analyses, the most urgent and then the oldest first.
+
+    One statement: two workers never get the same row, and the attempt is counted before any work is done, so that
+    an instance that kills its worker is counted too.
+    """
+    # SKIP LOCKED lets claimers pass each other in PostgreSQL; SQLite has one writer at a time and no such words.
+    waiting = (
+        select(Analysis.id)
+        .where(Analysis.state == AnalysisState.QUEUED)
+        .order_by(Analysis.priority, Analysis.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("waiting")
+    )
+    at = now()
+    taken = session.execute(
+        update(Analysis)
+        .where(Analysis.id.in_(select(waiting.c.id)))
+        .values(
+            state=AnalysisState.CLAIMED,
+            token=uuid4().hex,
+            attempts=Analysis.attempts + 1,
+            claimed_at=at,
+            lease_expires_at=at + timedelta(seconds=lease_s),
+        )
+        .returning(Analysis.id, Analysis.instance_id, Analysis.token, Analysis.attempts, Analysis.queued_at)
+        .execution_options(synchronize_session=False)
+    )
+    return sorted((Claim(*row) for row in taken), key=lambda held: held.analysis_id)
+
+
+def renew(session: Session, claims: Collection[Claim], lease_s: float) -> None:
+    """Say that the holder is alive and still at work."""
+    for held in claims:
+        _change(session, held, lease_expires_at=now() + timedelta(seconds=lease_s))
+
+
+def finish(session: Session, held: Claim, **record: Any) -> None:
+    """The analysis is done; ``record`` holds the versions, the provider and the times.
+
+    Raises `LeaseLost` when another worker has taken over, and then nothing of this transaction may be kept.
+    """
+    done = _change(
+        session, held, state=AnalysisState.DONE, finished_at=now(), token=None, lease_expires_at=None, **record
+    )
+    if not done:
+        raise LeaseLost(f"Analysis {held.analysis_id} is held by another worker.")
+
+
+def hand_back(session: Session, held: Claim, reason: str, cure: str) -> bool:
+    """Back into the queue for another attempt; False when the claim was no longer this worker's."""
+    return _change(
+        session, held, state=AnalysisState.QUEUED, token=None, lease_expires_at=None, reason=reason, cure=cure
+    )
+
+
+def quarantine(session: Session, held: Claim | Lease, reason: str, cure: str) -> bool:
+    """Give up, visibly; False when the claim was no longer this worker's."""
+    return _change(
+        session,
+        held,
+        state=AnalysisState.QUARANTINED,
+        finished_at=now(),
+        token=None,
+        lease_expires_at=None,
+        reason=reason,
+        cure=cure,
+    )
+
+
+def requeue(session: Session, analysis_ids: Sequence[int]) -> list[int]:
+    """A person asks for another try of quarantined analyses; returns those that were queued again."""
+    again = session.scalars(
+        update(Analysis)
+        .where(Analysis.id.in_(analysis_ids), Analysis.state == AnalysisState.QUARANTINED)
+        .values(state=AnalysisState.QUEUED, attempts=0, queued_at=now(), finished_at=None, reason="", cure="")
+        .returning(Analysis.id)
+        .execution_options(synchronize_session=False)
+    )
+    return sorted(again)
+
+
+def leases(session: Session) -> list[Lease]:
+    """Every claim there is, expired or not."""
+    held = session.execute(
+        select(Analysis.id, Analysis.token, Analysis.lease_expires_at, Analysis.attempts).where(
+            Analysis.state == AnalysisState.CLAIMED
+        )
+    )
+    return [Lease(*row) for row in held]
+
+
+def take_away(session: Session, lease: Lease, reason: str) -> bool:
+    """Back into the queue from a worker that fell silent; False when it stirred in the meantime."""
+    return _change(
+        session,
+        lease,
+        Analysis.lease_expires_at == lease.expires_at,
+        state=AnalysisState.QUEUED,
+        token=None,
+        lease_expires_at=None,
+        reason=reason,
+    )
+
+
+def waiting(session: Session) -> tuple[int, datetime | None]:
+    """How many analyses wait for a worker, and since when the oldest does."""
+    count, oldest = session.execute(
+        select(func.count(), func.min(Analysis.queued_at)).where(Analysis.state == AnalysisState.QUEUED)
+    ).one()
+    return count, oldest
+
+
+def flow(session: Session) -> dict[str, int | float]:
+    """What became of every acknowledged instance: each is either terminal or in flight, at every moment.
+
+    One statement, so that the sum holds while instances arrive and finish.
+    """
+    in_flight = Analysis.state.in_(IN_FLIGHT)
+    acknowledged, flying, quarantined, oldest = session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(case((in_flight, 1), else_=0)), 0),
+            func.coalesce(func.sum(case((Analysis.state == AnalysisState.QUARANTINED, 1), else_=0)), 0),
+            func.min(case((in_flight, Analysis.queued_at))),
+        ).where(~Analysis.superseded)
+    ).one()
+    age = max(0.0, (now() - oldest).total_seconds()) if oldest else 0.0
+    return {
+        "acknowledged": acknowledged,
+        "terminal": acknowledged - flying,
+        "in_flight": flying,
+        "quarantined": quarantined,
+        "oldest_in_flight_s": round(age, 3),
+    }
+
+
+def _change(session: Session, held: Claim | Lease, *unless: Any, **values: Any) -> bool:
+    """Change the row if, and only if, the token still fits."""
+    mine = and_(Analysis.id == held.analysis_id, Analysis.state == AnalysisState.CLAIMED, Analysis.token == held.token)
+    changed = session.execute(
+        update(Analysis).where(mine, *unless).values(**values).execution_options(synchronize_session=False)
+    )
+    return bool(changed.rowcount)  # type: ignore[attr-defined]
