@@ -23,6 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from service.compliance.outcome import FindingState as FindingState
+from service.compliance.outcome import Severity as Severity
+from service.compliance.outcome import Verdict as Verdict
+
 # SQLite only counts up an INTEGER PRIMARY KEY by itself, never a BIGINT one.
 Id = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -70,31 +74,6 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON, int: Integer, str: String}
-
-
-class Verdict(StrEnum):
-    """The answer for an instance or a study."""
-
-    COMPLIANT = "compliant"
-    NON_COMPLIANT = "non_compliant"
-    INDETERMINATE = "indeterminate"  # a score between its two thresholds, or sources that disagree: to a person
-    NOT_APPLICABLE = "not_applicable"  # no requirement speaks of it
-
-
-class FindingState(StrEnum):
-    """What became of one requirement."""
-
-    MET = "met"
-    MISSING = "missing"
-    UNCERTAIN = "uncertain"
-    NOT_APPLICABLE = "not_applicable"
-
-
-class Severity(StrEnum):
-    CRITICAL = "critical"
-    MAJOR = "major"
-    MINOR = "minor"
-    INFO = "info"
 
 
 class AnalysisState(StrEnum):
@@ -240,6 +219,7 @@ class Analysis(Base):
     cure: Mapped[str] = mapped_column(Text, default="")
     network: Mapped[str] = mapped_column(String(96), default="")  # name@sha256[:12]
     thresholds: Mapped[str] = mapped_column(String(16), default="")  # digest of the thresholds and calibration
+    bands: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {kind: [absent, present]} from the network's card
     code_version: Mapped[str] = mapped_column(String(32), default="")
     provider: Mapped[str] = mapped_column(String(32), default="")
     milliseconds: Mapped[dict[str, Any]] = mapped_column(default=dict)  # by step
