@@ -17,23 +17,29 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SONOMARK_", env_file=None, extra="ignore")
 
-    data_dir: Path = Field(Path("data"), description="Folder of the archive, the embedded database and the spool.")
+    data_dir: Path = Field(
+        Path("data"), description="Folder of the archive, the embedded database and the spool."
+    )
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in DATA_DIR.")
     broker_url: str = Field("", description="spool:// (folder broker in DATA_DIR, the default) or redis://…")
     archive_url: str = Field("", description="Folder or s3://bucket/prefix; empty means DATA_DIR/archive.")
 
     ae_title: str = Field("SONOMARK", max_length=16)
-    dicom_host: str = Field("0.0.0.0", description="Address the DICOM receiver listens on.")
+    dicom_host: str = Field("0.0.0.0", description="Address the receiver listens on.")  # noqa: S104
     dicom_port: int = Field(11112, ge=0, le=65535)
     peers: str = Field(
         "",
-        description="Allowed calling AE titles: 'US01@10.1.4.13,US02@10.1.4.14,PACS'; empty means open to all.",
+        description="Calling AE titles let in: US01@10.1.4.13,PACS,… ; empty means open to all.",
     )
     max_associations: int = Field(64, ge=1)
     max_pdu: int = Field(131072, ge=4096, le=1048576)
-    network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
+    network_timeout_s: float = Field(
+        60.0, gt=0, description="Idle time after which an association is dropped."
+    )
     disk_reserve_mb: int = Field(512, ge=0, description="C-STORE answers 0xA700 below this much free space.")
-    extra_sop_classes: str = Field("", description="Further storage SOP Class UIDs to accept, comma separated.")
+    extra_sop_classes: str = Field(
+        "", description="Further storage SOP Class UIDs to accept, comma separated."
+    )
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)
@@ -43,10 +49,18 @@ class Settings(BaseSettings):
 
     network: str = Field("sonomark", description="Name under models/weights, or a folder of weights.")
     provider: Literal["auto", "cuda", "cpu"] = "auto"
-    threads: int = Field(0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine.")
-    workers: int = Field(0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine.")
-    cine_frames: int = Field(12, ge=1, description="At most this many frames of a cine are assessed, evenly spread.")
-    max_pixels: int = Field(256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded.")
+    threads: int = Field(
+        0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine."
+    )
+    workers: int = Field(
+        0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine."
+    )
+    cine_frames: int = Field(
+        12, ge=1, description="At most this many frames of a cine are assessed, evenly spread."
+    )
+    max_pixels: int = Field(
+        256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded."
+    )
     decode_timeout_s: float = Field(60.0, gt=0)
     decode_memory_mb: int = Field(2048, ge=256)
 
@@ -57,7 +71,9 @@ class Settings(BaseSettings):
     rulebook: str = Field("default", description="Name under service/compliance/rulebooks, or a TOML file.")
     study_settle_s: float = Field(30.0, ge=0, description="A study is judged this long after its last image.")
 
-    role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
+    role_set: str = Field(
+        "", description="Roles that /readyz waits for, comma separated; set by `sonomark up`."
+    )
     log_format: Literal["console", "json"] = "console"
     failpoints: str = Field("", description="Fault injection for tests only; refused unless TESTING is set.")
     testing: bool = False

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Installs the programs the tests speak to, where this is Debian or Ubuntu and we may; says what is missing elsewhere.
+set -eu
+here=$(dirname "$0")
+packages=$(grep -v '^#' "$here/test-peers.txt")
+missing=""
+for package in $packages; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086 # one word a package
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+    echo "Tests that need these programs will skip; install them with: sudo apt-get install$missing" >&2
+fi

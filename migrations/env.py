@@ -1,0 +1,17 @@
+"""Alembic's environment: always the database that the settings name."""
+
+from alembic import context
+
+from service.db.session import database
+from service.db.tables import Base
+
+if context.is_offline_mode():
+    context.configure(url=database().url, target_metadata=Base.metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    with database().engine.connect() as connection:
+        # SQLite cannot alter most of a table in place: batch mode copies it.
+        context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+        with context.begin_transaction():
+            context.run_migrations()

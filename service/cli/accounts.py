@@ -1,0 +1,89 @@
+"""Accounts and the audit trail, for whoever runs the machine itself."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from service.cli.console import err, out
+from service.db import audit, schema, users
+from service.db.session import database
+from service.db.tables import Role, now
+from service.settings import settings
+
+app = typer.Typer(no_args_is_help=True, help="Accounts.")
+audit_app = typer.Typer(no_args_is_help=True, help="The audit trail.")
+
+BY_HAND = "command line"
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    role: Annotated[Role, typer.Option(help="What the account may do.")] = Role.SONOGRAPHER,
+    site: Annotated[str, typer.Option(help="Only studies of this institution; empty means all.")] = "",
+) -> None:
+    """Make an account; asks for its password."""
+    password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    schema.require_current(database())
+    with database().begin() as session:
+        users.create_user(session, name, role, password, site)
+        audit.record(session, BY_HAND, "user.add", name, detail={"role": role.value})
+    out.print(f"{name} may sign in as {role.value}.")
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="The account; made if it is missing.")],
+    role: Annotated[Role, typer.Option(help="Role of an account made now.")] = Role.ADMIN,
+    scope: Annotated[
+        str, typer.Option(help="read, review or admin; never more than the role allows.")
+    ] = "admin",
+    days: Annotated[int, typer.Option(min=1, help="Days until the token expires.")] = 90,
+) -> None:
+    """Print a bearer token for the API, alone on the last line."""
+    schema.require_current(database())
+    with database().begin() as session:
+        user = users.find_user(session, name)
+        if user is None:
+            user = users.create_user(session, name, role)
+            audit.record(session, BY_HAND, "user.add", name, detail={"role": role.value})
+            err.print(f"Made the account {name} ({role.value}).", highlight=False)
+        secret = users.make_api_token(session, user, BY_HAND, scope, now() + timedelta(days=days))
+        audit.record(session, BY_HAND, "token.add", name, detail={"scope": scope, "days": days})
+    typer.echo(secret)
+
+
+@app.command(name="sign-in")
+def sign_in(name: Annotated[str, typer.Argument(help="An existing account.")]) -> None:
+    """Print a link that signs the user in once, within the hour."""
+    from service.up import address
+
+    with database().begin() as session:
+        secret = users.make_one_time_sign_in(session, users.get_user(session, name))
+        audit.record(session, BY_HAND, "user.one-time", name)
+    typer.echo(f"{address(settings())}/sign-in/once#{secret}")
+
+
+@app.command(name="list")
+def list_users() -> None:
+    """Who has an account."""
+    table = Table("Name", "Role", "State")
+    with database().read() as session:
+        for user in users.all_users(session):
+            table.add_row(user.name, user.role.value, "disabled" if user.disabled_at else "active")
+    out.print(table)
+
+
+@audit_app.command()
+def verify() -> None:
+    """Recompute the hash chain of the audit trail; status 1 when it is broken."""
+    with database().read() as session:
+        check = audit.verify(session)
+    if not check.whole:
+        err.print(
+            f"[bold red]The chain is broken at event {check.broken_at}[/]: it was changed outside Sonomark."
+        )
+        raise typer.Exit(1)
+    out.print(f"{check.events} events, chain whole, head {check.head}", soft_wrap=True)

@@ -1,0 +1,50 @@
+"""One role each, for production; ``sonomark up`` starts all of them."""
+
+import typer
+
+from service import logs
+from service.db import schema
+from service.db.session import database
+
+app = typer.Typer()
+
+
+def _begin(role: str) -> None:
+    logs.configure(role)
+    schema.require_current(database())
+
+
+@app.command()
+def receive() -> None:
+    """The DICOM door: accepts C-STORE until it is stopped."""
+    from service.receive import scp
+
+    _begin("receive")
+    scp.serve()
+
+
+@app.command()
+def work() -> None:
+    """The worker: restores frames, finds annotations, records verdicts."""
+    from service.analyse import tasks
+
+    _begin("work")
+    tasks.work()
+
+
+@app.command()
+def sweep() -> None:
+    """The sweeper: finds work lost on the way, judges studies that have settled."""
+    from service.jobs import sweep as sweeper
+
+    _begin("sweep")
+    sweeper.sweep()
+
+
+@app.command()
+def review() -> None:
+    """The dashboard and its API."""
+    from service.review import app as dashboard
+
+    _begin("review")
+    dashboard.serve()

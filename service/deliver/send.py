@@ -1,0 +1,167 @@
+"""C-STORE SCU: sends DICOM files to another node exactly as they are stored."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import Verification
+
+from service.errors import ConfigurationError, PeerError
+
+MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
+SUCCESS = 0x0000
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A DICOM node: AE title, host name or address, port."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Node":
+        """Read ``AET@HOST:PORT``; raises ConfigurationError with the expected form."""
+        match = re.fullmatch(r"(?P<aet>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})", text)
+        if match is None or int(match["port"]) > 65535:
+            raise ConfigurationError(f"'{text}' names no DICOM node.", cure="Write it as AET@HOST:PORT.")
+        return cls(match["aet"], match["host"].strip("[]"), int(match["port"]))
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one file: the C-STORE status, or None with the reason why it was not sent."""
+
+    path: Path
+    sop_instance_uid: str
+    status: int | None
+    reason: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Success, or one of the warnings after which the peer has kept the instance (PS3.4 B.2.3)."""
+        return self.status is not None and (self.status == SUCCESS or 0xB000 <= self.status <= 0xBFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    path: Path
+    sop_class: UID
+    sop_instance_uid: str
+    transfer_syntax: UID
+
+
+def dicom_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files themselves and, for folders, every file below them, in order of name."""
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.is_file())
+        else:
+            yield path
+
+
+def send(
+    paths: Iterable[Path],
+    node: Node,
+    *,
+    calling_ae_title: str = "SONOMARK",
+    on_sent: Callable[[Sent], None] = lambda _: None,
+) -> list[Sent]:
+    """C-STORE every file to ``node``; calls ``on_sent`` after each.
+
+    Files that are no DICOM, or whose context the peer refuses, are reported and the run goes on. Raises
+    PeerError when no association can be had at all.
+    """
+    results: list[Sent] = []
+
+    def report(sent: Sent) -> None:
+        results.append(sent)
+        on_sent(sent)
+
+    outgoing = []
+    for path in dicom_files(paths):
+        try:
+            header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+            outgoing.append(
+                _Outgoing(path, header.SOPClassUID, header.SOPInstanceUID, header.file_meta.TransferSyntaxUID)
+            )
+        except (InvalidDicomError, AttributeError, OSError) as error:
+            report(Sent(path, "", None, f"not a DICOM file: {type(error).__name__}"))
+
+    for batch in _batches(outgoing):
+        association = _associate(node, calling_ae_title, batch)
+        try:
+            for item in batch:
+                report(_store(association, item))
+        finally:
+            association.release()
+    return results
+
+
+def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
+    """C-ECHO; raises PeerError when the node does not answer with success."""
+    ae = ApplicationEntity(calling_ae_title)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
+    association = ae.associate(node.host, node.port, [build_context(Verification)], ae_title=node.ae_title)
+    if not association.is_established:
+        raise PeerError(f"{node} does not accept an association.", cure="Check AE titles, address and port.")
+    try:
+        status = association.send_c_echo()
+        if getattr(status, "Status", None) != SUCCESS:
+            raise PeerError(f"{node} did not answer C-ECHO with success.")
+    finally:
+        association.release()
+
+
+def _batches(outgoing: list[_Outgoing]) -> Iterator[list[_Outgoing]]:
+    """Groups whose distinct (SOP class, transfer syntax) pairs fit one association."""
+    contexts = list(dict.fromkeys((item.sop_class, item.transfer_syntax) for item in outgoing))
+    remaining = iter(contexts)
+    while group := set(islice(remaining, MAX_CONTEXTS)):
+        yield [item for item in outgoing if (item.sop_class, item.transfer_syntax) in group]
+
+
+def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Association:
+    ae = ApplicationEntity(calling_ae_title)
+    ae.connection_timeout = 10
+    # One syntax a context: the peer must take the file's own syntax or refuse, never pick another one.
+    contexts = [
+        build_context(sop_class, syntax)
+        for sop_class, syntax in dict.fromkeys((item.sop_class, item.transfer_syntax) for item in batch)
+    ]
+    association = ae.associate(node.host, node.port, contexts, ae_title=node.ae_title)
+    if not association.is_established:
+        raise PeerError(
+            f"{node} does not accept an association.",
+            cure="Check AE titles, address and port, and whether the peer allows this calling AE title.",
+        )
+    return association
+
+
+def _store(association: Association, item: _Outgoing) -> Sent:
+    if not association.is_established:
+        return Sent(item.path, item.sop_instance_uid, None, "the association was lost")
+    try:
+        answer = association.send_c_store(item.path)
+    except ValueError:
+        return Sent(
+            item.path, item.sop_instance_uid, None, "the peer refused its SOP class or transfer syntax"
+        )
+    except (RuntimeError, AttributeError, OSError) as error:
+        return Sent(item.path, item.sop_instance_uid, None, type(error).__name__)
+    status = getattr(answer, "Status", None)
+    if status is None:
+        return Sent(item.path, item.sop_instance_uid, None, "no answer: timed out or aborted")
+    return Sent(item.path, item.sop_instance_uid, int(status), str(getattr(answer, "ErrorComment", "")))

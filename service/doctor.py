@@ -1,0 +1,140 @@
+"""Self-check: every usual cause of trouble, each with its cure."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from service.analyse.restoration import load_network
+from service.compliance import rulebook
+from service.db import schema
+from service.db.session import database
+from service.errors import ConfigurationError, SonomarkError
+from service.jobs.app import app
+from service.settings import Settings
+
+LOW_DISK_MB = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question asked of this machine, and the answer."""
+
+    name: str
+    ok: bool
+    answer: str
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Every check in turn; one that fails says what to do."""
+    questions: list[tuple[str, Callable[[Settings], str]]] = [
+        ("Python", _python),
+        ("ONNX Runtime", _onnxruntime),
+        ("network", _network),
+        ("rule book", _rulebook),
+        ("data folder", _data_folder),
+        ("disk", _disk),
+        ("database", _database),
+        ("broker", _broker),
+        ("DICOM port", _dicom_port),
+        ("DICOM peers", _peers),
+    ]
+    for name, question in questions:
+        try:
+            yield Check(name, True, question(settings))
+        except (SonomarkError, OSError) as error:
+            yield Check(name, False, str(error))
+
+
+def _python(_: Settings) -> str:
+    return sys.version.split()[0]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _onnxruntime(_: Settings) -> str:
+    cpu, gpu = _installed("onnxruntime"), _installed("onnxruntime-gpu")
+    if cpu and gpu:
+        raise ConfigurationError(
+            "Both onnxruntime and onnxruntime-gpu are installed; they overwrite each other's files.",
+            cure="pip uninstall -y onnxruntime onnxruntime-gpu, then install sonomark[cpu] or sonomark[gpu].",
+        )
+    if not cpu and not gpu:
+        raise ConfigurationError(
+            "ONNX Runtime is not installed.", cure="pip install 'sonomark[cpu]' or '[gpu]'."
+        )
+    openvino = _installed("onnxruntime-ep-openvino")
+    return (
+        f"onnxruntime {cpu}" + (f" with OpenVINO {openvino}" if openvino else "")
+        if cpu
+        else f"onnxruntime-gpu {gpu}"
+    )
+
+
+def _network(settings: Settings) -> str:
+    network = load_network(settings)
+    return f"{network.name} on {network.provider}"
+
+
+def _rulebook(settings: Settings) -> str:
+    book = rulebook.load(settings.rulebook)
+    return f"{book.name} {book.version}, {len(book.requirements)} requirements"
+
+
+def _data_folder(settings: Settings) -> str:
+    folder = settings.data_dir.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.write_bytes(b"")
+    probe.unlink()
+    return str(folder)
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _disk(settings: Settings) -> str:
+    free_mb = shutil.disk_usage(_existing(settings.data_dir.resolve())).free // 2**20
+    if free_mb < max(LOW_DISK_MB, 2 * settings.disk_reserve_mb):
+        raise ConfigurationError(
+            f"Only {free_mb} MB are free; C-STORE answers 0xA700 below {settings.disk_reserve_mb} MB.",
+            cure="Free space or move SONOMARK_DATA_DIR.",
+        )
+    return f"{free_mb / 1024:.0f} GB free"
+
+
+def _database(settings: Settings) -> str:
+    schema.require_current(database())
+    return f"{database().engine.dialect.name}, schema {schema.newest()}"
+
+
+def _broker(settings: Settings) -> str:
+    try:
+        with app.connection_for_write(connect_timeout=3) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+    except (OSError, app.connection_for_write().connection_errors) as error:
+        raise ConfigurationError(
+            f"The broker does not answer: {type(error).__name__}.",
+            cure="Start it or correct SONOMARK_BROKER_URL.",
+        ) from error
+    return settings.broker().split("://")[0]
+
+
+def _dicom_port(settings: Settings) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        taken = probe.connect_ex(("127.0.0.1", settings.dicom_port)) == 0
+    return f"{settings.dicom_port} " + ("in use (by the running receiver?)" if taken else "free")
+
+
+def _peers(settings: Settings) -> str:
+    return settings.peers or "open to every caller: set SONOMARK_PEERS before real use"

@@ -1,0 +1,154 @@
+"""Everything in one go: one process a role, watched, started again when it falls, stopped by one signal."""
+
+import ctypes
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service import logs
+from service.errors import ConfigurationError, SonomarkError
+from service.settings import Settings
+
+# In the order an image meets them; stopped in the same order, so that the door closes first.
+ROLES = ("receive", "work", "sweep", "review")
+STOP_GRACE_S = 15.0
+RESTART_PAUSE_S = 1.0
+FALLS_ALLOWED = 5  # within FALLS_WINDOW_S; a role that keeps falling needs a person, not another start
+FALLS_WINDOW_S = 60.0
+PR_SET_PDEATHSIG = 1
+
+log = logs.get(__name__)
+
+
+@dataclass
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes]
+    falls: list[float] = field(default_factory=list)
+
+
+class Supervisor:
+    """Starts every role as a process of its own and keeps them running until told to stop."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = {**os.environ, **environment}
+        self._children: list[_Child] = []
+
+    def start(self) -> None:
+        for role in ROLES:
+            self._children.append(_Child(role, self._spawn(role)))
+
+    def watch(self) -> None:
+        """Start again whatever has fallen; raises SonomarkError when a role falls again and again."""
+        for child in self._children:
+            status = child.process.poll()
+            if status is None:
+                continue
+            log.error("role fell", fallen=child.role, status=status)
+            now = time.monotonic()
+            child.falls = [fall for fall in child.falls if now - fall < FALLS_WINDOW_S] + [now]
+            if len(child.falls) >= FALLS_ALLOWED:
+                raise SonomarkError(
+                    f"`sonomark {child.role}` fell {len(child.falls)} times within a minute.",
+                    cure="Its last lines above say why; `sonomark doctor` checks the usual causes.",
+                )
+            time.sleep(RESTART_PAUSE_S)
+            child.process = self._spawn(child.role)
+
+    def stop(self) -> None:
+        """SIGTERM to every role, door first, and SIGKILL to what has not left after a grace period."""
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for child in self._children:
+            try:
+                child.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("role did not stop and was killed", killed=child.role)
+                child.process.kill()
+                child.process.wait()
+
+    def _spawn(self, role: str) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches the supervisor alone, which then stops the roles in order.
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "service.cli", role],
+            env=self._environment,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _die_with_parent() -> None:
+    """A killed supervisor must not leave its roles holding the ports."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def address(settings: Settings) -> str:
+    """Where the dashboard answers."""
+    host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host  # noqa: S104
+    return f"http://{host}:{settings.http_port}"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the roles need beyond the caller's own environment; makes the data folder and its secret key."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return {
+        "SONOMARK_DATA_DIR": str(settings.data_dir.resolve()),
+        "SONOMARK_SECRET_KEY": settings.secret_key or _kept_secret(settings.data_dir / "secret-key"),
+        "SONOMARK_ROLE_SET": ",".join(ROLES),
+    }
+
+
+def _kept_secret(path: Path) -> str:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return path.read_text().strip()
+
+
+def ready(settings: Settings) -> bool:
+    """Whether every role is up and its dependencies answer."""
+    try:
+        with urllib.request.urlopen(f"{address(settings)}/readyz", timeout=5) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_until_ready(settings: Settings, supervisor: Supervisor, *, timeout_s: float = 120) -> None:
+    """Return once ``/readyz`` answers 200; raises ConfigurationError when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not ready(settings):
+        supervisor.watch()
+        if time.monotonic() > deadline:
+            raise ConfigurationError(
+                f"Not every role was ready within {timeout_s:.0f} s.",
+                cure=f"Ask {address(settings)}/readyz which one is missing, and read its lines above.",
+            )
+        time.sleep(0.25)
