@@ -1,0 +1,175 @@
+"""A whole house of real processes on free ports, and the peers that speak to it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+READY_S = 90
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class House:
+    """`sonomark up` as a user starts it; everything is asked from outside."""
+
+    data: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    dicom_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    _token: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "SONOMARK_DATA_DIR": str(self.data),
+            "SONOMARK_DICOM_PORT": str(self.dicom_port),
+            "SONOMARK_DICOM_HOST": "127.0.0.1",
+            "SONOMARK_HTTP_PORT": str(self.http_port),
+            "SONOMARK_STUDY_SETTLE_S": "1",
+            **self.environment,
+        }
+
+    @property
+    def log(self) -> Path:
+        return self.data.parent / "house.log"
+
+    def start(self, *arguments: str) -> "House":
+        self.data.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", "up", *arguments],
+                env=self.variables,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.until(lambda: self.status("/readyz") == 200, READY_S, "ready")
+        return self
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=40)
+
+    def sonomark(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "service.cli", *arguments],
+            env=self.variables,
+            check=check,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def pids(self, role: str) -> list[int]:
+        """The processes of a role, children of its main process included."""
+        assert self.process is not None
+        import psutil
+
+        mains = [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if child.cmdline()[-1:] == [role] and child.status() != psutil.STATUS_ZOMBIE
+        ]
+        return [one.pid for main in mains for one in (main, *main.children(recursive=True))]
+
+    def kill(self, role: str) -> None:
+        for pid in self.pids(role):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def status(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def get(self, path: str) -> Any:
+        """JSON of an API path, asked with a bearer token of the machine's own."""
+        if not self._token:
+            self._token = self.sonomark("user", "token", "acceptance").stdout.splitlines()[-1]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}", headers={"Authorization": f"Bearer {self._token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def until(self, holds: Callable[[], Any], within_s: float, what: str) -> Any:
+        """Wait for a condition; a dead supervisor or the deadline fails the test with the house's last lines."""
+        deadline = time.monotonic() + within_s
+        while not (result := holds()):
+            dead = self.process is not None and self.process.poll() is not None
+            if dead or time.monotonic() > deadline:
+                tail = self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+                pytest.fail(f"never {what}{' (the supervisor has ended)' if dead else ''}:\n{tail}")
+            time.sleep(0.1)
+        return result
+
+    def settled(self, acknowledged: int, within_s: float = 120) -> dict[str, Any]:
+        """The flow once ``acknowledged`` instances are in and none is in flight; the equation holds meanwhile."""
+
+        def all_terminal() -> dict[str, Any] | None:
+            flow: dict[str, Any] = self.get("/api/flow")
+            assert flow["acknowledged"] == flow["terminal"] + flow["in_flight"], flow
+            return flow if flow["acknowledged"] >= acknowledged and flow["in_flight"] == 0 else None
+
+        result: dict[str, Any] = self.until(all_terminal, within_s, f"settled at {acknowledged} instances")
+        return result
+
+
+@pytest.fixture
+def new_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """Makes houses that are stopped when the test ends."""
+    houses: list[House] = []
+
+    def make(**environment: str) -> House:
+        houses.append(House(tmp_path / f"house{len(houses)}" / "data", environment))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        if house.process is not None and house.process.poll() is None:
+            house.stop()
+
+
+@pytest.fixture
+def dcmsend() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """DCMTK's sender, without Nagle's delay."""
+    if shutil.which("dcmsend") is None:
+        pytest.skip("needs DCMTK: apt-get install dcmtk")
+
+    def run(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["dcmsend", "-aet", "MODALITY", "-aec", "SONOMARK", *arguments, "127.0.0.1", str(port)],
+            env={**os.environ, "TCP_NODELAY": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,0 +1,94 @@
+"""The supervisor, with small programs in place of the roles' rooms."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service import up
+from service.errors import SonomarkError
+from service.settings import Settings
+
+
+def _spawning(command: list[str]) -> object:
+    def spawn(self: up.Supervisor, role: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, start_new_session=True)
+
+    return spawn
+
+
+def test_a_fallen_role_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up.Supervisor, "_spawn", _spawning(["sleep", "60"]))
+    monkeypatch.setattr(up, "RESTART_PAUSE_S", 0)
+    supervisor = up.Supervisor({})
+    supervisor.start()
+    try:
+        before = [child.process.pid for child in supervisor._children]
+        os.kill(before[1], signal.SIGKILL)
+        supervisor._children[1].process.wait()
+        supervisor.watch()
+        after = [child.process.pid for child in supervisor._children]
+        assert after[0] == before[0]
+        assert after[1] != before[1]
+    finally:
+        supervisor.stop()
+    assert all(child.process.returncode is not None for child in supervisor._children)
+
+
+def test_a_role_that_keeps_falling_needs_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up.Supervisor, "_spawn", _spawning(["false"]))
+    monkeypatch.setattr(up, "RESTART_PAUSE_S", 0.05)
+    supervisor = up.Supervisor({})
+    supervisor.start()
+
+    def watch_for_ever() -> None:
+        while True:
+            time.sleep(0.05)
+            supervisor.watch()
+
+    with pytest.raises(SonomarkError, match="doctor"):
+        watch_for_ever()
+    supervisor.stop()
+
+
+def test_a_role_that_will_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = [sys.executable, "-c", "import signal,time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)"]
+    monkeypatch.setattr(up.Supervisor, "_spawn", _spawning(deaf))
+    monkeypatch.setattr(up, "STOP_GRACE_S", 0.2)
+    supervisor = up.Supervisor({})
+    supervisor.start()
+    time.sleep(1)
+    supervisor.stop()
+    assert {child.process.returncode for child in supervisor._children} == {-signal.SIGKILL}
+
+
+def test_the_secret_key_is_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
+    here = Settings(data_dir=tmp_path / "data")
+    first = up.environment(here)["SONOMARK_SECRET_KEY"]
+    assert len(first) >= 48
+    assert up.environment(here)["SONOMARK_SECRET_KEY"] == first
+    assert (tmp_path / "data" / "secret-key").stat().st_mode & 0o777 == 0o600
+
+
+def test_roles_die_with_a_killed_supervisor() -> None:
+    script = (
+        "import subprocess, service.up as up, time;"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True, preexec_fn=up._die_with_parent);"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and Path(f"/proc/{child}/stat").exists():
+        if Path(f"/proc/{child}/stat").read_text().split(") ")[1][0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{child}").exists()
