@@ -1,8 +1,10 @@
 """Settings, read from the environment (prefix ``SONOMARK_``) here and nowhere else."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,11 +19,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SONOMARK_", env_file=None, extra="ignore")
 
-    data_dir: Path = Field(
-        Path("data"), description="Folder of the archive, the embedded database and the spool."
-    )
+    data_dir: Path = Field(Path("data"), description="Folder of the archive, the embedded database and the spool.")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in DATA_DIR.")
+    database_password: str = Field("", description="Goes into DATABASE_URL where that names a user alone.")
     broker_url: str = Field("", description="spool:// (folder broker in DATA_DIR, the default) or redis://…")
+    broker_password: str = Field("", description="Goes into BROKER_URL where that names a user alone.")
     archive_url: str = Field("", description="Folder or s3://bucket/prefix; empty means DATA_DIR/archive.")
 
     ae_title: str = Field("SONOMARK", max_length=16)
@@ -33,16 +35,20 @@ class Settings(BaseSettings):
     )
     max_associations: int = Field(64, ge=1)
     max_pdu: int = Field(131072, ge=4096, le=1048576)
-    network_timeout_s: float = Field(
-        60.0, gt=0, description="Idle time after which an association is dropped."
-    )
+    network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
     disk_reserve_mb: int = Field(512, ge=0, description="C-STORE answers 0xA700 below this much free space.")
-    extra_sop_classes: str = Field(
-        "", description="Further storage SOP Class UIDs to accept, comma separated."
-    )
+    extra_sop_classes: str = Field("", description="Further storage SOP Class UIDs to accept, comma separated.")
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)
+    http_hosts: str = Field(
+        "",
+        description="Host names the dashboard answers to, comma separated; empty means loopback names when it listens"
+        " on loopback, and any name otherwise.",
+    )
+    http_certificate: str = Field("", description="TLS certificate chain of the dashboard (PEM).")
+    http_private_key: str = Field("", description="TLS private key of the dashboard (PEM).")
+    cache_mb: int = Field(2048, ge=16, description="Disk that decoded frames for the dashboard may take in DATA_DIR.")
     secret_key: str = Field("", description="Signs cookies; empty means one generated and kept in DATA_DIR.")
     session_idle_s: int = Field(8 * 3600, ge=60)
     session_absolute_s: int = Field(24 * 3600, ge=60)
@@ -52,15 +58,9 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine."
     )
-    workers: int = Field(
-        0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine."
-    )
-    cine_frames: int = Field(
-        12, ge=1, description="At most this many frames of a cine are assessed, evenly spread."
-    )
-    max_pixels: int = Field(
-        256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded."
-    )
+    workers: int = Field(0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine.")
+    cine_frames: int = Field(12, ge=1, description="At most this many frames of a cine are assessed, evenly spread.")
+    max_pixels: int = Field(256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded.")
     decode_timeout_s: float = Field(60.0, gt=0)
     decode_memory_mb: int = Field(2048, ge=256)
 
@@ -71,20 +71,25 @@ class Settings(BaseSettings):
     rulebook: str = Field("default", description="Name under service/compliance/rulebooks, or a TOML file.")
     study_settle_s: float = Field(30.0, ge=0, description="A study is judged this long after its last image.")
 
-    role_set: str = Field(
-        "", description="Roles that /readyz waits for, comma separated; set by `sonomark up`."
-    )
+    role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
     log_format: Literal["console", "json"] = "console"
+    metrics_host: str = Field("127.0.0.1", description="Address of each role's own metrics.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of this role's /metrics, /healthz and /readyz; 0 means none."
+    )
     failpoints: str = Field("", description="Fault injection for tests only; refused unless TESTING is set.")
     testing: bool = False
 
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'sonomark.sqlite'}"
+        return (
+            _with_password(self.database_url, self.database_password)
+            or f"sqlite:///{self.data_dir.resolve() / 'sonomark.sqlite'}"
+        )
 
     def broker(self) -> str:
         """The Celery broker URL in force."""
-        return self.broker_url or f"spool://{self.data_dir.resolve() / 'spool'}"
+        return _with_password(self.broker_url, self.broker_password) or f"spool://{self.data_dir.resolve() / 'spool'}"
 
     def archive(self) -> str:
         """The archive's folder or s3:// URL in force."""
@@ -93,5 +98,18 @@ class Settings(BaseSettings):
 
 @lru_cache
 def settings() -> Settings:
-    """This process's settings, read once."""
-    return Settings()
+    """This process's settings, read once.
+
+    A setting may also lie as a file of its name in the folder SONOMARK_SECRETS_DIR, as containers and systemd hand
+    secrets over: an environment is inherited by every child and printed by many tools, a file is neither.
+    """
+    return Settings(_secrets_dir=os.environ.get("SONOMARK_SECRETS_DIR") or None)
+
+
+def _with_password(url: str, password: str) -> str:
+    """``url`` with the password, where it names a user and no password of its own."""
+    parts = urlsplit(url)
+    if not password or parts.username is None or parts.password is not None:
+        return url
+    user, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))

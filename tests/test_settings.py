@@ -1,0 +1,54 @@
+"""Settings come from the environment, secrets from files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, settings
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("SONOMARK_SECRETS_DIR", str(tmp_path))
+    for name in ("DATABASE_URL", "DATABASE_PASSWORD", "BROKER_URL", "SECRET_KEY"):
+        monkeypatch.delenv(f"SONOMARK_{name}", raising=False)
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()
+
+
+def test_a_secret_is_read_from_its_file(secrets: Path) -> None:
+    (secrets / "sonomark_secret_key").write_text("from a file\n")
+    assert settings().secret_key == "from a file"
+
+
+def test_the_environment_outranks_the_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "sonomark_secret_key").write_text("from a file")
+    monkeypatch.setenv("SONOMARK_SECRET_KEY", "from the environment")
+    assert settings().secret_key == "from the environment"
+
+
+def test_a_password_file_completes_the_database_url(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOMARK_DATABASE_URL", "postgresql+psycopg://sonomark@db:5432/sonomark?sslmode=require")
+    (secrets / "sonomark_database_password").write_text("p@ss/w:rd\n")
+    assert settings().database() == "postgresql+psycopg://sonomark:p%40ss%2Fw%3Ard@db:5432/sonomark?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://redis:6379/0", "redis://sonomark:own@redis:6379/0", "sqlite:////data/a.sqlite"]
+)
+def test_a_url_without_a_user_or_with_a_password_stays_as_it_is(url: str) -> None:
+    assert Settings(database_url=url, database_password="other").database() == url
+
+
+def test_the_broker_gets_its_password_too() -> None:
+    here = Settings(broker_url="redis://sonomark@redis:6379/0", broker_password="abc")
+    assert here.broker() == "redis://sonomark:abc@redis:6379/0"
+
+
+def test_without_urls_everything_lies_in_the_data_folder(tmp_path: Path) -> None:
+    here = Settings(data_dir=tmp_path, database_url="", broker_url="", archive_url="")
+    assert here.database() == f"sqlite:///{tmp_path}/sonomark.sqlite"
+    assert here.broker() == f"spool://{tmp_path}/spool"
+    assert here.archive() == f"{tmp_path}/archive"
