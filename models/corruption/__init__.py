@@ -8,6 +8,7 @@ import numpy as np
 
 from models.corruption import arrows, body_markers, calipers, color_boxes, screens, texts
 from models.corruption.degradation import Degradation
+from models.corruption.layouts import Layout
 from models.corruption.strokes import Canvas, Image
 from models.corruption.styles import pen, pick, scanner_scale
 
@@ -67,21 +68,21 @@ def chosen(rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(int(kind) + 1 for kind in rng.choice(len(KINDS), size=count, replace=False, p=likely))
 
 
-def mark(clean: Image, rng: np.random.Generator, layout: screens.Layout, kinds: tuple[int, ...], held_out: bool) -> Canvas:
+def mark(clean: Image, rng: np.random.Generator, layout: Layout, kinds: tuple[int, ...], held_out: bool) -> Canvas:
     """Draw the kinds on a copy of the clean frame; no kinds, no letters of the scanner either."""
     canvas = Canvas(clean)
     if not kinds:
         return canvas
     scale = scanner_scale(rng, canvas.width, canvas.height)
     if COLOR_BOX in kinds:
-        color_boxes.draw(canvas, rng, pen(rng, scale, held_out), COLOR_BOX)
+        color_boxes.draw(canvas, rng, pen(rng, scale, held_out), COLOR_BOX, layout)
     screens.letter(canvas, rng, layout, TEXT)
     for kind in kinds:
         own = pen(rng, scale, held_out)
         if kind == BODY_MARKER:
-            body_markers.draw(canvas, rng, own, BODY_MARKER)
+            body_markers.draw(canvas, rng, own, BODY_MARKER, layout)
         elif kind == CALIPER:
-            calipers.draw(canvas, rng, own, CALIPER, TEXT)
+            calipers.draw(canvas, rng, own, CALIPER, TEXT, layout)
         elif kind == TEXT:
             texts.draw(canvas, rng, own, TEXT)
         elif kind == ARROW:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.corruption.body_outlines import OUTLINES, Path
+from models.corruption.layouts import Layout, Pane
 from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashed, line, turned
 from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, pick, shaded, split
 
@@ -12,13 +13,14 @@ FAMILIES: tuple[str, ...] = tuple(OUTLINES)
 PROBES: tuple[str, ...] = ("bar", "thick L", "arrow", "bar with dot", "double bar", "block", "dot", "rod and tick", "none", "fan")
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, family: str | None = None) -> None:
+def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout, family: str | None = None) -> None:
     """Draw one marker, or one per half of a dual image."""
     family = family or pick(rng, split(FAMILIES, pen.held_out))
     height = rng.uniform(38, 105) * pen.scale
     if rng.random() < 0.12:
         height *= rng.uniform(1.2, 1.9)
-    x, y = place(rng, canvas.width, canvas.height, height)
+    ground = (0, 0, canvas.width, canvas.height)
+    x, y = place(rng, layout.pick(rng)[0] if rng.random() < 0.5 else ground, height)
     tilt = float(rng.normal(0, 3)) if rng.random() < 0.15 else 0.0
     flip = -1.0 if rng.random() < 0.3 else 1.0
     stretch = np.array([flip * rng.uniform(0.8, 1.2), rng.uniform(0.85, 1.15)]) * height
@@ -27,8 +29,13 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, family: 
     probe(canvas, rng, pen, kind, frame, height)
 
 
-def place(rng: np.random.Generator, width: int, height: int, size: float) -> tuple[float, float]:
+def place(rng: np.random.Generator, pane: Pane, size: float) -> tuple[float, float]:
     """Corners and margins mostly, anywhere at times, and cut off by the edge of the image now and then."""
+    x, y = _place(rng, pane[2], pane[3], size)
+    return pane[0] + x, pane[1] + y
+
+
+def _place(rng: np.random.Generator, width: int, height: int, size: float) -> tuple[float, float]:
     kind = pick(rng, ("corner", "margin", "anywhere", "cut"), (0.5, 0.15, 0.17, 0.18))
     reach = size * 0.55
     near = rng.uniform(0, 0.12, 2) * (width, height) + reach
@@ -39,7 +46,7 @@ def place(rng: np.random.Generator, width: int, height: int, size: float) -> tup
         return float(rng.uniform(reach, max(width - reach, reach + 1))), float(height - near[1] if bottom else near[1])
     if kind == "anywhere":
         return float(rng.uniform(0, width)), float(rng.uniform(0, height))
-    beyond = rng.uniform(-0.35, 0.35) * size
+    beyond = rng.uniform(-0.35, 0.46) * size
     if rng.random() < 0.6:
         return float(rng.uniform(0.05, 0.95) * width), float(height + beyond if bottom else -beyond)
     return float(beyond if left else width - beyond), float(rng.uniform(0.3, 0.95) * height)

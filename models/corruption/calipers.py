@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.corruption.layouts import Layout, Pane
 from models.corruption.strokes import Canvas, Points, Stroke, arc, dashed, line, smooth, turned
 from models.corruption.styles import Pen, pick, split
 from models.corruption.texts import fonts, write
@@ -109,18 +110,20 @@ def style(rng: np.random.Generator, pen: Pen) -> Style:
     return Style(name, pick(rng, lines, weights), float(size), pick(rng, fonts(pen.held_out)), bool(rng.random() < 0.6))
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kind: int) -> None:
+def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kind: int, layout: Layout) -> None:
     """One to four measurements round one structure, with the look one scanner gives all of them."""
     look = style(rng, pen)
-    size = (canvas.width * canvas.height) ** 0.5
-    x, y = rng.uniform(0.12, 0.88) * canvas.width, rng.uniform(0.08, 0.88) * canvas.height
+    pane = layout.pick(rng)[0]
+    size = (pane[2] * pane[3]) ** 0.5
     radius = size * float(np.clip(np.exp(rng.normal(-2.2, 0.6)), 0.015, 0.45))
     if look.size < 9 * pen.scale and rng.random() < 0.5:
         radius = look.size * rng.uniform(0.8, 3.0)
+    x, y = site(canvas, rng, pane, radius)
     count = pick(rng, (1, 2, 3, 4), (0.42, 0.42, 0.1, 0.06))
     angle = rng.uniform(-40, 40) if rng.random() < 0.75 else rng.uniform(0, 180)
     shape = pick(rng, ("lines", "ellipse", "trace"), (0.86, 0.09, 0.05))
     results = []
+    other = replace(look, glyph=pick(rng, split(GLYPHS, pen.held_out))) if rng.random() < 0.15 else look
     if shape == "trace":
         turn = np.sort(rng.uniform(0, 2 * np.pi, 11))
         reach = radius * rng.uniform(0.65, 1.15, 11)
@@ -135,11 +138,24 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
         if shape == "ellipse" and number == 2:
             outline = turned(arc(x, y, radius, reach, steps=64), angle - 90, x, y)
             _ink(canvas, pen, connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True), kind)
-        _pair(canvas, rng, pen, look, ends, angle, number, kind)
+        _pair(canvas, rng, pen, look if number % 2 else other, ends, angle, number, kind)
         angle += rng.normal(90, 7)
         results.append(str(number))
     if rng.random() < 0.4:
         _results(canvas, rng, pen, look, results, text_kind)
+
+
+def site(canvas: Canvas, rng: np.random.Generator, pane: Pane, radius: float) -> tuple[float, float]:
+    """A centre for a measurement: half of the time the darkest of a few places, as a lesion or a vessel is, half anywhere."""
+    tries = np.stack([pane[0] + rng.uniform(0.04, 0.96, 8) * pane[2], pane[1] + rng.uniform(0.04, 0.94, 8) * pane[3]], axis=1)
+    if rng.random() < 0.5:
+        return float(tries[0, 0]), float(tries[0, 1])
+    reach = max(2, int(radius * 0.5))
+    boxes = [canvas.image[max(0, int(y) - reach):int(y) + reach:3, max(0, int(x) - reach):int(x) + reach:3, 1] for x, y in tries]
+    # A place that is black all through is outside of the tissue.
+    darkness = [float(box.mean()) if box.size and box.max() > 24 else 999.0 for box in boxes]
+    x, y = tries[int(np.argmin(darkness))]
+    return float(x), float(y)
 
 
 def _ink(canvas: Canvas, pen: Pen, strokes: list[Stroke], kind: int) -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, arc, connected_specks, dashed
+from models.corruption.doppler import MAPS, blood, colour_map
+from models.corruption.layouts import Fan, Layout, Pane
+from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, arc, dashed
 from models.corruption.styles import BLUES, CYANS, GREENS, HELD_OUT_COLOURS, WHITES, YELLOWS, Pen, pick, shaded, split
 
 SHAPES: tuple[str, ...] = ("rectangle", "slanted", "sector", "trapezoid", "slanted tall", "rectangle wide", "sector steered")
 LINES: tuple[str, ...] = ("solid", "dashed", "solid thin", "solid dim", "dotted", "solid wide")
-MAPS: tuple[str, ...] = ("velocity", "power", "red-blue", "variance", "directional power")
 
 
-def outline(name: str, rng: np.random.Generator, width: int, height: int) -> Points:
-    """The corners of one box, anywhere in the frame."""
+def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) -> Points:
+    """The corners of one box in a pane; a sector lies along the beams of the pane's fan where it has one."""
+    if fan is not None and name.startswith("sector"):
+        near, left = rng.uniform(0.02, 0.6), rng.uniform(-0.95, 0.5)
+        far, right = near + rng.uniform(0.2, 0.7) * (1 - near), left + rng.uniform(0.25, 1.0) * (0.95 - left)
+        return fan.outline(near, far, left, right, steps=24)
+    left, top, width, height = pane
     w, h = rng.uniform(0.12, 0.7) * width, rng.uniform(0.12, 0.65) * height
-    x, y = rng.uniform(0.02, 0.98) * max(width - w, 1), rng.uniform(0.02, 0.98) * max(height - h, 1)
+    x, y = left + rng.uniform(0.02, 0.98) * max(width - w, 1), top + rng.uniform(0.02, 0.98) * max(height - h, 1)
     if rng.random() < 0.08:
         x -= w * rng.uniform(0.1, 0.5)
     if name.startswith("rectangle"):
@@ -45,10 +51,13 @@ def line_colour(rng: np.random.Generator, pen: Pen) -> Colour:
     return shaded(rng, pick(rng, pick(rng, (olive, WHITES, GREENS, CYANS, BLUES, YELLOWS, ((120, 120, 120),)), (0.28, 0.28, 0.14, 0.1, 0.08, 0.08, 0.04))))
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int) -> None:
-    """One box, its flow where there is some."""
+def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout) -> None:
+    """One box, and the flow in it where there is some."""
+    pane, fan = layout.pick(rng)
     name = pick(rng, split(SHAPES, pen.held_out))
-    box = outline(name, rng, canvas.width, canvas.height)
+    if fan is not None and not pen.held_out and rng.random() < 0.8:
+        name = "sector"
+    box = outline(name, rng, pane, fan)
     if pen.fineness == 1 and name.startswith("rectangle"):
         box = np.round(box)
     if rng.random() < 0.6:
@@ -69,29 +78,26 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int) -> None:
 
 def flow(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, box: Points) -> None:
     """Coloured blood flow inside the box: specks, vessels or a full lumen."""
-    left, top = np.floor(box.min(axis=0)).astype(int)
-    right, bottom = np.ceil(box.max(axis=0)).astype(int) + 1
-    w, h = int(right - left), int(bottom - top)
+    left, top = (int(v) for v in np.floor(box.min(axis=0)))
+    right, bottom = (int(v) + 1 for v in np.ceil(box.max(axis=0)))
+    w, h = right - left, bottom - top
     if w < 8 or h < 8:
         return
     inside: Image = np.zeros((h, w), np.uint8)
     cv2.fillPoly(inside, [np.round(box - (left, top)).astype(np.int32)], 255)
-    amount, velocity = connected_specks(rng, w, h)
-    coverage = np.minimum(amount, inside)
-    canvas.stamp(coverage, int(left), int(top), colour_map(rng, pick(rng, split(MAPS, pen.held_out)), velocity), kind, alpha=float(rng.uniform(0.75, 1.0)))
+    coverage, velocity = blood(rng, w, h)
+    if rng.random() < 0.5:
+        # Colour shows where the grey image is dark: in vessels.
+        coverage = _in_the_dark(canvas, coverage, left, top)
+    paint = colour_map(rng, pick(rng, split(MAPS, pen.held_out)), velocity)
+    canvas.stamp(np.asarray(cv2.min(coverage, inside), np.uint8), left, top, paint, kind, alpha=float(rng.uniform(0.7, 1.0)))
 
 
-def colour_map(rng: np.random.Generator, name: str, velocity: Image) -> Image:
-    """Colour a velocity image (0-255, 128 = no flow) by a Doppler map."""
-    stops: dict[str, tuple[Colour, ...]] = {
-        "velocity": ((0, 255, 255), (0, 120, 255), (0, 0, 200), (180, 0, 0), (255, 110, 0), (255, 255, 0)),
-        "power": ((90, 0, 0), (160, 30, 0), (220, 80, 0), (255, 140, 10), (255, 200, 50), (255, 250, 160)),
-        "red-blue": ((120, 160, 255), (60, 80, 255), (0, 0, 160), (150, 0, 0), (255, 50, 50), (255, 150, 150)),
-        "variance": ((0, 255, 200), (0, 160, 255), (0, 0, 190), (190, 0, 0), (255, 160, 0), (120, 255, 0)),
-        "directional power": ((150, 220, 255), (40, 120, 255), (20, 20, 120), (120, 40, 20), (255, 140, 30), (255, 240, 160)),
-    }
-    at = np.linspace(0, 255, 6)
-    table = np.stack([np.interp(np.arange(256), at, [stop[c] for stop in stops[name]]) for c in range(3)], axis=1)
-    if rng.random() < 0.3:
-        table = table[::-1]
-    return np.asarray(table.astype(np.uint8)[velocity], np.uint8)
+def _in_the_dark(canvas: Canvas, coverage: Image, left: int, top: int) -> Image:
+    h, w = coverage.shape
+    tissue: Image = np.zeros((h, w), np.uint8)
+    x, y = max(left, 0), max(top, 0)
+    part = canvas.image[y:top + h, x:left + w, 1]
+    tissue[y - top:y - top + part.shape[0], x - left:x - left + part.shape[1]] = part
+    smoothed = cv2.resize(cv2.resize(tissue, (max(1, w // 6), max(1, h // 6)), interpolation=cv2.INTER_AREA), (w, h))
+    return np.asarray(cv2.bitwise_and(coverage, cv2.compare(smoothed, float(np.median(smoothed)) + 8, cv2.CMP_LT)), np.uint8)

@@ -55,15 +55,19 @@ class Degradation:
 
     def labels(self, canvas: Canvas, clean: Image) -> Image:
         """The kind at each pixel of the degraded canvas: where a visible mark covers a fair share of the pixel."""
-        seen = cv2.absdiff(canvas.image, clean).max(axis=2) >= VISIBLE
-        coverage = np.where(seen, canvas.coverage, 0).astype(np.uint8)
+        kinds = np.flatnonzero(np.bincount(canvas.kind.ravel(), minlength=2)[1:]) + 1
+        if not len(kinds):
+            return np.zeros(self._size(clean)[::-1] if self.scale != 1.0 else clean.shape[:2], np.uint8)
+        red, green, blue = cv2.split(cv2.absdiff(canvas.image, clean))
+        seen = cv2.compare(cv2.max(cv2.max(red, green), blue), VISIBLE, cv2.CMP_GE)
+        coverage = cv2.bitwise_and(canvas.coverage, seen)
         if self.scale == 1.0:
-            return np.where(coverage >= SHARE * 255, canvas.kind, 0).astype(np.uint8)
+            return np.asarray(cv2.bitwise_and(canvas.kind, cv2.compare(coverage, SHARE * 255, cv2.CMP_GE)), np.uint8)
         # A line thinned by the reduction covers a smaller share of its pixel and is still the mark.
         best = np.full(self._size(coverage)[::-1], SHARE * 255 * min(1.0, self.scale), np.float32)
         labels = np.zeros(best.shape, np.uint8)
-        for kind in np.unique(canvas.kind[coverage > 0]):
-            own = np.where(canvas.kind == kind, coverage, 0).astype(np.uint8)
+        for kind in kinds:
+            own = cv2.bitwise_and(coverage, cv2.compare(canvas.kind, int(kind), cv2.CMP_EQ))
             share = cv2.resize(own, self._size(own), interpolation=self._filter())
             labels[share >= best] = kind
             best = np.maximum(best, share)

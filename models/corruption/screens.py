@@ -1,84 +1,146 @@
 """Simulated scanner screens: the frame in its place among the things a scanner draws by itself.
 
-Everything here but letters belongs to the clean frame. Letters are left out of it, and `letter` draws them as text.
+All of it but letters belongs to the clean frame. Letters are left out of that, and `letter` writes them as marks of kind text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from models.corruption import lookalikes
-from models.corruption.strokes import Canvas, Image
-from models.corruption.styles import CYANS, GREYS, WHITES, YELLOWS, pick, shaded
+from models.corruption import fans, furniture, lookalikes
+from models.corruption.layouts import Layout, Lettering
+from models.corruption.strokes import Canvas, Colour, Image
+from models.corruption.styles import BLUES, CYANS, GREENS, GREYS, WHITES, YELLOWS, pick, scanner_scale, shaded, split
 from models.corruption.texts import banner, fonts, parameter, write
 
+GROUNDS: tuple[Colour, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (8, 8, 10), (20, 22, 26), (12, 16, 24), (2, 2, 2))
 
-@dataclass
-class Layout:
-    """Where the tissue lies on a screen (x, y, width, height), and where the scanner's own letters go: x, y, what it is."""
 
-    tissue: tuple[int, int, int, int]
-    scale: float
-    held_out: bool
-    letters: list[tuple[float, float, str]] = field(default_factory=list)
+@dataclass(frozen=True)
+class Plan:
+    """How one kind of screen is laid out: margins as shares of the screen (most), where parameters stand, how many panes."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    columns: tuple[str, ...]
+    panes: int = 1
+    banner_rows: int = 2
+
+
+PLANS: dict[str, Plan] = {
+    "parameters left": Plan(0.22, 0.12, 0.14, 0.1, ("left",)),
+    "parameters right": Plan(0.1, 0.24, 0.12, 0.08, ("right",)),
+    "full width": Plan(0.04, 0.08, 0.12, 0.1, ("over left",), banner_rows=1),
+    "dual": Plan(0.08, 0.1, 0.14, 0.16, ("below",), panes=2),
+    "framed": Plan(0.16, 0.16, 0.16, 0.2, ("left", "below"), banner_rows=3),
+    "both sides": Plan(0.2, 0.22, 0.1, 0.12, ("left", "right"), banner_rows=1),
+    "small image": Plan(0.28, 0.28, 0.2, 0.25, ("left", "below")),
+    "low banner": Plan(0.06, 0.14, 0.03, 0.2, ("below", "over left"), banner_rows=0),
+    "over the tissue": Plan(0.02, 0.03, 0.04, 0.03, ("over left", "over right"), banner_rows=1),
+    "dual with column": Plan(0.06, 0.2, 0.1, 0.06, ("right",), panes=2, banner_rows=1),
+}
 
 
 def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: bool) -> tuple[Image, Layout]:
     """The clean frame, on a screen or bare, with look-alikes of marks on it; and its layout."""
     height, width = frame.shape[:2]
-    if not on_screen or min(width, height) < 48:
-        canvas = Canvas(frame)
-        lookalikes.on_tissue(canvas, rng, (0, 0, width, height))
-        return canvas.image, Layout((0, 0, width, height), 1.0, held_out)
-    left, right = (int(width * rng.uniform(0.02, 0.22)) for _ in range(2))
-    top, bottom = int(height * rng.uniform(0.03, 0.16)), int(height * rng.uniform(0.02, 0.2))
-    # The screen keeps about the frame's size: shrink the tissue to make room.
-    shrink = rng.uniform(0.75, 1.0)
-    w, h = int(width * shrink), int(height * shrink)
-    tissue = cv2.resize(frame, (w, h), interpolation=cv2.INTER_AREA)
-    surround = pick(rng, ((0, 0, 0), (0, 0, 0), (8, 8, 10), (20, 22, 26), (12, 16, 24)))
-    screen = np.empty((h + top + bottom, w + left + right, 3), np.uint8)
-    screen[:] = surround
-    tissue = lookalikes.fan(np.asarray(tissue, np.uint8), rng, surround)
-    screen[top:top + h, left:left + w] = tissue
+    if not on_screen or min(width, height) < 64:
+        canvas = Canvas(cropped(frame, rng))
+        layout = Layout([(0, 0, canvas.width, canvas.height)], [None], held_out)
+        lookalikes.on_tissue(canvas, rng, layout.panes[0])
+        return canvas.image, layout
+    plan = PLANS[pick(rng, split(tuple(PLANS), held_out))]
+    ground = pick(rng, GROUNDS)
+    left, right, top, bottom = (share * rng.uniform(0.15, 1.0) for share in (plan.left, plan.right, plan.top, plan.bottom))
+    screen = np.empty((height, round(width * rng.uniform(0.9, 1.15)), 3), np.uint8)
+    screen[:] = ground
     canvas = Canvas(screen)
-    scale = float(np.clip((width * height) ** 0.5 / 620, 0.5, 3.0))
-    layout = Layout((left, top, w, h), scale, held_out)
-    lookalikes.on_tissue(canvas, rng, layout.tissue)
-    lookalikes.around(canvas, rng, layout.tissue, scale)
-    _reserve(canvas, rng, layout)
+    x, y = round(left * canvas.width), round(top * canvas.height)
+    w, h = round((1 - left - right) * canvas.width), round((1 - top - bottom) * canvas.height)
+    layout = Layout([], [], held_out)
+    for i in range(plan.panes):
+        pane_width = w // plan.panes
+        source = cropped(frame, rng) if plan.panes == 1 else cropped(frame, rng, 0.6)
+        _show(canvas, rng, layout, source, (x + i * pane_width, y, pane_width - (plan.panes > 1) * 2, h), ground)
+    scale = scanner_scale(rng, canvas.width, canvas.height)
+    for pane in layout.panes:
+        lookalikes.on_tissue(canvas, rng, pane)
+    furniture.furnish(canvas, rng, layout, layout.panes[-1], scale)
+    _reserve(rng, layout, plan, canvas.width, canvas.height, scale)
     return canvas.image, layout
 
 
-def _reserve(canvas: Canvas, rng: np.random.Generator, layout: Layout) -> None:
-    x, y, w, h = layout.tissue
-    step = 15 * layout.scale
-    for row in range(int(rng.integers(1, 3))):
-        for column in range(int(rng.integers(1, 5))):
-            layout.letters.append((canvas.width * (0.02 + 0.25 * column), 3 + row * step, "banner"))
-    side = 4.0 if x > canvas.width - x - w else x + w + 8.0
-    if rng.random() < 0.75:
-        start = y + h * rng.uniform(0.05, 0.4)
-        for row in range(int(rng.integers(3, 14))):
-            layout.letters.append((side, start + row * step, "parameter"))
-    if rng.random() < 0.3:
-        layout.letters.append((x + w * rng.uniform(0, 0.6), y + h + 4, "parameter"))
+def cropped(frame: Image, rng: np.random.Generator, least: float = 0.65) -> Image:
+    """A part of the frame, at times all of it, at times mirrored."""
+    height, width = frame.shape[:2]
+    if rng.random() < 0.6 and min(height, width) > 100:
+        h, w = round(height * rng.uniform(least, 1.0)), round(width * rng.uniform(least, 1.0))
+        y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+        frame = frame[y:y + h, x:x + w]
+    return np.ascontiguousarray(frame[:, ::-1] if rng.random() < 0.5 else frame)
+
+
+def _show(canvas: Canvas, rng: np.random.Generator, layout: Layout, tissue: Image, room: tuple[int, int, int, int], ground: Colour) -> None:
+    """Put the tissue into its room, keeping its proportions but for a little."""
+    x, y, w, h = room
+    height, width = tissue.shape[:2]
+    fit = min(w / width, h / height)
+    shown_w, shown_h = min(w, round(width * fit * rng.uniform(1.0, 1.25))), min(h, round(height * fit * rng.uniform(1.0, 1.25)))
+    tissue = np.asarray(cv2.resize(tissue, (max(shown_w, 8), max(shown_h, 8)), interpolation=cv2.INTER_AREA), np.uint8)
+    tissue, fan = fans.shaped(tissue, rng, ground)
+    shown_h, shown_w = tissue.shape[:2]
+    left = min(x + max(0, round((w - shown_w) * rng.uniform(0.2, 0.8))), canvas.width - shown_w)
+    top = min(y, canvas.height - shown_h)
+    canvas.image[top:top + shown_h, left:left + shown_w] = tissue
+    layout.panes.append((left, top, shown_w, shown_h))
+    layout.fans.append(None if fan is None else fans.Fan(fan.x + left, fan.y + top, fan.near, fan.reach, fan.half))
+
+
+def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, height: int, scale: float) -> None:
+    """Find places for the scanner's own letters."""
+    size = rng.uniform(9.5, 15) * scale
+    step = size * rng.uniform(1.15, 1.5)
+    for row in range(plan.banner_rows):
+        fields = int(rng.integers(1, 6))
+        for i in range(fields):
+            last = i == fields - 1 and rng.random() < 0.6
+            layout.letters.append(Lettering(width - 4 if last else width * (0.01 + i * rng.uniform(0.8, 1.0) / max(fields, 3)), 3 + row * step, size, "banner", last))
+    x, y, w, h = layout.panes[0]
+    x1 = layout.panes[-1][0] + layout.panes[-1][2]
+    for column in plan.columns:
+        if rng.random() < 0.2:
+            continue
+        rows = int(rng.integers(2, 15)) if column in ("left", "right") else int(rng.integers(1, 5))
+        start = y + h * rng.uniform(0.0, 0.5) if column in ("left", "right") else y + rng.uniform(2, 12) * scale
+        if column == "below":
+            start = y + h + 4 * scale
+        at = {"left": 3.0, "right": min(x1 + 22 * scale, width - 6 * size), "below": x + w * rng.uniform(-0.1, 0.5), "over left": x + 4.0, "over right": x1 - 4.0}[column]
+        aligned = column == "over right" or (column == "right" and rng.random() < 0.3)
+        if aligned and column == "right":
+            at = width - 4.0
+        for row in range(rows):
+            if rng.random() < 0.9:
+                layout.letters.append(Lettering(at, start + row * step, size, "parameter", aligned))
 
 
 def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) -> None:
-    """Write the scanner's letters, in places that differ from one rendering to the next as another screen's would."""
+    """Write the scanner's letters, shifted and worded anew each time, so that no two renderings agree where they stand."""
     if not layout.letters or rng.random() < 0.3:
         return
     font = pick(rng, fonts(layout.held_out))
-    size = int(np.clip(rng.uniform(9, 15) * layout.scale, 7, 40))
-    colour = shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS), (0.5, 0.3, 0.1, 0.1))))
+    colours = [shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, BLUES, GREENS), (0.45, 0.3, 0.08, 0.07, 0.05, 0.05)))) for _ in range(2)]
     crisp = bool(rng.random() < 0.35)
-    shift = rng.uniform(-0.5, 0.5, 2) * size
-    make: dict[str, Callable[[np.random.Generator], str]] = {"banner": banner, "parameter": parameter}
-    for x, y, name in layout.letters:
-        if rng.random() < 0.85:
-            write(canvas, make[name](rng), x + shift[0], y + shift[1], font, size, colour, kind, crisp=crisp)
+    shift = rng.uniform(-0.6, 0.6, 2) * layout.letters[0].size
+    grow = rng.uniform(0.85, 1.15)
+    stretch = float(pick(rng, (0.8, 0.9, 1.0, 1.1)))
+    for each in layout.letters:
+        if rng.random() < 0.12:
+            continue
+        text = banner(rng) if each.says == "banner" else parameter(rng) if each.says == "parameter" else each.says
+        colour = colours[0] if rng.random() < 0.85 else colours[1]
+        write(canvas, text, each.x + shift[0], each.y + shift[1], font, round(each.size * grow), colour, kind, crisp=crisp, stretch=stretch, right_aligned=each.right_aligned)

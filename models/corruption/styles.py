@@ -66,6 +66,11 @@ def mark_colour(rng: np.random.Generator, held_out: bool) -> Colour:
     return shaded(rng, pick(rng, palette))
 
 
+def ui_colour(rng: np.random.Generator) -> Colour:
+    """The colour of something the scanner draws by itself."""
+    return shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, GREENS), (0.45, 0.25, 0.14, 0.08, 0.08))))
+
+
 def scanner_scale(rng: np.random.Generator, width: int, height: int) -> float:
     """Marks grow with the screen, but crops of one screen come in any size."""
     return float(np.clip((width * height) ** 0.5 / 620 * np.exp(rng.normal(0, 0.22)), 0.55, 3.2))
