@@ -1,0 +1,106 @@
+"""What every image answers to a requirement, and what these answers make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from service.compliance.facts import InstanceFacts
+from service.compliance.matching import fits, is_silent
+from service.compliance.rulebook import Expectation, Member, Pair, Requirement
+from service.compliance.truth import Truth, both, either, negated, shows
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One image's answer."""
+
+    image: InstanceFacts
+    truth: Truth
+
+
+def answers_to(requirement: Requirement, images: Sequence[InstanceFacts]) -> list[Answer]:
+    """The answers of all images of which the requirement asks something."""
+    if requirement.pair is not None:
+        return list(_pair_answers(requirement.pair, images, requirement.cine))
+    return [Answer(image, truth) for image in images if (truth := _answer(requirement, image)) is not None]
+
+
+def truth_of(requirement: Requirement, answers: Sequence[Answer]) -> Truth:
+    """What the answers together make of the requirement."""
+    if requirement.each_of:
+        return both(truth for _, truth in members_of(requirement, answers))
+    return _counted(requirement, [answer.truth for answer in answers])
+
+
+def members_of(requirement: Requirement, answers: Sequence[Answer]) -> list[tuple[str, Truth]]:
+    """For each thing of which the study must hold one, whether it does."""
+    return [
+        (
+            member.name,
+            _counted(requirement, [both((a.truth, _belongs(member, a.image, requirement.cine))) for a in answers]),
+        )
+        for member in requirement.each_of
+    ]
+
+
+def _answer(requirement: Requirement, image: InstanceFacts) -> Truth | None:
+    """None where the requirement asks nothing of this image."""
+    condition = Truth.YES if requirement.when is None else shows(requirement.when, image, requirement.cine)
+    if condition in (Truth.NO, Truth.SILENT):
+        return None
+    if requirement.agree is not None:
+        truth = _agreement(requirement.agree, image, requirement.cine)
+    elif requirement.expect is not None:
+        truth = shows(requirement.expect, image, requirement.cine)
+    if condition is Truth.UNSURE and truth is Truth.NO:
+        return Truth.UNSURE
+    return truth
+
+
+def _agreement(sources: tuple[Expectation, Expectation], image: InstanceFacts, cine: str) -> Truth | None:
+    """YES when both say the same, UNSURE when they differ, None when one has nothing to say."""
+    one, other = (shows(source, image, cine) for source in sources)
+    if Truth.SILENT in (one, other):
+        return None
+    return Truth.YES if one is other and one is not Truth.UNSURE else Truth.UNSURE
+
+
+def _pair_answers(pair: Pair, images: Sequence[InstanceFacts], cine: str) -> Iterable[Answer]:
+    """For every image that shows the one, whether another of the same view shows the other."""
+    others = [(image, _view(pair, image), shows(pair.other, image, cine)) for image in images]
+    for image in images:
+        one = shows(pair.one, image, cine)
+        if one in (Truth.NO, Truth.SILENT):
+            continue
+        here = _view(pair, image)
+        found = either(truth for other, view, truth in others if other is not image and view == here)
+        certain = found is Truth.YES or (found is Truth.NO and one is Truth.YES)
+        yield Answer(image, found if certain else Truth.UNSURE)
+
+
+def _view(pair: Pair, image: InstanceFacts) -> tuple[tuple[str, ...], ...]:
+    return tuple(image.words.get(name, ()) for name in pair.same)
+
+
+def _belongs(member: Member, image: InstanceFacts, cine: str) -> Truth:
+    """Whether the image is one of these; a header that does not say leaves it open."""
+    if member.expect is not None:
+        return shows(member.expect, image, cine)
+    if member.match is None or fits(member.match, image):
+        return Truth.YES
+    return Truth.UNSURE if is_silent(member.match, image) else Truth.NO
+
+
+def _counted(requirement: Requirement, truths: Sequence[Truth]) -> Truth:
+    if requirement.limits is None:
+        return both(truths)
+    least, most = requirement.limits
+    enough = _at_least(least, truths)
+    return enough if most is None else both((enough, negated(_at_least(most + 1, truths))))
+
+
+def _at_least(wanted: int, truths: Sequence[Truth]) -> Truth:
+    if truths.count(Truth.YES) >= wanted:
+        return Truth.YES
+    return Truth.UNSURE if len(truths) - truths.count(Truth.NO) >= wanted else Truth.NO

@@ -1,0 +1,212 @@
+"""What a rule may ask of an image and of a study: header facts and what the network saw. No clock, no database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, Literal, get_args
+
+Kind = Literal["body_marker", "caliper", "color_box", "text", "arrow"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Region = Literal["tissue", "color_flow", "pw_doppler", "cw_doppler", "color_bar"]
+# DICOM PS3.3 C.8.5.5.1.2, Region Data Type (0018,6014)
+REGION_TYPES: Mapping[int, Region] = {
+    0x1: "tissue",
+    0x2: "color_flow",
+    0x3: "pw_doppler",
+    0x4: "cw_doppler",
+    0xE: "color_bar",
+}
+
+Field = Literal[
+    "exam",
+    "body_part",
+    "study_description",
+    "series_description",
+    "protocol",
+    "procedure",
+    "view",
+    "laterality",
+    "image_type",
+    "modality",
+    "station",
+    "institution",
+    "ae_title",
+    "operator",
+    "patient_sex",
+]
+# What says which examination this is; vendors fill any one of them, so a rule usually asks "exam".
+EXAM_FIELDS: tuple[Field, ...] = (
+    "body_part",
+    "study_description",
+    "series_description",
+    "protocol",
+    "procedure",
+    "view",
+    "image_type",
+)
+Words = Mapping[str, tuple[str, ...]]
+
+# A kind without a band in the network's card: only scores beyond doubt count.
+WIDE_BAND = (0.2, 0.8)
+
+
+class Presence(StrEnum):
+    """Whether a frame carries a kind of annotation, by its score and the network's two thresholds."""
+
+    PRESENT = "present"  # score at or above the upper threshold
+    UNCERTAIN = "uncertain"  # between the two
+    ABSENT = "absent"  # below the lower one
+    UNKNOWN = "unknown"  # nobody looked for this kind
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One annotation on a frame; ``box`` is x, y, width, height in pixels, ``text`` what was read in it."""
+
+    kind: str
+    score: float
+    box: tuple[int, int, int, int]
+    source: str = "network"  # or: person, overlay, sr
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """One assessed frame, counted from 1; ``scores`` in [0, 1] for every kind that was looked for."""
+
+    number: int
+    scores: Mapping[str, float]
+    annotations: tuple[Mark, ...] = ()
+    text_read: bool = False  # burned-in text was read, so that silence means there is none
+
+    def presence(self, kind: str, bands: Mapping[str, tuple[float, float]]) -> Presence:
+        """Whether this frame carries ``kind``: what a person, an overlay or an SR drew counts without a score."""
+        if any(mark.kind == kind and mark.source != "network" for mark in self.annotations):
+            return Presence.PRESENT
+        if kind not in self.scores:
+            return Presence.UNKNOWN
+        absent, present = bands.get(kind, WIDE_BAND)
+        score = self.scores[kind]
+        if score >= present:
+            return Presence.PRESENT
+        return Presence.UNCERTAIN if score >= absent else Presence.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRegion:
+    """An ultrasound region that the scanner declares: its data type and its corners in pixels."""
+
+    data_type: str
+    box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """One image, still or cine. Not ``assessed`` means that a step failed, and ``reason`` says which."""
+
+    sop_instance_uid: str
+    number: int | None = None  # Instance Number (0020,0013)
+    words: Words = field(default_factory=dict)  # header text by field, as written
+    regions: tuple[HeaderRegion, ...] | None = None  # of (0018,6011); None: the header has no such sequence
+    number_of_frames: int = 1
+    measurements: int | None = None  # in an SR of the study that refer to this image; None: no SR
+    frames: tuple[FrameFacts, ...] = ()
+    bands: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # kind → (absent, present)
+    assessed: bool = True
+    reason: str = ""
+    cure: str = ""
+    conflict: bool = False  # its SOP Instance UID also came with other bytes
+    received: str = ""  # ISO time and digest: which of two versions is the newer
+    study_date: date | None = None
+    patient_age: float | None = None  # years
+
+    @property
+    def is_cine(self) -> bool:
+        return self.number_of_frames > 1
+
+    @property
+    def place(self) -> tuple[bool, int, str, str]:
+        """Sorting key: by number as on the console, images without one last."""
+        return (self.number is None, self.number or 0, self.sop_instance_uid, self.received)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """All images of one study, in any order."""
+
+    study_instance_uid: str
+    instances: tuple[InstanceFacts, ...]
+
+    def newest_versions(self) -> tuple[InstanceFacts, ...]:
+        """One image per SOP Instance UID, in reading order: of several versions the newest counts."""
+        newest: dict[str, InstanceFacts] = {}
+        for instance in sorted(self.instances, key=lambda image: image.received):
+            newest[instance.sop_instance_uid] = instance
+        return tuple(sorted(newest.values(), key=lambda image: image.place))
+
+
+def words_of(header: Mapping[str, Any], **known: str | Iterable[str]) -> Words:
+    """Header text by field, from what ``dicom/header.py`` keeps of an instance and from ``known`` columns.
+
+    Keys that are no `Field` are left out, and so are empty values.
+    """
+    gathered: dict[str, list[str]] = {}
+    for source in (header, known):
+        for key, value in source.items():
+            name = _FIELD_OF.get(key)
+            if name:
+                gathered.setdefault(name, []).extend(_texts(value))
+    words: dict[str, tuple[str, ...]] = {name: tuple(dict.fromkeys(found)) for name, found in gathered.items()}
+    words["exam"] = tuple(dict.fromkeys(text for name in EXAM_FIELDS for text in words.get(name, ())))
+    return {name: found for name, found in words.items() if found}
+
+
+def regions_of(header: Mapping[str, Any]) -> tuple[HeaderRegion, ...] | None:
+    """The header's ultrasound regions, or None when it has no such sequence."""
+    regions = header.get("regions")
+    return tuple(_region(region) for region in regions) if regions else None
+
+
+def age_in_years(born: date | None, on: date | datetime | None) -> float | None:
+    """A patient's age at the study, None when either date is missing or they contradict each other."""
+    if born is None or on is None:
+        return None
+    day = on.date() if isinstance(on, datetime) else on
+    return round((day - born).days / 365.25, 2) if day >= born else None
+
+
+def _region(region: Mapping[str, Any]) -> HeaderRegion:
+    code = region.get("data_type")
+    corners = tuple(region.get(name) for name in ("x0", "y0", "x1", "y1"))
+    box = None if None in corners else corners
+    return HeaderRegion(REGION_TYPES.get(code, "other") if isinstance(code, int) else "other", box)  # type: ignore[arg-type]
+
+
+def _texts(value: Any) -> list[str]:
+    """The words in a header value: a string, a code {value, meaning}, or a list of these."""
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if isinstance(value, Mapping):
+        return [text for part in ("value", "code", "meaning") for text in _texts(value.get(part, ""))]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _texts(item)]
+    return []
+
+
+_FIELD_OF: Mapping[str, Field] = {
+    **{name: name for name in get_args(Field) if name != "exam"},
+    "description": "study_description",
+    "protocol_name": "protocol",
+    "performed_procedure": "procedure",
+    "procedure_codes": "procedure",
+    "procedure_code": "procedure",
+    "view_code": "view",
+    "view_name": "view",
+    "image_laterality": "laterality",
+    "calling_ae_title": "ae_title",
+    "station_name": "station",
+}

@@ -1,0 +1,48 @@
+"""Whether a header fits a rule's conditions. A field that the header leaves empty fits nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from service.compliance.facts import InstanceFacts
+from service.compliance.rulebook import Match, Requirement
+
+
+def fits(match: Match, image: InstanceFacts) -> bool:
+    """Whether every condition holds."""
+    words = image.words
+    for name, patterns in match.fields:
+        texts = words.get(name)
+        if not texts or not any(pattern.found_in_any(texts) for pattern in patterns):
+            return False
+    return _fits_rest(match, image)
+
+
+def fits_any(matches: Iterable[Match], image: InstanceFacts) -> bool:
+    return any(fits(match, image) for match in matches)
+
+
+def applies(requirement: Requirement, image: InstanceFacts) -> bool:
+    """Whether the requirement speaks of an image with this header."""
+    if requirement.applies_to and not fits_any(requirement.applies_to, image):
+        return False
+    return not (requirement.unless and fits_any(requirement.unless, image))
+
+
+def is_silent(match: Match, image: InstanceFacts) -> bool:
+    """Whether the header leaves a field empty that the conditions ask for, so that it might have fitted."""
+    return any(not image.words.get(name) for name, _ in match.fields)
+
+
+def _fits_rest(match: Match, image: InstanceFacts) -> bool:
+    if match.image is not None and (match.image == "cine") != image.is_cine:
+        return False
+    if match.region is not None and not has_region(image, match.region):
+        return False
+    if match.min_age is not None and (image.patient_age is None or image.patient_age < match.min_age):
+        return False
+    return match.max_age is None or (image.patient_age is not None and image.patient_age <= match.max_age)
+
+
+def has_region(image: InstanceFacts, data_type: str) -> bool:
+    return any(region.data_type == data_type for region in image.regions or ())

@@ -1,0 +1,340 @@
+"""The rule book: what a hospital requires, declared in TOML, checked by pydantic, never executed.
+
+    name = "default"
+    version = "1.0.0"
+
+    [[requirement]]
+    id = "breast-body-marker"
+    title = "Body marker on breast images"
+    severity = "major"
+    applies_to = { exam = "breast|mamm" }
+    expect = { annotation = "body_marker" }
+
+docs/rulebooks.md explains every field; `load` names file, line, field and cure of everything that is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from service.compliance import facts
+from service.compliance.outcome import Severity
+from service.compliance.pattern import BadPattern, Pattern, pattern
+from service.compliance.problems import Problem, problems_in, syntax_problem
+from service.errors import RulebookError
+from service.settings import RULEBOOKS
+
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+# Findings that the evaluation makes by itself; no rule may take their names.
+RESERVED = ("image-assessed", "one-version")
+
+
+def _one_or_many(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _compiled(value: Any) -> tuple[Pattern, ...]:
+    sources = _one_or_many(value)
+    if not sources or not all(isinstance(source, str) and source for source in sources):
+        raise ValueError("write one regular expression, or a list of them")
+    try:
+        return tuple(pattern(source) for source in sources)
+    except BadPattern as bad:
+        raise ValueError(f"bad regular expression: {bad}") from bad
+
+
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_compiled)]
+
+
+class Part(BaseModel):
+    """Any table of a rule book: unknown fields are errors, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Match(Part):
+    """Header conditions, all of which must hold; a list of patterns holds when one of them is found."""
+
+    exam: Patterns | None = None  # any of body part, descriptions, protocol, procedure, view, image type
+    body_part: Patterns | None = None
+    study_description: Patterns | None = None
+    series_description: Patterns | None = None
+    protocol: Patterns | None = None
+    procedure: Patterns | None = None
+    view: Patterns | None = None
+    laterality: Patterns | None = None
+    image_type: Patterns | None = None
+    modality: Patterns | None = None
+    station: Patterns | None = None
+    institution: Patterns | None = None
+    ae_title: Patterns | None = None
+    operator: Patterns | None = None
+    patient_sex: Patterns | None = None
+    image: Literal["still", "cine"] | None = None
+    region: facts.Region | None = None  # the header lists an ultrasound region of this data type
+    min_age: float | None = Field(None, ge=0)
+    max_age: float | None = Field(None, ge=0)
+
+    @cached_property
+    def fields(self) -> tuple[tuple[str, tuple[Pattern, ...]], ...]:
+        """The header fields asked for, with their patterns."""
+        asked = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return tuple((name, value) for name, value in asked if isinstance(value, tuple))
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("an empty condition matches nothing and everything; leave it out or fill it")
+        if self.min_age is not None and self.max_age is not None and self.min_age > self.max_age:
+            raise ValueError(f"no patient is at least {self.min_age:g} and at most {self.max_age:g} years old")
+        return self
+
+
+Matches = Annotated[tuple[Match, ...], BeforeValidator(_one_or_many)]
+
+
+class Expectation(Part):
+    """What an image must show; of several fields all must hold."""
+
+    annotation: facts.Kind | None = None
+    count: int = Field(1, ge=1, description="Annotations of that kind on one frame.")
+    overlaps: facts.Kind | None = None  # such an annotation touches one of this kind
+    clear_of: facts.Kind | None = None  # such an annotation touches none of this kind
+    in_region: facts.Region | None = None  # such an annotation's centre lies in a header region of this type
+    without: facts.Kind | None = None
+    region: facts.Region | None = None  # the header lists an ultrasound region of this data type
+    text: Patterns | None = None  # burned-in or overlaid text
+    header: Match | None = None
+    measurements: int | None = Field(None, ge=1, description="Measurements in an SR that refer to the image.")
+    any_of: tuple[Expectation, ...] = ()
+    all_of: tuple[Expectation, ...] = ()
+    none_of: tuple[Expectation, ...] = ()
+    words: str = ""  # what a sentence calls it
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind of annotation it looks at."""
+        own = [kind for kind in (self.annotation, self.without) if kind is not None]
+        own += ["text"] if self.text is not None else []
+        inner = (*self.any_of, *self.all_of, *self.none_of)
+        return tuple(dict.fromkeys([*own, *(kind for part in inner for kind in part.kinds)]))
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set - {"count", "words"}:
+            raise ValueError("nothing is expected; name an annotation, a region, a text or a header field")
+        about_annotation = self.model_fields_set & {"count", "overlaps", "clear_of", "in_region"}
+        if about_annotation and self.annotation is None:
+            raise ValueError(f"'{min(about_annotation)}' speaks of an annotation; say which one with 'annotation'")
+        return self
+
+
+class Member(Part):
+    """One of the things of which a study must hold each, such as the left and the right side."""
+
+    name: str = Field(min_length=1)
+    match: Match | None = None  # by the header
+    expect: Expectation | None = None  # or by what the image shows
+
+    @model_validator(mode="after")
+    def _is_told_apart(self) -> Self:
+        if (self.match is None) == (self.expect is None):
+            raise ValueError("say with either 'match' or 'expect' which images belong to it")
+        return self
+
+
+class Pair(Part):
+    """Every image that shows ``one`` needs another of the same view that shows ``other``."""
+
+    one: Expectation
+    other: Expectation
+    same: tuple[facts.Field, ...] = ("series_description", "view", "laterality")
+
+
+class Exemption(Part):
+    """Images that a requirement leaves alone, and why."""
+
+    match: Match
+    reason: str = Field(min_length=1)
+
+
+class Waiver(Part):
+    """A requirement set aside for a while, and why."""
+
+    requirement: Id
+    reason: str = Field(min_length=1)
+    until: date  # the last day on which it holds
+    since: date | None = None
+    match: Match | None = None
+
+
+class Requirement(Part):
+    """One thing that must be there."""
+
+    id: Id
+    title: str = Field(min_length=1)
+    severity: Severity = Severity.MAJOR
+    source: str = ""  # the guideline it comes from
+    remedy: str = ""  # what to do when it is missing
+    applies_to: Matches = ()  # one of these; none: every image
+    unless: Matches = ()
+    when: Expectation | None = None  # only images that show this
+    expect: Expectation | None = None
+    agree: tuple[Expectation, Expectation] | None = None  # two sources that must say the same
+    pair: Pair | None = None
+    at_least: int | None = Field(None, ge=1, description="Images of the study; without any of the three: every image.")
+    at_most: int | None = Field(None, ge=0)
+    exactly: int | None = Field(None, ge=0)
+    each_of: tuple[Member, ...] = ()
+    cine: Literal["any", "most", "every"] = "any"  # sampled frames of a cine that must carry the annotation
+    effective_from: date | None = None
+    effective_until: date | None = None
+    grace_days: int = Field(0, ge=0, description="Days from effective_from on which a lack is only information.")
+    exemptions: tuple[Exemption, ...] = ()
+
+    @cached_property
+    def limits(self) -> tuple[int, int | None] | None:
+        """How many images must show it: at least and at most so many; None: every image."""
+        if self.exactly is not None:
+            return self.exactly, self.exactly
+        if self.at_most is not None:
+            return 0, self.at_most
+        if self.at_least is not None or self.each_of:
+            return self.at_least or 1, None
+        return None
+
+    @property
+    def of_study(self) -> bool:
+        """Whether it asks something of the study as a whole, so that a single image cannot answer it."""
+        return self.limits is not None or self.pair is not None
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind of annotation it looks at."""
+        pair = (self.pair.one, self.pair.other) if self.pair else ()
+        members = (member.expect for member in self.each_of)
+        asked = (self.when, self.expect, *(self.agree or ()), *pair, *members)
+        return tuple(dict.fromkeys(kind for part in asked if part for kind in part.kinds))
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Self:
+        asked = [name for name in ("expect", "agree", "pair") if getattr(self, name) is not None]
+        if len(asked) != 1:
+            raise ValueError(f"exactly one of 'expect', 'agree' and 'pair' says what is required, not {_listed(asked)}")
+        counts = [name for name in ("at_least", "at_most", "exactly") if getattr(self, name) is not None]
+        if len(counts) > 1:
+            raise ValueError(f"{_listed(counts)} exclude each other; an upper and a lower limit are two requirements")
+        if self.expect is None and (counts or self.each_of):
+            raise ValueError(f"'{(counts or ['each_of'])[0]}' counts images that show 'expect'; it has no meaning here")
+        if self.id in RESERVED:
+            raise ValueError(f"'{self.id}' is a finding the evaluation makes by itself; choose another id")
+        if self.effective_from and self.effective_until and self.effective_until < self.effective_from:
+            raise ValueError("'effective_until' lies before 'effective_from', so it is never in force")
+        if self.grace_days and self.effective_from is None:
+            raise ValueError("'grace_days' count from 'effective_from', which is missing")
+        return self
+
+
+class Rulebook(Part):
+    """A versioned set of requirements."""
+
+    name: Id
+    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=32)
+    title: str = ""
+    source: str = ""
+    requirement: tuple[Requirement, ...]
+    waiver: tuple[Waiver, ...] = ()
+    sha256: str = ""  # of the TOML text, set by `parse`
+    toml: str = Field("", repr=False)
+
+    @property
+    def label(self) -> str:
+        """``name@version+sha256[:12]``, stored with every verdict."""
+        return f"{self.name}@{self.version}+{self.sha256[:12]}"
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        if not self.requirement:
+            raise ValueError("a rule book without a [[requirement]] judges nothing; write at least one")
+        ids = [requirement.id for requirement in self.requirement]
+        doubled = sorted({name for name in ids if ids.count(name) > 1})
+        if doubled:
+            raise ValueError(f"{_listed(doubled)} stands for several requirements; ids must differ")
+        strangers = sorted({waiver.requirement for waiver in self.waiver} - set(ids))
+        if strangers:
+            raise ValueError(f"a waiver speaks of {_listed(strangers)}, which is no requirement of this rule book")
+        return self
+
+
+def load(name_or_path: str | Path) -> Rulebook:
+    """The rule book of this name (shipped with Sonomark) or in this TOML file; raises `RulebookError`."""
+    file = find(name_or_path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RulebookError(
+            f"Rule book {file} cannot be read: {_reason(error)}.",
+            cure="Give the name of a shipped rule book or the path of a readable TOML file in UTF-8.",
+        ) from error
+    return parse(text, str(file))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """Where the rule book lies: a bare name is looked up among the shipped ones."""
+    text = str(name_or_path)
+    bare = "/" not in text and not text.endswith(".toml")
+    return RULEBOOKS / f"{text}.toml" if bare else Path(text)
+
+
+def parse(text: str, file: str = "rule book") -> Rulebook:
+    """The rule book written in ``text``; raises `RulebookError` that lists every problem."""
+    rulebook, problems = read(text)
+    if rulebook is None:
+        raise RulebookError(
+            "\n".join(problem.against(file) for problem in problems),
+            cure="Correct the lines named; `sonomark rules check FILE` reads it again.",
+        )
+    return rulebook
+
+
+def read(text: str) -> tuple[Rulebook | None, Sequence[Problem]]:
+    """The rule book, or None and what is wrong with it."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return None, [syntax_problem(error, text)]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    own = [name for name in ("sha256", "toml") if name in tables]
+    for name in own:
+        tables[f"{name} "] = tables.pop(name)  # reserved here, unknown there
+    try:
+        return Rulebook.model_validate({**tables, "sha256": digest, "toml": text}), []
+    except ValidationError as error:
+        return None, problems_in(error, text, _fields())
+
+
+def shipped() -> list[str]:
+    """Names of the rule books that come with Sonomark."""
+    return sorted(file.stem for file in RULEBOOKS.glob("*.toml"))
+
+
+def _fields() -> set[str]:
+    """Every field name of every table."""
+    tables = (Rulebook, Requirement, Match, Expectation, Member, Pair, Exemption, Waiver)
+    return {name for table in tables for name in table.model_fields} - {"sha256", "toml"}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names) or "none of them"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"

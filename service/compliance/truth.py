@@ -1,0 +1,137 @@
+"""Four-valued truth of an expectation on one image: yes, no, unsure, or silent where a source says nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+
+from service.compliance.facts import FrameFacts, InstanceFacts, Mark, Presence
+from service.compliance.matching import fits, has_region
+from service.compliance.rulebook import Expectation
+
+
+class Truth(StrEnum):
+    """Kleene's three values, and a fourth that a cross-check treats as "nothing to compare"."""
+
+    YES = "yes"
+    NO = "no"
+    UNSURE = "unsure"  # a score between its thresholds, or a step that failed
+    SILENT = "silent"  # the source is not there: no regions in the header, no text read, no SR
+
+
+def both(truths: Iterable[Truth]) -> Truth:
+    """True when all are."""
+    seen = set(truths)
+    return next((truth for truth in (Truth.NO, Truth.UNSURE, Truth.SILENT) if truth in seen), Truth.YES)
+
+
+def either(truths: Iterable[Truth]) -> Truth:
+    """True when one is."""
+    seen = set(truths)
+    return next((truth for truth in (Truth.YES, Truth.UNSURE, Truth.SILENT) if truth in seen), Truth.NO)
+
+
+def negated(truth: Truth) -> Truth:
+    return {Truth.YES: Truth.NO, Truth.NO: Truth.YES}.get(truth, truth)
+
+
+def shows(expected: Expectation, image: InstanceFacts, cine: str = "any") -> Truth:
+    """Whether ``image`` meets ``expected``.
+
+    Of a cine's sampled frames "any" one, "most" or "every" one must carry an annotation; an annotation that must *not*
+    be there may be on none of them.
+    """
+    return both(_parts(expected, image, cine))
+
+
+def _parts(expected: Expectation, image: InstanceFacts, cine: str) -> Iterable[Truth]:
+    if expected.annotation is not None:
+        kind = expected.annotation
+        yield _over_frames(image, cine, lambda frame: _annotated(expected, kind, image, frame))
+    if expected.without is not None:
+        unwanted = expected.without
+        yield negated(_over_frames(image, "any", lambda frame: _TRUTH[frame.presence(unwanted, image.bands)]))
+    if expected.text is not None:
+        yield _over_frames(image, cine, lambda frame: _reads(expected, frame))
+    if expected.region is not None:
+        known = image.regions is not None
+        yield (Truth.YES if has_region(image, expected.region) else Truth.NO) if known else Truth.SILENT
+    if expected.header is not None:
+        yield Truth.YES if fits(expected.header, image) else Truth.NO
+    if expected.measurements is not None:
+        seen = image.measurements
+        yield Truth.SILENT if seen is None else Truth.YES if seen >= expected.measurements else Truth.NO
+    if expected.any_of:
+        yield either(shows(part, image, cine) for part in expected.any_of)
+    for part in expected.all_of:
+        yield shows(part, image, cine)
+    for part in expected.none_of:
+        yield negated(shows(part, image, "any"))
+
+
+def _over_frames(image: InstanceFacts, cine: str, asked: Callable[[FrameFacts], Truth]) -> Truth:
+    if not image.assessed or not image.frames:
+        return Truth.UNSURE
+    truths = [asked(frame) for frame in image.frames]
+    if cine == "every":
+        return both(truths)
+    return _most(truths) if cine == "most" else either(truths)
+
+
+def _most(truths: Sequence[Truth]) -> Truth:
+    sure = truths.count(Truth.YES)
+    if 2 * sure > len(truths):
+        return Truth.YES
+    open_ones = len(truths) - sure - truths.count(Truth.NO)
+    return Truth.UNSURE if 2 * (sure + open_ones) > len(truths) else Truth.NO
+
+
+_TRUTH = {
+    Presence.PRESENT: Truth.YES,
+    Presence.UNCERTAIN: Truth.UNSURE,
+    Presence.ABSENT: Truth.NO,
+    Presence.UNKNOWN: Truth.SILENT,
+}
+
+
+def _annotated(expected: Expectation, kind: str, image: InstanceFacts, frame: FrameFacts) -> Truth:
+    truth = _TRUTH[frame.presence(kind, image.bands)]
+    if truth is not Truth.YES or not _asks_for_boxes(expected):
+        return truth
+    marks = [mark for mark in frame.annotations if mark.kind == kind]
+    return Truth.YES if sum(_is_placed(expected, mark, image, frame) for mark in marks) >= expected.count else Truth.NO
+
+
+def _asks_for_boxes(expected: Expectation) -> bool:
+    return expected.count > 1 or bool(expected.overlaps or expected.clear_of or expected.in_region)
+
+
+def _is_placed(expected: Expectation, mark: Mark, image: InstanceFacts, frame: FrameFacts) -> bool:
+    if expected.overlaps and not _touches(mark, expected.overlaps, frame):
+        return False
+    if expected.clear_of and _touches(mark, expected.clear_of, frame):
+        return False
+    return expected.in_region is None or _lies_in(mark, expected.in_region, image)
+
+
+def _touches(mark: Mark, kind: str, frame: FrameFacts) -> bool:
+    x, y, width, height = mark.box
+    for other in frame.annotations:
+        left, top, wide, high = other.box
+        if other.kind == kind and x < left + wide and left < x + width and y < top + high and top < y + height:
+            return True
+    return False
+
+
+def _lies_in(mark: Mark, data_type: str, image: InstanceFacts) -> bool:
+    x, y, width, height = mark.box
+    across, down = x + width / 2, y + height / 2
+    boxes = [region.box for region in image.regions or () if region.data_type == data_type and region.box]
+    return any(x0 <= across <= x1 and y0 <= down <= y1 for x0, y0, x1, y1 in boxes)
+
+
+def _reads(expected: Expectation, frame: FrameFacts) -> Truth:
+    texts = [mark.text for mark in frame.annotations if mark.text]
+    if any(pattern.found_in_any(texts) for pattern in expected.text or ()):
+        return Truth.YES
+    return Truth.NO if frame.text_read else Truth.SILENT
