@@ -1,0 +1,218 @@
+"""The archive: bytes of instances and masks in a folder, each object durable before anyone is told of it.
+
+Keys are relative paths made from digests and row ids, never from anything a peer sent.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import count
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from uuid import uuid4
+
+from service.errors import ConfigurationError, NotFound, OutOfSpace, StorageError
+from service.failpoints import fp
+from service.settings import settings
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class ArchiveStore:
+    """A folder of immutable objects, each written under a name of its writer's own and then renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._incoming = self.root / "incoming"
+        with storage(f"The archive folder {self.root} cannot be made"):
+            self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._count = count()
+        self._own: tuple[Path, int] | None = None  # this process's folder for temporary files and its lock
+        self._own_lock = Lock()
+        self._known_folders: set[Path] = set()
+
+    def incoming(self) -> Path:
+        """A path for a temporary file that only this process will ever use, on the archive's file system."""
+        with self._own_lock, storage("The archive cannot take anything in"):
+            if self._own is None:
+                self._own = _own_folder(self._incoming)
+        return self._own[0] / f"{os.getpid()}.{next(self._count)}.part"
+
+    def keep(self, temporary: Path, key: str) -> Path:
+        """Make ``temporary`` the object ``key``, durably: file, name and folders are on disk on return.
+
+        Raises:
+            OutOfSpace, StorageError: nothing was kept; the temporary file is still there.
+        """
+        with storage(f"The archive could not keep {key}"):
+            fsync_file(temporary)
+        return self.publish(temporary, key)
+
+    def publish(self, temporary: Path, key: str) -> Path:
+        """Rename an already synced temporary file to ``key`` and sync the folder that names it."""
+        target = self.path(key)
+        with storage(f"The archive could not keep {key}"):
+            self._make_folder(target.parent)
+            fp("receive.before_rename")
+            temporary.rename(target)
+            fp("receive.before_dirsync")
+            fsync_folder(target.parent)
+        return target
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store ``data`` under ``key``, durably."""
+        temporary = self.incoming()
+        try:
+            with storage(f"The archive could not keep {key}"):
+                temporary.write_bytes(data)
+            self.keep(temporary, key)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            NotFound: there is no such object. StorageError: it cannot be read.
+        """
+        with storage(f"The archive could not read {key}"):
+            return self.path(key).read_bytes()
+
+    def path(self, key: str) -> Path:
+        """Where the object ``key`` lies or will lie."""
+        relative = PurePosixPath(key)
+        if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+            raise StorageError(f"'{key}' is no archive key.")
+        return self.root / relative
+
+    def exists(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the object, or None when there is none."""
+        try:
+            return self.path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def delete(self, key: str) -> None:
+        """Remove an object a person or a released retention rule has given up."""
+        with storage(f"The archive could not delete {key}"):
+            self.path(key).unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Keys of all objects below ``prefix``."""
+        for folder, _, names in os.walk(self.path(prefix)):
+            for name in names:
+                yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    def free_bytes(self) -> int:
+        """Space left for this process on the archive's file system."""
+        with storage("The archive's file system does not answer"):
+            state = os.statvfs(self.root)
+        return state.f_bavail * state.f_frsize
+
+    def remove_abandoned(self) -> int:
+        """Remove the temporary files of processes that have ended; returns how many there were."""
+        removed = 0
+        for folder in self._incoming.iterdir():
+            descriptor = _locked(folder)
+            if descriptor is None:
+                continue  # its owner lives
+            for temporary in folder.glob("*.part"):
+                temporary.unlink(missing_ok=True)
+                removed += 1
+            folder.rmdir()
+            os.close(descriptor)
+        return removed
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._known_folders:
+            return
+        missing = [f for f in (folder, *folder.parents) if not f.exists()]
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for made in missing:
+            fsync_folder(made.parent)
+        self._known_folders.add(folder)
+
+
+def instance_key(sha256: str) -> str:
+    """Key of an instance whose data set has this digest."""
+    return f"instances/{sha256[:2]}/{sha256[2:4]}/{sha256}.dcm"
+
+
+@lru_cache
+def archive() -> ArchiveStore:
+    """This process's archive."""
+    url = settings().archive()
+    if "://" in url and not url.startswith("file://"):
+        raise ConfigurationError(
+            f"The archive '{url.split('://')[0]}://' is not supported yet.",
+            cure="Set SONOMARK_ARCHIVE_URL to a folder.",
+        )
+    return ArchiveStore(Path(url.removeprefix("file://")))
+
+
+@contextmanager
+def storage(what: str) -> Iterator[None]:
+    """Turn the operating system's errors into the archive's own."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"{what}: it is not there.") from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise OutOfSpace(f"{what}: the disk is full.") from error
+        raise StorageError(
+            f"{what}: {error.strerror}.", cure="Check the archive's disk; nothing was acknowledged."
+        ) from error
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte: a single write may be short without an error."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _own_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder that is locked for as long as this process lives, however it ends."""
+    while True:
+        folder = parent / uuid4().hex
+        folder.mkdir(mode=0o700)
+        descriptor = _locked(folder)
+        # Between mkdir and lock another process may have taken it for abandoned and removed it.
+        if descriptor is not None and folder.exists():
+            return folder, descriptor
+
+
+def _locked(folder: Path) -> int | None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,246 @@
+"""What Sonomark keeps of an instance's header: columns of the tables, and facts that rules may ask of it.
+
+Pixels are never touched, and no value a modality wrote makes this fail: what cannot be read is empty.
+"""
+
+import mmap
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.dicom.elements import (
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    LONG_VRS,
+    PIXEL_GROUP,
+    Buffer,
+    Element,
+    Encoding,
+    walk,
+)
+from service.dicom.regions import regions
+from service.dicom.values import Values
+from service.errors import NotDicom
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+PREAMBLE = 128
+INFLATED_AT_MOST = 64 * 1024 * 1024  # of a deflated data set; a bomb gets no further
+LARGEST_INTEGER = 2**31 - 1  # what the database's integer columns hold
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One instance's header. ``study``, ``series`` and ``instance`` are columns of those tables by name."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    study: dict[str, Any]
+    series: dict[str, Any]
+    instance: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def read_header(path: Path) -> Header:
+    """The header of a DICOM file.
+
+    Raises:
+        NotDicom: the file is no DICOM file, is cut off before its pixels end, or nests sequences too deep.
+    """
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise NotDicom(f"{path} is empty.")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                start, transfer_syntax = _meta(data)
+                return parse_header(data, transfer_syntax, start)
+            except NotDicom as error:
+                raise NotDicom(f"{path} is no readable DICOM file: {error.what}", cure=error.cure) from error
+
+
+def data_set_start(path: Path) -> int:
+    """Position of the first byte of the data set of a DICOM file, behind its File Meta Information.
+
+    Raises:
+        NotDicom: the file is no DICOM file.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _meta(data)[0]
+
+
+def parse_header(data: Buffer, transfer_syntax: str, start: int = 0, stop: int | None = None) -> Header:
+    """The header of the data set ``data[start:stop]``, encoded in ``transfer_syntax``.
+
+    Raises:
+        NotDicom: the bytes are no data set in that syntax.
+    """
+    stop = len(data) if stop is None else stop
+    if transfer_syntax == DEFLATED:
+        data, start = _inflated(bytes(data[start:stop])), 0
+        stop = len(data)
+    elements, _ = walk(data, start, stop, encoding_of(transfer_syntax))
+    if not elements:
+        raise NotDicom("There is not one data element in it.")
+    return _header(Values(data, elements), elements, transfer_syntax)
+
+
+def encoding_of(transfer_syntax: str) -> Encoding:
+    """How the elements of a data set in this transfer syntax are written (PS3.5 section 10 and annex A)."""
+    if transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN:
+        return IMPLICIT_LE
+    return EXPLICIT_BE if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else EXPLICIT_LE
+
+
+def _meta(data: Buffer) -> tuple[int, str]:
+    """Where the data set of a file starts, and its transfer syntax (PS3.10 section 7.1)."""
+    if data[PREAMBLE : PREAMBLE + 4] == b"DICM":
+        elements, start = walk(data, PREAMBLE + 4, len(data), EXPLICIT_LE, last_group=0x0002)
+        return start, Values(data, elements).text(0x00020010) or _guessed(data, start)
+    # Files of the days before PS3.10, and bare data sets: the group of the first element gives them away.
+    if data[:2] == b"\x02\x00":
+        elements, start = walk(data, 0, len(data), EXPLICIT_LE, last_group=0x0002)
+        return start, Values(data, elements).text(0x00020010) or _guessed(data, start)
+    if data[:2] == b"\x08\x00":
+        return 0, _guessed(data, 0)
+    if data[:2] == b"\x00\x08":
+        return 0, EXPLICIT_VR_BIG_ENDIAN
+    raise NotDicom("It has no DICOM prefix and does not begin like a data set.")
+
+
+def _guessed(data: Buffer, start: int) -> str:
+    vr = bytes(data[start + 4 : start + 6])
+    explicit = vr in LONG_VRS or (vr.isalpha() and vr.isupper())
+    return EXPLICIT_VR_LITTLE_ENDIAN if explicit else IMPLICIT_VR_LITTLE_ENDIAN
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflated = inflater.decompress(data, INFLATED_AT_MOST)
+    except zlib.error as error:
+        raise NotDicom("Its deflated data set cannot be inflated.") from error
+    if inflater.unconsumed_tail:
+        raise NotDicom(f"Its deflated data set is larger than {INFLATED_AT_MOST >> 20} MB.")
+    return inflated
+
+
+def _header(of: Values, elements: dict[int, Element], transfer_syntax: str) -> Header:
+    body_part = of.text(0x00180015) or _meaning(of, 0x00082218)
+    laterality = of.text(0x00200062) or of.text(0x00200060)
+    procedure = of.text(0x00321060) or _meaning(of, 0x00081032) or _meaning(of, 0x00321064)
+    return Header(
+        sop_class_uid=of.text(0x00080016),
+        sop_instance_uid=of.text(0x00080018),
+        study_instance_uid=of.text(0x0020000D),
+        series_instance_uid=of.text(0x0020000E),
+        transfer_syntax_uid=transfer_syntax,
+        study={
+            "patient_name": of.text(0x00100010),
+            "patient_id": of.text(0x00100020),
+            "patient_birth_date": of.date(0x00100030),
+            "patient_sex": of.text(0x00100040),
+            "accession_number": of.text(0x00080050),
+            "study_date": of.date(0x00080020),
+            "description": of.text(0x00081030),
+            "procedure": procedure,
+            "body_part": body_part,
+            "laterality": laterality,
+            "institution": of.text(0x00080080),
+            "station": of.text(0x00081010),
+            "operator": of.text(0x00081070),
+        },
+        series={
+            "modality": of.text(0x00080060),
+            "description": of.text(0x0008103E),
+            "body_part": body_part,
+            "laterality": of.text(0x00200060),
+        },
+        instance={
+            "instance_number": _column(of.integer(0x00200013)),
+            "rows": _column(of.integer(0x00280010)) or 0,
+            "columns": _column(of.integer(0x00280011)) or 0,
+            "number_of_frames": _frames(of, elements),
+            "photometric_interpretation": of.text(0x00280004),
+        },
+        facts=_facts(of),
+    )
+
+
+def _facts(of: Values) -> dict[str, Any]:
+    """Everything a rule may ask of the header, empty values left out."""
+    facts: dict[str, Any] = {
+        "modality": of.text(0x00080060),
+        "manufacturer": of.text(0x00080070),
+        "model": of.text(0x00081090),
+        "station": of.text(0x00081010),
+        "institution": of.text(0x00080080),
+        "department": of.text(0x00081040),
+        "patient_sex": of.text(0x00100040),
+        "patient_age": of.text(0x00101010),
+        "study_description": of.text(0x00081030),
+        "series_description": of.text(0x0008103E),
+        "protocol": of.text(0x00181030),
+        "procedure": of.text(0x00321060),
+        "procedure_codes": _codes(of, 0x00081032) + _codes(of, 0x00321064),
+        "body_part": of.text(0x00180015),
+        "anatomic_regions": _codes(of, 0x00082218),
+        "laterality": of.text(0x00200060),
+        "image_laterality": of.text(0x00200062),
+        "patient_orientation": of.texts(0x00200020),
+        "view": of.text(0x0008212A) or _meaning(of, 0x00540220) or of.text(0x00185101),
+        "view_codes": _codes(of, 0x00540220),
+        "stage": of.text(0x00082120),
+        "image_type": of.texts(0x00080008),
+        "image_comments": of.text(0x00204000),
+        "content_date": of.text(0x00080023),
+        "content_time": of.text(0x00080033),
+        "acquisition_datetime": of.text(0x0008002A),
+        "transducer": of.texts(0x00185010),
+        "mechanical_index": of.number(0x00185022),
+        "bone_thermal_index": of.number(0x00185024),
+        "cranial_thermal_index": of.number(0x00185026),
+        "soft_tissue_thermal_index": of.number(0x00185027),
+        "frame_time_ms": of.number(0x00181063),
+        "ultrasound_color_data_present": _flag(of.integer(0x00280014)),
+        "burned_in_annotation": of.text(0x00280301),
+        "lossy_compression": of.text(0x00282110),
+        "samples_per_pixel": of.integer(0x00280002),
+        "bits_allocated": of.integer(0x00280100),
+        "regions": regions(of),
+    }
+    return {name: value for name, value in facts.items() if value not in ("", None, [])}
+
+
+def _codes(of: Values, tag: int) -> list[dict[str, str]]:
+    """A code sequence as ``{value, scheme, meaning}`` (PS3.3 section 8)."""
+    return [
+        {"value": item.text(0x00080100), "scheme": item.text(0x00080102), "meaning": item.text(0x00080104)}
+        for item in of.items(tag)
+    ]
+
+
+def _meaning(of: Values, tag: int) -> str:
+    return next((item.text(0x00080104) for item in of.items(tag)), "")
+
+
+def _frames(of: Values, elements: dict[int, Element]) -> int:
+    """Number of frames; 0 says that there are no pixels."""
+    if not any(tag >> 16 == PIXEL_GROUP for tag in elements):
+        return 0
+    return max(1, _column(of.integer(0x00280008)) or 1)
+
+
+def _column(number: int | None) -> int | None:
+    return None if number is None else max(-LARGEST_INTEGER, min(number, LARGEST_INTEGER))
+
+
+def _flag(number: int | None) -> bool | None:
+    return None if number is None else bool(number)

@@ -1,0 +1,114 @@
+"""Values of data elements as Python values: never an exception for what a modality wrote, only an empty answer."""
+
+import math
+import struct
+from collections.abc import Iterator
+from datetime import date
+from functools import lru_cache
+
+from pydicom.charset import convert_encodings, decode_bytes
+
+from service.dicom.elements import Buffer, Element, items
+
+SPECIFIC_CHARACTER_SET = 0x00080005
+_INTEGERS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": "q"}
+_FLOATS = {b"FL": ("f", 4), b"FD": ("d", 8)}
+# PS3.5 section 6.1.2.3: the character set in force falls back to the first one at these.
+_DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
+
+
+class Values:
+    """Reads values of one data set (or one item of a sequence) by tag."""
+
+    def __init__(self, data: Buffer, elements: dict[int, Element], encodings: list[str] | None = None) -> None:
+        self._data = data
+        self._elements = elements
+        self._encodings = encodings or _encodings(self._raw(SPECIFIC_CHARACTER_SET))
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._elements
+
+    def text(self, tag: int) -> str:
+        """The value as text, decoded by the data set's character set, padding removed; '' when absent."""
+        raw = self._raw(tag)
+        return _decoded(raw, self._encodings).replace("\x00", "").strip() if raw else ""
+
+    def texts(self, tag: int) -> list[str]:
+        """The values of a multi-valued element."""
+        value = self.text(tag)
+        return [part.strip() for part in value.split("\\")] if value else []
+
+    def integer(self, tag: int) -> int | None:
+        """A whole number, also where a modality wrote it in another integer VR or as text."""
+        number = self._number(tag)
+        return int(number) if number is not None else None
+
+    def number(self, tag: int) -> float | None:
+        """A decimal number."""
+        number = self._number(tag)
+        return float(number) if number is not None else None
+
+    def date(self, tag: int) -> date | None:
+        """A DA value; None when absent or no date."""
+        digits = self.text(tag).replace(".", "").replace("-", "")[:8]
+        try:
+            return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+        except ValueError:
+            return None
+
+    def items(self, tag: int) -> Iterator["Values"]:
+        """The items of a sequence."""
+        sequence = self._elements.get(tag)
+        if sequence is not None and sequence.vr in (b"SQ", b"UN"):
+            for elements in items(self._data, sequence):
+                own = self._encodings if SPECIFIC_CHARACTER_SET not in elements else None
+                yield Values(self._data, elements, own)
+
+    def _raw(self, tag: int) -> bytes:
+        element = self._elements.get(tag)
+        return bytes(self._data[element.start : element.stop]) if element is not None else b""
+
+    def _number(self, tag: int) -> int | float | None:
+        element = self._elements.get(tag)
+        if element is None:
+            return None
+        raw = self._raw(tag)
+        order = "<" if element.encoding.little else ">"
+        if element.vr in _FLOATS:
+            code, width = _FLOATS[element.vr]
+            number = struct.unpack_from(order + code, raw)[0] if len(raw) >= width else None
+            return number if number is not None and math.isfinite(number) else None
+        if element.vr in _INTEGERS:
+            width = struct.calcsize(_INTEGERS[element.vr])
+            return struct.unpack_from(order + _INTEGERS[element.vr], raw)[0] if len(raw) >= width else None
+        try:
+            number = float(self.texts(tag)[0])
+        except (ValueError, IndexError):
+            return None
+        if not math.isfinite(number):
+            return None
+        return int(number) if number.is_integer() else number
+
+
+@lru_cache(maxsize=64)
+def _encodings(raw: bytes) -> list[str]:
+    declared = raw.decode("ascii", "replace").replace("\x00", "").split("\\")
+    try:
+        return [str(encoding) for encoding in convert_encodings([name.strip() for name in declared])]
+    except (LookupError, ValueError):
+        return ["iso8859"]
+
+
+def _decoded(raw: bytes, encodings: list[str]) -> str:
+    """Text in the declared character set; where that fails or none is declared, UTF-8, else something to show."""
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii")
+    if encodings[0] != "iso8859" or len(encodings) > 1:
+        try:
+            return str(decode_bytes(raw, encodings, _DELIMITERS))
+        except (UnicodeError, LookupError, ValueError):
+            pass
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

@@ -1,0 +1,183 @@
+"""pynetdicom's association with our own doors in it: guarded reads, and C-STORE data straight into a file."""
+
+import socket
+import time
+from collections import deque
+from uuid import uuid4
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.transport import (
+    AddressInformation,
+    AssociationSocket,
+    RequestHandler,
+    ThreadedAssociationServer,
+)
+
+from service import logs
+from service.archive.store import ArchiveStore, archive
+from service.receive.incoming import Incoming, StoreRequest
+
+log = logs.get(__name__)
+
+# An A-ASSOCIATE-RQ with every context there is stays far below this; a longer PDU is refused before its body.
+LONGEST_PDU = 256 * 1024
+PDU_HEAD = 6
+PDU_HEAD_DEADLINE_S = 10.0
+PDU_BODY_DEADLINE_S = 20.0
+FIRST_PROBE_S, BETWEEN_PROBES_S, PROBES = 30, 10, 3
+
+
+class GuardedSocket(AssociationSocket):
+    """Reads that end: a PDU has one deadline as a whole, however slowly its bytes drip, and a largest size."""
+
+    def __init__(self, assoc: Association, client_socket: socket.socket, longest_pdu: int = LONGEST_PDU) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._longest_pdu = longest_pdu
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly ``nr_bytes``, or fewer when the peer closed the connection.
+
+        Raises:
+            OSError: the PDU is longer than allowed, or took too long.
+        """
+        if nr_bytes > self._longest_pdu:
+            log.warning("pdu refused", octets=nr_bytes, longest=self._longest_pdu)
+            raise OSError("the PDU is longer than any this receiver offered to take")
+        deadline = time.monotonic() + (PDU_HEAD_DEADLINE_S if nr_bytes == PDU_HEAD else PDU_BODY_DEADLINE_S)
+        received = bytearray(nr_bytes)
+        view, position = memoryview(received), 0
+        connection = self.socket
+        if connection is None:
+            raise OSError("the connection is closed")
+        try:
+            while position < nr_bytes:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise TimeoutError("the peer sends too slowly")
+                connection.settimeout(remaining)
+                count = connection.recv_into(view[position:])
+                if not count:
+                    break
+                position += count
+        finally:
+            view.release()
+            if connection.fileno() >= 0:
+                connection.settimeout(None)
+        del received[position:]
+        return received
+
+
+class StreamingDimse(DIMSEServiceProvider):
+    """Puts the data set of a C-STORE request into an ``Incoming`` instead of memory."""
+
+    def __init__(self, assoc: "Acceptor", store: ArchiveStore) -> None:
+        super().__init__(assoc)
+        self._acceptor = assoc
+        self._archive = store
+        self._incoming: Incoming | None = None
+        self.arrived: deque[Incoming] = deque()  # complete, in the order of their requests in `msg_queue`
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the fragments of one P-DATA in."""
+        for context_id, fragment in primitive.presentation_data_value_list:
+            is_command, is_last = fragment[0] & 1, fragment[0] & 2
+            if is_command or self._incoming is None:
+                self._pass_on(context_id, fragment)
+                # The command is complete and a data set is announced: pynetdicom has made it a C_STORE_RQ.
+                if isinstance(self.message, C_STORE_RQ):
+                    command = self.message.command_set
+                    self._incoming = Incoming(self._archive, self._request(context_id, command))
+                continue
+            self._incoming.write(memoryview(fragment)[1:])
+            if is_last:
+                self.arrived.append(self._incoming)
+                self._incoming = None
+                self._pass_on(context_id, fragment[:1])
+
+    def discard(self) -> None:
+        """Forget what did not arrive completely or was never answered."""
+        for incoming in [self._incoming, *self.arrived]:
+            if incoming is not None:
+                incoming.discard()
+        self._incoming = None
+        self.arrived.clear()
+
+    def _pass_on(self, context_id: int, fragment: bytes) -> None:
+        primitive = P_DATA()
+        primitive.presentation_data_value_list = [[context_id, fragment]]
+        super().receive_primitive(primitive)
+
+    def _request(self, context_id: int, command: Dataset) -> StoreRequest:
+        accepted = self._acceptor._accepted_cx.get(context_id)
+        return StoreRequest(
+            sop_class_uid=str(command.get("AffectedSOPClassUID", "")),
+            sop_instance_uid=str(command.get("AffectedSOPInstanceUID", "")),
+            context_sop_class_uid=str(accepted.abstract_syntax) if accepted else "",
+            transfer_syntax_uid=str(accepted.transfer_syntax[0]) if accepted else "",
+            calling_ae_title=self._acceptor.requestor.ae_title.strip(),
+            correlation_id=self._acceptor.correlation_id,
+        )
+
+
+class Acceptor(Association):
+    """The receiver's end of one association."""
+
+    def __init__(self, ae: AE) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.correlation_id = uuid4().hex
+        self.dimse: StreamingDimse = StreamingDimse(self, archive())
+        self.log = log.bind(association=self.correlation_id)
+
+    def run_reactor(self) -> None:
+        """Serve until released, aborted or cut off; nothing incomplete stays behind."""
+        try:
+            super().run_reactor()
+        finally:
+            self.dimse.discard()
+
+
+class DoorHandler(RequestHandler):
+    """Makes the association of one incoming connection."""
+
+    def _create_association(self) -> Acceptor:
+        association = Acceptor(self.ae)
+        association._server = self.server
+        association.name = f"AcceptorThread@{association.correlation_id}"
+        longest = max(LONGEST_PDU, self.ae.maximum_pdu_size)
+        association.set_socket(GuardedSocket(association, self.request, longest))
+        association.acceptor.maximum_length = self.ae.maximum_pdu_size
+        association.acceptor.ae_title = self.server.ae_title
+        association.acceptor.address_info = self.local
+        association.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        association.acceptor.implementation_version_name = self.ae.implementation_version_name
+        # Negotiation only reads them, so all associations share one list.
+        association.acceptor.supported_contexts = self.server.contexts
+        association.requestor.address_info = AddressInformation.from_tuple(self.client_address)
+        for event, handlers in self.server._handlers.items():
+            # One handler of an event that asks for an answer, a list of handlers of one that only tells.
+            for handler, arguments in [handlers] if isinstance(handlers, tuple) else handlers:
+                association.bind(event, handler, arguments)
+        return association
+
+
+class Door(ThreadedAssociationServer):
+    """The listening socket."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A cart that is switched off mid-study sends no FIN; without probes its association would stay for ever.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, FIRST_PROBE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, BETWEEN_PROBES_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+        return connection, address

@@ -1,0 +1,176 @@
+"""What the receiver does at each event of an association: event in, status out."""
+
+import time
+from collections import defaultdict
+from threading import Lock
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+
+from service import logs, telemetry
+from service.db import peers as peer_rows
+from service.db.peers import Tally
+from service.db.session import Database
+from service.errors import DatabaseAway, SonomarkError
+from service.failpoints import fp
+from service.receive.intake import Intake
+from service.receive.peers import Peers
+from service.receive.status import Status, answer
+
+log = logs.get(__name__)
+
+# A-ASSOCIATE-RJ, PS3.8 section 9.3.4: (result, source, reason)
+CALLED_AE_TITLE_NOT_RECOGNISED = (1, 1, 7)
+CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
+LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+
+ERROR_COMMENT = 64  # characters of an LO
+
+
+class Handlers:
+    """The receiver's event handlers with what they need."""
+
+    def __init__(
+        self, intake: Intake, activity: "Activity", peers: Peers, ae_title: str, most_associations: int
+    ) -> None:
+        self._intake = intake
+        self._activity = activity
+        self._peers = peers
+        self._ae_title = ae_title
+        self._most = most_associations
+        self._open: set[str] = set()
+        self._lock = Lock()
+
+    def bindings(self) -> list[evt.EventHandlerType]:
+        """Events and their handlers, as pynetdicom takes them."""
+        return [
+            (evt.EVT_REQUESTED, self.on_requested),
+            (evt.EVT_ESTABLISHED, self.on_established),
+            (evt.EVT_CONN_CLOSE, self.on_closed),
+            (evt.EVT_ABORTED, self.on_aborted),
+            (evt.EVT_C_ECHO, self.on_echo),
+            (evt.EVT_C_STORE, self.on_store),
+        ]
+
+    def on_requested(self, event: Any) -> None:
+        """Refuse who may not send, and more associations than the limit."""
+        association = event.assoc
+        request = association.requestor.primitive
+        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
+        address = association.requestor.address_info.address
+        if not self._peers.open_to_all and called != self._ae_title:
+            refusal, why = CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
+        elif not self._peers.allows(calling, address):
+            refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
+        elif not self._admit(association.correlation_id):
+            refusal, why = LOCAL_LIMIT_EXCEEDED, "too many associations"
+        else:
+            return
+        association.log.warning("association rejected", calling=calling, address=address, reason=why)
+        # Only configured titles get a row of their own: anybody can invent others.
+        if self._peers.knows(calling):
+            self._activity.refused(calling, address, why)
+        association.acse.send_reject(*refusal)
+        association.is_rejected = True
+        association.kill()
+
+    def on_established(self, event: Any) -> None:
+        association = event.assoc
+        association.log.info(
+            "association established",
+            calling=association.requestor.ae_title.strip(),
+            address=association.requestor.address_info.address,
+            contexts=len(association.accepted_contexts),
+            refused_contexts=len(association.rejected_contexts),
+        )
+
+    def on_closed(self, event: Any) -> None:
+        with self._lock:
+            self._open.discard(event.assoc.correlation_id)
+
+    def on_aborted(self, event: Any) -> None:
+        event.assoc.log.warning("association aborted")
+
+    def on_echo(self, event: Any) -> int:
+        """C-ECHO: alive."""
+        return Status.SUCCESS
+
+    def on_store(self, event: Any) -> Dataset:
+        """C-STORE: Success only once the instance is durable; otherwise the status that names the failure."""
+        association = event.assoc
+        incoming = association.dimse.arrived.popleft()
+        calling, address = association.requestor.ae_title.strip(), association.requestor.address_info.address
+        began = time.perf_counter()
+        comment = ""
+        try:
+            registration = self._intake.take(incoming)
+            status = Status.SUCCESS
+            self._activity.stored(calling, address)
+            association.log.info(
+                "stored" if registration.created else "stored before",
+                sop_instance_uid=registration.instance.sop_instance_uid,
+                octets=incoming.size,
+                conflict=registration.conflict,
+                milliseconds=round((time.perf_counter() - began) * 1000, 1),
+            )
+        except SonomarkError as error:
+            status, comment = answer(error), error.what
+            self._activity.refused(calling, address, comment)
+            association.log.warning("refused", status=f"0x{status:04X}", reason=str(error))
+        except Exception as error:  # whatever broke, the sender must hear a status it can act on
+            status, comment = answer(error), "The receiver failed; send again later."
+            self._activity.refused(calling, address, comment)
+            association.log.exception("store failed", error=type(error).__name__)
+        finally:
+            incoming.discard()
+        telemetry.STORED.labels(status=status.label).inc()
+        fp("receive.before_ack")
+        response = Dataset()
+        response.Status = int(status)
+        if comment:
+            response.ErrorComment = comment[:ERROR_COMMENT]
+        return response
+
+    def _admit(self, correlation_id: str) -> bool:
+        with self._lock:
+            if len(self._open) >= self._most:
+                return False
+            self._open.add(correlation_id)
+            return True
+
+
+class Activity:
+    """Counts what each peer does and writes it down now and then: one row per peer, not one write per instance."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._tallies: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
+
+    def stored(self, ae_title: str, address: str) -> None:
+        with self._lock:
+            self._tallies[ae_title, address].stored += 1
+
+    def refused(self, ae_title: str, address: str, reason: str) -> None:
+        with self._lock:
+            tally = self._tallies[ae_title, address]
+            tally.refused += 1
+            tally.last_refusal = reason
+
+    def write_down(self, database: Database) -> None:
+        """Move the counts into the database; they are kept for the next time when it is away."""
+        with self._lock:
+            tallies, self._tallies = self._tallies, defaultdict(Tally)
+        if not tallies:
+            return
+        try:
+            with database.begin() as session:
+                for (ae_title, address), tally in sorted(tallies.items()):
+                    peer_rows.note(session, ae_title, address, tally)
+        except DatabaseAway:
+            with self._lock:
+                for key, tally in tallies.items():
+                    newer = self._tallies[key]
+                    newer.stored += tally.stored
+                    newer.refused += tally.refused
+                    newer.last_refusal = newer.last_refusal or tally.last_refusal

@@ -1,0 +1,110 @@
+"""From a complete data set to an instance that outlives a power cut: the one path to 0x0000."""
+
+import re
+from datetime import timedelta
+from threading import Condition
+
+from service import logs
+from service.archive.store import ArchiveStore, instance_key
+from service.db.instances import Arrival, Registration, register
+from service.db.session import Database
+from service.dicom.header import Header, read_header
+from service.errors import DataSetMismatch, OutOfSpace
+from service.failpoints import fp
+from service.jobs import enqueue
+from service.receive.incoming import Incoming, StoreRequest
+
+log = logs.get(__name__)
+
+# PS3.5 section 9.1, save that leading zeros of a component are let through: some carts write them.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+# AE title of the self-test and the demonstration; what they send never counts in reports.
+SYNTHETIC_AE_TITLE = "SONOMARK_TEST"
+
+
+class Intake:
+    """Takes complete data sets in. Safe to call from many threads."""
+
+    def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta, reserve_bytes: int) -> None:
+        self._archive = archive
+        self._database = database
+        self._settle = settle
+        self._reserve_bytes = reserve_bytes
+        self._idle = Condition()
+        self._busy = 0
+
+    def take(self, incoming: Incoming) -> Registration:
+        """Make the data set durable and queue it; when this returns, Success may be said.
+
+        The order is the promise: file on disk, rows written, name on disk, commit. A crash in between leaves at
+        most a complete file without a row, which nobody was told of and reconciliation registers.
+
+        Raises:
+            DataSetMismatch, NotDicom: it cannot be stored as what it claims to be.
+            OutOfSpace, StorageError, DatabaseAway: it could be stored later.
+        """
+        with self._idle:
+            self._busy += 1
+        try:
+            return self._take(incoming)
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait for the instances being taken in right now; False when time ran out."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._busy == 0, timeout)
+
+    def _take(self, incoming: Incoming) -> Registration:
+        if incoming.failure is not None:
+            raise incoming.failure
+        request = incoming.request
+        require_uid(request.sop_instance_uid, "SOP Instance UID of the command")
+        header = read_header(incoming.path)
+        check(header, request)
+        if self._archive.free_bytes() < self._reserve_bytes:
+            raise OutOfSpace("The archive's disk is above its watermark.")
+        fp("receive.before_fsync")
+        incoming.sync()
+        arrival = Arrival(
+            header=header,
+            sha256=incoming.sha256,
+            size=incoming.size,
+            archive_key=instance_key(incoming.sha256),
+            calling_ae_title=request.calling_ae_title,
+            correlation_id=request.correlation_id,
+            synthetic=request.calling_ae_title == SYNTHETIC_AE_TITLE,
+        )
+        analyses: list[int] = []
+        with self._database.begin() as session:
+            registration = register(session, arrival, self._settle)
+            if registration.created:
+                analyses.append(enqueue.enqueue(session, registration.instance).id)
+            # The same bytes again mend a file that was lost or cut; a whole one is left alone.
+            if registration.created or (self._archive.size(arrival.archive_key) or 0) < arrival.size:
+                self._archive.publish(incoming.path, arrival.archive_key)
+            fp("receive.before_commit")
+        fp("receive.after_commit")
+        enqueue.ring(analyses)
+        return registration
+
+
+def check(header: Header, request: StoreRequest) -> None:
+    """Raise DataSetMismatch unless data set, command and presentation context speak of the same instance."""
+    if request.sop_class_uid != request.context_sop_class_uid:
+        raise DataSetMismatch("The command's SOP class is not the one of its presentation context.")
+    if header.sop_class_uid != request.sop_class_uid:
+        raise DataSetMismatch("The data set's SOP class is not the one of the command.")
+    if header.sop_instance_uid != request.sop_instance_uid:
+        raise DataSetMismatch("The data set's SOP Instance UID is not the one of the command.")
+    require_uid(header.study_instance_uid, "Study Instance UID")
+    require_uid(header.series_instance_uid, "Series Instance UID")
+
+
+def require_uid(uid: str, name: str) -> None:
+    """Raise DataSetMismatch unless ``uid`` is one. What was sent instead stays out of the message."""
+    if len(uid) > 64 or not _UID.fullmatch(uid):
+        raise DataSetMismatch(f"The {name} is {'no UID' if uid else 'missing'}.")

@@ -1,0 +1,137 @@
+"""The role ``receive``: listens, takes instances in, and drains when told to stop."""
+
+import logging
+import signal
+import warnings
+from datetime import timedelta
+from threading import Event, Thread
+from typing import cast
+
+from pynetdicom import AE, _config
+
+from service import failpoints, logs
+from service.archive.store import archive
+from service.db.heartbeats import keep_beating
+from service.db.session import database
+from service.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from service.errors import ConfigurationError, DatabaseAway, StorageError
+from service.receive.association import Door, DoorHandler
+from service.receive.contexts import supported
+from service.receive.handlers import Activity, Handlers
+from service.receive.intake import Intake
+from service.receive.peers import Peers
+from service.receive.reconcile import reconcile
+from service.settings import Settings, settings
+
+log = logs.get(__name__)
+
+ASSOCIATION_REQUEST_DEADLINE_S = 10.0
+DRAIN_S = 20.0
+ACTIVITY_INTERVAL_S = 2.0
+RECONCILE_INTERVAL_S = 24 * 3600.0
+
+
+class Receiver:
+    """The DICOM door: one listening socket and its associations."""
+
+    def __init__(self, chosen: Settings) -> None:
+        _quieten()
+        failpoints.refuse_in_production()
+        self._settings = chosen
+        self._peers = Peers.parse(chosen.peers)
+        self._activity = Activity()
+        self._settle = timedelta(seconds=chosen.study_settle_s)
+        self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
+        self._stop = Event()
+        self._door = self._open()
+        self.port: int = self._door.server_address[1]
+
+    def serve(self, stop: Event) -> None:
+        """Take associations until ``stop`` is set, then let instances under way finish."""
+        if self._peers.open_to_all:
+            log.warning(
+                "OPEN TO ALL: any AE title from any address may send",
+                cure="Set SONOMARK_PEERS to the carts' AE titles and addresses.",
+            )
+        log.info("listening", ae_title=self._settings.ae_title, port=self.port)
+        threads = [
+            Thread(target=self._door.serve_forever, args=(0.2,), name="door", daemon=True),
+            Thread(target=self._keep_writing_activity, name="activity", daemon=True),
+            Thread(target=self._keep_reconciling, name="reconcile", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        self._drain()
+
+    def _open(self) -> Door:
+        ae = AE(ae_title=self._settings.ae_title)
+        ae.maximum_pdu_size = self._settings.max_pdu
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.acse_timeout = ASSOCIATION_REQUEST_DEADLINE_S
+        ae.network_timeout = self._settings.network_timeout_s
+        # pynetdicom counts connections that have said nothing yet; ours counts associations, in Handlers.
+        ae.maximum_associations = 10_000
+        ae.supported_contexts = supported(self._settings.extra_sop_classes)
+        handlers = Handlers(
+            self._intake, self._activity, self._peers, self._settings.ae_title, self._settings.max_associations
+        )
+        try:
+            door = ae.make_server(
+                (self._settings.dicom_host, self._settings.dicom_port),
+                evt_handlers=handlers.bindings(),
+                server_class=Door,
+                request_handler=DoorHandler,
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"The DICOM port {self._settings.dicom_port} cannot be opened: {error.strerror}.",
+                cure="Stop what uses the port, or set SONOMARK_DICOM_PORT to another.",
+            ) from error
+        ae._servers.append(door)
+        return cast(Door, door)
+
+    def _drain(self) -> None:
+        log.info("stopping: no new associations, instances under way are finished")
+        self._stop.set()
+        self._door.shutdown()
+        self._intake.wait_until_idle(DRAIN_S)
+        for association in self._door.active_associations:
+            association.abort()
+        self._activity.write_down(database())
+        log.info("stopped")
+
+    def _keep_writing_activity(self) -> None:
+        while not self._stop.wait(ACTIVITY_INTERVAL_S):
+            self._activity.write_down(database())
+
+    def _keep_reconciling(self) -> None:
+        while not self._stop.is_set():
+            wait = RECONCILE_INTERVAL_S
+            try:
+                reconcile(archive(), database(), self._settle)
+            except (DatabaseAway, StorageError) as error:
+                log.warning("reconciliation put off", reason=str(error))
+                wait = 60.0
+            self._stop.wait(wait)
+
+
+def serve() -> None:
+    """Run the role until SIGTERM or SIGINT."""
+    logs.configure("receive")
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    receiver = Receiver(settings())
+    heartbeat = keep_beating(database(), "receive")
+    receiver.serve(stop)
+    heartbeat.set()
+
+
+def _quieten() -> None:
+    """pynetdicom and pydicom print values of headers, which are patient data, and tracebacks for bad input."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
