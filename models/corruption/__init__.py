@@ -84,7 +84,7 @@ def mark(clean: Image, rng: np.random.Generator, layout: Layout, kinds: tuple[in
         elif kind == CALIPER:
             calipers.draw(canvas, rng, own, CALIPER, TEXT, layout)
         elif kind == TEXT:
-            texts.draw(canvas, rng, own, TEXT)
+            texts.draw(canvas, rng, own, TEXT, layout)
         elif kind == ARROW:
             arrows.draw(canvas, rng, own, ARROW)
     return canvas

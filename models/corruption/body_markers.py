@@ -7,7 +7,7 @@ import numpy as np
 from models.corruption.body_outlines import OUTLINES, Path
 from models.corruption.layouts import Layout, Pane
 from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashed, line, turned
-from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, pick, shaded, split
+from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, mark_colour, pick, shaded, split
 
 FAMILIES: tuple[str, ...] = tuple(OUTLINES)
 PROBES: tuple[str, ...] = ("bar", "thick L", "arrow", "bar with dot", "double bar", "block", "dot", "rod and tick", "none", "fan")
@@ -27,6 +27,12 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     frame = Frame(np.array([x, y]), stretch, tilt)
     _figure(canvas, rng, pen, kind, OUTLINES[family], frame)
     probe(canvas, rng, pen, kind, frame, height)
+    if len(layout.panes) > 1 and rng.random() < 0.5:
+        # A dual image carries one per half.
+        (x0, *_), (x1, *_) = layout.panes[0], layout.panes[-1]
+        beside = Frame(frame.centre + ((x1 - x0) if frame.centre[0] < x1 else (x0 - x1), 0), stretch, tilt)
+        _figure(canvas, rng, pen, kind, OUTLINES[family], beside)
+        probe(canvas, rng, pen, kind, beside, height)
 
 
 def place(rng: np.random.Generator, pane: Pane, size: float) -> tuple[float, float]:
@@ -88,6 +94,8 @@ def _figure(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, paths
 def probe_colour(rng: np.random.Generator, pen: Pen) -> Colour:
     if rng.random() < 0.6:
         return pen.colour
+    if pen.held_out:
+        return mark_colour(rng, held_out=True)
     return shaded(rng, pick(rng, pick(rng, (YELLOWS, CYANS, GREENS, REDS, WHITES))))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.corruption.layouts import Layout, Pane
-from models.corruption.strokes import Canvas, Points, Stroke, arc, dashed, line, smooth, turned
+from models.corruption.strokes import Canvas, Points, Stroke, arc, dashed, line, rectangle, smooth, turned
 from models.corruption.styles import Pen, pick, split
 from models.corruption.texts import fonts, write
 
@@ -121,8 +121,10 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
     x, y = site(canvas, rng, pane, radius)
     count = pick(rng, (1, 2, 3, 4), (0.42, 0.42, 0.1, 0.06))
     angle = rng.uniform(-40, 40) if rng.random() < 0.75 else rng.uniform(0, 180)
-    shape = pick(rng, ("lines", "ellipse", "trace"), (0.86, 0.09, 0.05))
-    results = []
+    shape = pick(rng, ("lines", "ellipse", "trace", "angle"), (0.84, 0.09, 0.05, 0.02))
+    if shape == "ellipse" and rng.random() < 0.5:
+        radius *= rng.uniform(1.2, 2.0)
+    results: list[str] = []
     other = replace(look, glyph=pick(rng, split(GLYPHS, pen.held_out))) if rng.random() < 0.15 else look
     if shape == "trace":
         turn = np.sort(rng.uniform(0, 2 * np.pi, 11))
@@ -131,6 +133,13 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
         _ink(canvas, pen, connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True), kind)
         _ink(canvas, pen, glyph(look.glyph, outline[0, 0], outline[0, 1], look.size, pen.width, 0), kind)
         results.append("Area")
+    if shape == "angle":
+        # Hip and other angles: long lines that cross.
+        for number in range(1, 3 + (rng.random() < 0.4)):
+            angle += rng.uniform(25, 75)
+            ends = turned(line(x - 2 * radius, y, x + 2 * radius, y), angle, x + rng.normal(0, radius / 3), y)
+            _pair(canvas, rng, pen, replace(look, line="solid" if look.line == "none" else look.line), ends, angle, number, kind)
+        return
     for number in range(1, count + 1 if shape != "trace" else 1):
         reach = radius * (1.0 if number == 1 else rng.uniform(0.45, 0.95))
         mid = (x, y) if number <= 2 or rng.random() < 0.4 else (x + rng.normal(0, radius), y + rng.normal(0, radius))
@@ -175,6 +184,11 @@ def _pair(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, ends:
     _ink(canvas, pen, connection(look.line, inner, pen.width), kind)
     for (x, y), toward in zip(ends, (angle, angle + 180), strict=True):
         _ink(canvas, pen, glyph(look.glyph, float(x), float(y), look.size, pen.width, toward), kind)
+    if rng.random() < 0.06:
+        # Some scanners write the length beside the line.
+        at = ends[int(rng.integers(2))] + rng.uniform(4, 9, 2)
+        length = f"{rng.uniform(0.2, 9):.2f} cm" if rng.random() < 0.6 else f"{rng.uniform(1, 80):.1f}mm"
+        write(canvas, length, at[0], at[1], look.font, int(np.clip(look.size, 9, 30)), pen.colour, kind, edge="outline" if pen.edge else "none")
     if look.digits:
         at = ends[0] if rng.random() < 0.6 else ends[1]
         size = int(np.clip(look.size * rng.uniform(0.75, 1.3), 8, 40))
@@ -185,6 +199,18 @@ def _pair(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, ends:
               edge="outline" if pen.edge else "none", alpha=pen.alpha)
 
 
+def panel(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float, rows: int, kind: int) -> None:
+    """The box the results stand in: a dark or shaded tile, at times with a border or a header."""
+    corners = rectangle(x - size * 0.5, y - size * 0.4, x + size * rng.uniform(7, 11), y + size * (rows * 1.35 + 0.4))
+    if rng.random() < 0.8:
+        canvas.draw([Stroke(corners, 0)], pick(rng, ((0, 0, 0), (0, 0, 0), (25, 25, 28), (45, 48, 52), (20, 30, 50))), kind, alpha=float(rng.uniform(0.6, 1.0)))
+    if rng.random() < 0.5:
+        canvas.draw([Stroke(corners, 1.0, True)], pick(rng, ((140, 140, 140), (200, 200, 200), (90, 100, 120))), kind, fineness=1)
+    if rng.random() < 0.3:
+        top = corners[:2]
+        canvas.draw([Stroke(np.vstack([top - (0, size * 0.6), top[::-1]]), 0)], (110, 115, 120), kind)
+
+
 def _results(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, names: list[str], kind: int) -> None:
     size = int(np.clip(rng.uniform(11, 17) * pen.scale, 8, 40))
     unit = pick(rng, ("cm", "mm"))
@@ -193,6 +219,8 @@ def _results(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, na
     if rng.random() < 0.25:
         y = rng.uniform(0.0, 0.2) * canvas.height
     edge = pick(rng, ("none", "outline"))
+    if rng.random() < 0.35:
+        panel(canvas, rng, x, y, size, len(names), kind)
     for name in names:
         value = rng.uniform(0.2, 9) * (10 if unit == "mm" else 1)
         text = form.format(n=name, v=f"{value:.{2 if unit == 'cm' else 1}f}", u=unit)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
 from models.corruption.doppler import MAPS, blood, colour_map
 from models.corruption.layouts import Fan, Layout, Pane
-from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, arc, dashed
+from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, arc, dashed, rectangle
 from models.corruption.styles import BLUES, CYANS, GREENS, HELD_OUT_COLOURS, WHITES, YELLOWS, Pen, pick, shaded, split
 
 SHAPES: tuple[str, ...] = ("rectangle", "slanted", "sector", "trapezoid", "slanted tall", "rectangle wide", "sector steered")
-LINES: tuple[str, ...] = ("solid", "dashed", "solid thin", "solid dim", "dotted", "solid wide")
+LINES: tuple[str, ...] = ("solid", "dashed", "solid thin", "solid dim", "dotted", "solid wide", "handles", "corners", "thin", "dash-dot")
 
 
 def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) -> Points:
@@ -25,12 +27,15 @@ def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) ->
     x, y = left + rng.uniform(0.02, 0.98) * max(width - w, 1), top + rng.uniform(0.02, 0.98) * max(height - h, 1)
     if rng.random() < 0.08:
         x -= w * rng.uniform(0.1, 0.5)
+    elif rng.random() < 0.03:
+        # A crop from within the box: the flow is all that is left of it.
+        x, y, w, h = left - 4.0, top - 4.0, width + 8.0, height + 8.0
     if name.startswith("rectangle"):
         return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]])
     if name.startswith("slanted"):
         shift = h * np.tan(np.radians(rng.uniform(8, 24))) * (1 if rng.random() < 0.5 else -1)
         return np.array([[x + shift, y], [x + w + shift, y], [x + w, y + h], [x, y + h]])
-    apex = (x + w / 2, y - h * rng.uniform(0.3, 2.5))
+    apex = (x + w / 2, y - h * float(rng.uniform(0.3, 2.5)))
     reach = y + h - apex[1]
     near = (y - apex[1]) / reach
     spread = np.degrees(np.arctan2(w / 2, reach))
@@ -63,16 +68,21 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     if rng.random() < 0.6:
         flow(canvas, rng, pen, kind, box)
     style = pick(rng, split(LINES, pen.held_out))
-    width = {"solid thin": 1.0, "solid dim": 1.0}.get(style, min(pen.width, 2.2))
+    width = {"solid thin": 1.0, "thin": 1.0, "solid dim": 1.0}.get(style, min(pen.width, 2.2))
     colour = line_colour(rng, pen)
     if style == "dashed":
         pieces = dashed(box, rng.uniform(3, 8) * width, rng.uniform(2, 6) * width, closed=True)
         strokes = [Stroke(piece, width) for piece in pieces]
-    elif style == "dotted":
-        strokes = [Stroke(piece, width) for piece in dashed(box, width * 0.7, width * 2.5, closed=True)]
+    elif style in ("dotted", "dash-dot"):
+        on, off = (0.7, 2.5) if style == "dotted" else (7.0, 3.0)
+        strokes = [Stroke(piece, width) for piece in dashed(box, width * on, width * off, closed=True)]
     else:
         corners = np.vstack([box, box[:1]])
         strokes = [Stroke(corners[i:i + 2], width) for i in range(len(box))]
+        if style == "corners" and len(box) == 4:
+            strokes = [Stroke(p + (q - p) * share, width) for p, q in pairwise(corners) for share in ([[0.0], [0.18]], [[0.82], [1.0]])]
+        elif style == "handles":
+            strokes += [Stroke(rectangle(px - 2.5, py - 2.5, px + 2.5, py + 2.5), 0) for px, py in box[:: max(1, len(box) // 4)]]
     canvas.draw(strokes, colour, kind, alpha=0.6 if style == "solid dim" else pen.alpha, fineness=pen.fineness)
 
 

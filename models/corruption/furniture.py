@@ -9,8 +9,8 @@ import numpy as np
 
 from models.corruption.doppler import MAPS, colour_map
 from models.corruption.layouts import Layout, Lettering, Pane
-from models.corruption.strokes import Canvas, Image, Stroke, arc, line, noise, rectangle
-from models.corruption.styles import CYANS, GREENS, YELLOWS, Colour, pick, shaded, ui_colour
+from models.corruption.strokes import Canvas, Colour, Image, Stroke, arc, line, noise, rectangle, smooth
+from models.corruption.styles import CYANS, GREENS, YELLOWS, pick, shaded, ui_colour
 
 
 def ticks(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -119,10 +119,21 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
     at = np.array([canvas.width * rng.uniform(0.02, 0.98), rng.uniform(8, 20) * scale])
     s = rng.uniform(6, 14) * scale
     colour = ui_colour(rng)
-    strokes = [Stroke(arc(at[0], at[1], s * 1.6, s), 1.5, True), Stroke(arc(at[0] - s * 0.4, at[1], s * 0.5, s * 0.5, 20, 320, 16), 1.5), Stroke(line(at[0] + s * 0.3, at[1] - s * 0.5, at[0] + s * 0.3, at[1] + s * 0.5), 1.5)]
-    if rng.random() < 0.4:
+    emblem = pick(rng, ("ring", "block", "shield", "wave", "disc"))
+    if emblem in ("ring", "disc"):
+        strokes = [Stroke(arc(at[0], at[1], s * rng.uniform(0.8, 1.8), s), 1.5 if emblem == "ring" else 0, True)]
+    elif emblem == "block":
         strokes = [Stroke(np.array([[-s, s], [-s * 0.4, -s], [s, -s], [s * 0.4, s]]) + at, 0)]
+    elif emblem == "shield":
+        strokes = [Stroke(np.array([[-s, -s], [s, -s], [s * 0.9, s * 0.3], [0, s], [-s * 0.9, s * 0.3]]) + at, 1.5, True)]
+    else:
+        strokes = [Stroke(smooth(np.stack([np.linspace(-s, s, 5), rng.uniform(-s, s, 5) * 0.6], 1) + at + (0, k * 3)), 1.5) for k in (-1, 1)]
+    if emblem in ("ring", "shield"):
+        inner = rng.uniform(-0.5, 0.5, (int(rng.integers(3, 7)), 2)) * s + at
+        strokes.append(Stroke(smooth(inner), max(1.2, s * 0.15)))
     canvas.draw(strokes, colour)
+    if emblem in ("disc", "block"):
+        canvas.draw([Stroke(smooth(rng.uniform(-0.6, 0.6, (4, 2)) * s + at), max(1.2, s * 0.18))], (0, 0, 0))
     if rng.random() < 0.5:
         layout.letters.append(Lettering(at[0] + s * 2, at[1] - s * 0.5, s * 1.2, pick(rng, ("LOGIQ E9", "LOGIQ", "Voluson E8", "iU22", "EPIQ 7", "ACUSON", "DC-8", "RS80A", "Aplio 500", "HS60", "MyLab", "TE7"))))
 

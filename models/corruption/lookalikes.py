@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from models.corruption.layouts import Pane
-from models.corruption.strokes import Canvas, Stroke, arc, dashed, line, turned
+from models.corruption.strokes import Canvas, Stroke, arc, dashed, line, noise, rasterised, turned
 from models.corruption.styles import CYANS, GREENS, WHITES, YELLOWS, pick, shaded, ui_colour
 from models.corruption.texts import letters
 
@@ -31,6 +31,18 @@ def _tint(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     canvas.image[y:y + h, x:x + w] = cv2.LUT(part, table)
 
 
+def _glow(canvas: Canvas, rng: np.random.Generator, strokes: list[Stroke], grey: int, alpha: float) -> None:
+    """Draw as an echo shows: blurred along the beam and broken by speckle, never as clean as ink."""
+    drawn = rasterised(strokes, canvas.width, canvas.height, 2)
+    if drawn is None:
+        return
+    x, y, coverage = drawn
+    coverage = cv2.GaussianBlur(coverage, (0, 0), rng.uniform(0.6, 1.6))
+    h, w = coverage.shape
+    speckle = np.clip(0.75 + 0.35 * noise(rng, w, h, rng.uniform(2, 4)) + 0.25 * noise(rng, w, h, 14), 0, 1.2)
+    canvas.stamp(np.clip(coverage * speckle, 0, 255).astype(np.uint8), x, y, (grey, grey, grey), alpha=alpha)
+
+
 def _needle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     """A biopsy needle with its reverberations."""
     x, y, w, h = pane
@@ -42,9 +54,7 @@ def _needle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     grey = int(rng.integers(150, 240))
     thickness, gap = rng.uniform(1.0, 3.0), rng.uniform(4, 9)
     for echo in range(int(rng.integers(1, 4))):
-        pieces = dashed(line(*start, *end) + (0, echo * gap), rng.uniform(8, 60), rng.uniform(0, 5))
-        for piece in pieces:
-            canvas.draw([Stroke(piece + rng.normal(0, 0.4, 2), thickness)], (grey, grey, grey), alpha=float(rng.uniform(0.45, 0.95) / (1 + echo)))
+        _glow(canvas, rng, [Stroke(line(*start, *end) + (0, echo * gap), thickness)], grey, float(rng.uniform(0.7, 1.0) / (1 + echo)))
 
 
 def _membrane(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -53,9 +63,7 @@ def _membrane(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     t = np.linspace(0, 1, 24)
     level = y + h * rng.uniform(0.1, 0.8) + np.sin(t * rng.uniform(1, 4) + rng.uniform(0, 6)) * h * rng.uniform(0.0, 0.05)
     span = x + w * (rng.uniform(0, 0.4) + t * rng.uniform(0.3, 0.6))
-    path = np.stack([span, level], 1)
-    for i in range(len(path) - 1):
-        canvas.draw([Stroke(path[i:i + 2], rng.uniform(1, 3.5))], (235, 235, 235), alpha=float(rng.uniform(0.2, 0.85)))
+    _glow(canvas, rng, [Stroke(np.stack([span, level], 1), rng.uniform(1, 4))], int(rng.integers(190, 250)), float(rng.uniform(0.5, 1.0)))
 
 
 def _specular(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -67,7 +75,7 @@ def _specular(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
         blob = [Stroke(turned(line(at[0] - long, at[1], at[0] + long, at[1]), rng.normal(0, 15), *at), thin)]
         if rng.random() < 0.4:
             blob.append(Stroke(line(at[0], at[1] - long * 0.5, at[0], at[1] + long), thin * 1.5))
-        canvas.draw(blob, (230, 230, 230), alpha=float(rng.uniform(0.4, 0.8)))
+        _glow(canvas, rng, blob, int(rng.integers(200, 255)), float(rng.uniform(0.5, 1.0)))
 
 
 def _grid(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -163,7 +171,8 @@ def _bubble(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     at = (x + w * rng.random(), y + h * rng.random())
     radius = rng.uniform(4, 16)
     start = rng.uniform(0, 360)
-    canvas.draw([Stroke(arc(*at, radius, radius * rng.uniform(0.5, 1), start, start + rng.uniform(90, 300), 14), rng.uniform(1, 3))], (215, 215, 215), alpha=float(rng.uniform(0.3, 0.7)))
+    wall = arc(*at, radius, radius * rng.uniform(0.5, 1), start, start + rng.uniform(90, 300), 14)
+    _glow(canvas, rng, [Stroke(wall, rng.uniform(1, 3))], int(rng.integers(180, 240)), float(rng.uniform(0.4, 0.9)))
 
 
 CHANCES: dict[Callable[[Canvas, np.random.Generator, Pane], None], float] = {

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from models.corruption import fans, furniture, lookalikes
-from models.corruption.layouts import Layout, Lettering
+from models.corruption.layouts import Fan, Layout, Lettering
 from models.corruption.strokes import Canvas, Colour, Image
-from models.corruption.styles import BLUES, CYANS, GREENS, GREYS, WHITES, YELLOWS, pick, scanner_scale, shaded, split
+from models.corruption.styles import BLUES, CYANS, GREENS, GREYS, WHITES, YELLOWS, mark_colour, pick, scanner_scale, shaded, split
 from models.corruption.texts import banner, fonts, parameter, write
 
 GROUNDS: tuple[Colour, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (8, 8, 10), (20, 22, 26), (12, 16, 24), (2, 2, 2))
@@ -98,7 +98,7 @@ def _show(canvas: Canvas, rng: np.random.Generator, layout: Layout, tissue: Imag
     top = min(y, canvas.height - shown_h)
     canvas.image[top:top + shown_h, left:left + shown_w] = tissue
     layout.panes.append((left, top, shown_w, shown_h))
-    layout.fans.append(None if fan is None else fans.Fan(fan.x + left, fan.y + top, fan.near, fan.reach, fan.half))
+    layout.fans.append(None if fan is None else Fan(fan.x + left, fan.y + top, fan.near, fan.reach, fan.half))
 
 
 def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, height: int, scale: float) -> None:
@@ -128,12 +128,18 @@ def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, h
                 layout.letters.append(Lettering(at, start + row * step, size, "parameter", aligned))
 
 
+def _ink(rng: np.random.Generator, held_out: bool) -> Colour:
+    if held_out:
+        return mark_colour(rng, held_out)
+    return shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, BLUES, GREENS), (0.45, 0.3, 0.08, 0.07, 0.05, 0.05))))
+
+
 def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) -> None:
     """Write the scanner's letters, shifted and worded anew each time, so that no two renderings agree where they stand."""
     if not layout.letters or rng.random() < 0.3:
         return
     font = pick(rng, fonts(layout.held_out))
-    colours = [shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, BLUES, GREENS), (0.45, 0.3, 0.08, 0.07, 0.05, 0.05)))) for _ in range(2)]
+    colours = [_ink(rng, layout.held_out) for _ in range(2)]
     crisp = bool(rng.random() < 0.35)
     shift = rng.uniform(-0.6, 0.6, 2) * layout.letters[0].size
     grow = rng.uniform(0.85, 1.15)

@@ -103,6 +103,13 @@ def _chunks(strokes: Iterable[Stroke]) -> Iterator[tuple[Box, list[Stroke]]]:
         yield box, chunk
 
 
+def rasterised(strokes: Sequence[Stroke], width: int, height: int, fineness: int = FINENESS) -> tuple[int, int, Image] | None:
+    """The strokes' coverage (0-255) within a frame of that size: corner and patch, or None where nothing of them lies inside."""
+    boxes = np.array([stroke.box() for stroke in strokes])
+    around = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
+    return _rasterise(strokes, around, width, height, fineness)
+
+
 def _rasterise(strokes: Sequence[Stroke], box: Box, width: int, height: int, fineness: int) -> tuple[int, int, Image] | None:
     left, top = max(math.floor(box[0]), 0), max(math.floor(box[1]), 0)
     right, bottom = min(math.ceil(box[2]) + 1, width), min(math.ceil(box[3]) + 1, height)

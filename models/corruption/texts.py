@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import ImageFont
 
+from models.corruption.layouts import Layout
 from models.corruption.strokes import Canvas, Colour, Image
 from models.corruption.styles import Pen, pick, split
 
@@ -41,11 +42,10 @@ def _face(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def letters(text: str, font: str, size: int, crisp: bool = False, stretch: float = 1.0) -> Image:
     """Coverage (0-255) of one line of text, `size` pixels high from ascender to descender."""
     coverage = _letters(text, font, size, crisp)
-    if stretch == 1.0:
+    # Letters drawn pixel by pixel cannot be stretched by a fraction.
+    if stretch == 1.0 or crisp or "bitmap" in font:
         return coverage
     wide = (max(1, round(coverage.shape[1] * stretch)), coverage.shape[0])
-    if crisp or "bitmap" in font:
-        return np.asarray(cv2.resize(coverage, wide, interpolation=cv2.INTER_NEAREST), np.uint8)
     return np.asarray(cv2.resize(coverage, wide, interpolation=cv2.INTER_AREA if stretch < 1 else cv2.INTER_LINEAR), np.uint8)
 
 
@@ -148,7 +148,7 @@ def banner(rng: np.random.Generator) -> str:
     return pick(rng, forms)
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int) -> None:
+def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout) -> None:
     """The user's annotation: one or two lines, mostly lower left but anywhere."""
     font = pick(rng, fonts(pen.held_out))
     size = int(np.clip(rng.uniform(11, 24) * pen.scale, 8, 64))
@@ -157,8 +157,9 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int) -> None:
     stretch = float(pick(rng, STRETCHES))
     place = pick(rng, ("lower", "upper", "anywhere"), (0.5, 0.15, 0.35))
     y0, y1 = {"lower": (0.6, 0.95), "upper": (0.02, 0.2), "anywhere": (0.0, 0.95)}[place]
-    x = rng.uniform(-0.02, 0.7 if rng.random() < 0.5 else 0.25) * canvas.width
-    y = rng.uniform(y0, y1) * canvas.height
+    pane = layout.pick(rng)[0] if rng.random() < 0.7 else (0, 0, canvas.width, canvas.height)
+    x = pane[0] + rng.uniform(-0.02, 0.7 if rng.random() < 0.5 else 0.25) * pane[2]
+    y = pane[1] + rng.uniform(y0, y1) * pane[3]
     for _ in range(pick(rng, (1, 2, 3), (0.75, 0.2, 0.05))):
         width, height = write(canvas, annotation(rng), x, y, font, size, pen.colour, kind, crisp=crisp, edge=edge, alpha=pen.alpha, stretch=stretch)
         y += height * 1.35
