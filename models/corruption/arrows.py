@@ -7,11 +7,40 @@ import numpy as np
 from models.corruption.strokes import Canvas, Stroke, line, turned
 from models.corruption.styles import Pen, pick, split
 
-ARROWS: tuple[str, ...] = ("filled head", "open head", "block", "pointer", "double head",
-                           "head only", "hand", "thin", "hollow block", "curved")
+ARROWS: tuple[str, ...] = (
+    "filled head",
+    "open head",
+    "block",
+    "pointer",
+    "double head",
+    "head only",
+    "hand",
+    "thin",
+    "hollow block",
+    "curved",
+)
 
-_HAND = np.array([(0, 0), (0.12, 0), (0.14, 0.38), (0.3, 0.36), (0.34, 0.42), (0.48, 0.4), (0.52, 0.47), (0.64, 0.47), (0.68, 0.56), (0.64, 0.85), (0.56, 1.0),
-                  (0.14, 1.0), (-0.02, 0.8), (-0.2, 0.6), (-0.16, 0.54), (0.0, 0.62)], np.float64)
+_HAND = np.array(
+    [
+        (0, 0),
+        (0.12, 0),
+        (0.14, 0.38),
+        (0.3, 0.36),
+        (0.34, 0.42),
+        (0.48, 0.4),
+        (0.52, 0.47),
+        (0.64, 0.47),
+        (0.68, 0.56),
+        (0.64, 0.85),
+        (0.56, 1.0),
+        (0.14, 1.0),
+        (-0.02, 0.8),
+        (-0.2, 0.6),
+        (-0.16, 0.54),
+        (0.0, 0.62),
+    ],
+    np.float64,
+)
 _POINTER = np.array([(0, 0), (0, 0.85), (0.2, 0.66), (0.33, 0.98), (0.46, 0.92), (0.33, 0.62), (0.6, 0.6)], np.float64)
 
 
@@ -24,12 +53,18 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, name: st
         x, y = rng.uniform(0.05, 0.95) * canvas.width, rng.uniform(0.05, 0.95) * canvas.height
         strokes, outline = shape(name, rng, float(x), float(y), length, degrees, pen.width)
         if pen.edge or outline:
-            canvas.draw([Stroke(s.points, s.width + 2 if s.width else 2.4, s.closed or not s.width) for s in strokes], (0, 0, 0), kind)
+            canvas.draw(
+                [Stroke(s.points, s.width + 2 if s.width else 2.4, s.closed or not s.width) for s in strokes],
+                (0, 0, 0),
+                kind,
+            )
         canvas.draw(strokes, pen.colour, kind, alpha=pen.alpha, fineness=pen.fineness)
         degrees += float(rng.normal(0, 50))
 
 
-def shape(name: str, rng: np.random.Generator, x: float, y: float, length: float, degrees: float, width: float) -> tuple[list[Stroke], bool]:
+def shape(
+    name: str, rng: np.random.Generator, x: float, y: float, length: float, degrees: float, width: float
+) -> tuple[list[Stroke], bool]:
     """Strokes of an arrow whose tip is at x, y, and whether it always has a dark edge."""
     head = max(length * rng.uniform(0.22, 0.4), 4 * width)
     half = head * rng.uniform(0.3, 0.55)
@@ -41,16 +76,24 @@ def shape(name: str, rng: np.random.Generator, x: float, y: float, length: float
     if name == "filled head":
         parts = [Stroke(tip, 0), Stroke(shaft, width)]
     elif name in ("open head", "thin"):
-        parts = [Stroke(tip, 1.0 if name == "thin" else width), Stroke(line(-length, 0, 0, 0), 1.0 if name == "thin" else width)]
+        parts = [
+            Stroke(tip, 1.0 if name == "thin" else width),
+            Stroke(line(-length, 0, 0, 0), 1.0 if name == "thin" else width),
+        ]
     elif name == "double head":
         parts = [Stroke(tip, 0), Stroke(-tip - (length, 0), 0), Stroke(line(-length + head, 0, -head, 0), width)]
     elif name == "head only":
         parts = [Stroke(np.array([[-head, -half], [0, 0], [-head, half]]), 0)]
     elif name == "curved":
         t = np.linspace(0, 1, 12)[:, None]
-        parts = [Stroke(tip, 0), Stroke(np.hstack([-length + t * (length - head), np.sin(t * np.pi) * length * 0.2]), width)]
+        parts = [
+            Stroke(tip, 0),
+            Stroke(np.hstack([-length + t * (length - head), np.sin(t * np.pi) * length * 0.2]), width),
+        ]
     else:
         s = half * 0.45
-        outline = np.array([[0, 0], [-head, -half], [-head, -s], [-length, -s], [-length, s], [-head, s], [-head, half]])
+        outline = np.array(
+            [[0, 0], [-head, -half], [-head, -s], [-length, -s], [-length, s], [-head, s], [-head, half]]
+        )
         parts = [Stroke(outline, 0 if name == "block" else width, True)]
     return [Stroke(turned(s.points, degrees) + (x, y), s.width, s.closed) for s in parts], False

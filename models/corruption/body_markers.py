@@ -10,10 +10,23 @@ from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashe
 from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, mark_colour, pick, shaded, split
 
 FAMILIES: tuple[str, ...] = tuple(OUTLINES)
-PROBES: tuple[str, ...] = ("bar", "thick L", "arrow", "bar with dot", "double bar", "block", "dot", "rod and tick", "none", "fan")
+PROBES: tuple[str, ...] = (
+    "bar",
+    "thick L",
+    "arrow",
+    "bar with dot",
+    "double bar",
+    "block",
+    "dot",
+    "rod and tick",
+    "none",
+    "fan",
+)
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout, family: str | None = None) -> None:
+def draw(
+    canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout, family: str | None = None
+) -> None:
     """Draw one marker, or one per half of a dual image."""
     family = family or pick(rng, split(FAMILIES, pen.held_out))
     height = rng.uniform(38, 105) * pen.scale
@@ -76,14 +89,18 @@ def _figure(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, paths
         low = frame(np.array([[-0.55, -0.58], [0.55, -0.58], [0.55, 0.58], [-0.55, 0.58]]))
         canvas.draw([Stroke(low, 0)], pick(rng, ((0, 0, 0), (30, 30, 30), (20, 20, 40))), kind)
     if filled:
-        inside = shaded(rng, pick(rng, ((90, 90, 90), (60, 60, 60), (150, 150, 150), (200, 170, 150), pen.colour, (70, 90, 110))))
+        inside = shaded(
+            rng, pick(rng, ((90, 90, 90), (60, 60, 60), (150, 150, 150), (200, 170, 150), pen.colour, (70, 90, 110)))
+        )
         solid = [Stroke(frame(path.points), 0) for path in paths if path.fill and path.closed]
         canvas.draw(solid[:2], inside, kind, alpha=float(rng.uniform(0.6, 1.0)))
     strokes = []
     for path in paths:
         points = frame(path.points)
         if broken:
-            strokes += [Stroke(piece, pen.width) for piece in dashed(points, 3 * pen.width, 2 * pen.width, closed=path.closed)]
+            strokes += [
+                Stroke(piece, pen.width) for piece in dashed(points, 3 * pen.width, 2 * pen.width, closed=path.closed)
+            ]
         else:
             strokes.append(Stroke(points, pen.width, path.closed))
     if pen.edge:
@@ -121,18 +138,29 @@ def probe(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, frame: 
     elif name == "thick L":
         parts = [Stroke(np.array([[x - half, y], [x + half, y], [x + half, y - half * rng.uniform(0.3, 0.8)]]), thick)]
     elif name == "arrow":
-        parts = [Stroke(bar, pen.width), Stroke(np.array([[x + half, y], [x + half * 0.3, y - half * 0.4], [x + half * 0.3, y + half * 0.4]]), 0)]
+        parts = [
+            Stroke(bar, pen.width),
+            Stroke(np.array([[x + half, y], [x + half * 0.3, y - half * 0.4], [x + half * 0.3, y + half * 0.4]]), 0),
+        ]
     elif name == "double bar":
         parts = [Stroke(bar + (0, d), pen.width) for d in (-thick, thick)]
     elif name == "block":
         d = half * rng.uniform(0.25, 0.6)
-        parts = [Stroke(np.array([[x - half, y - d], [x + half, y - d], [x + half, y + d], [x - half, y + d]]), 0 if rng.random() < 0.6 else pen.width, True)]
+        parts = [
+            Stroke(
+                np.array([[x - half, y - d], [x + half, y - d], [x + half, y + d], [x - half, y + d]]),
+                0 if rng.random() < 0.6 else pen.width,
+                True,
+            )
+        ]
     elif name == "dot":
         parts = [Stroke(arc(x, y, half * 0.4, half * 0.4, steps=16), 0)]
     elif name == "rod and tick":
         parts = [Stroke(bar, thick), Stroke(line(x, y, x, y - half), pen.width)]
     else:
         parts = [Stroke(np.vstack([[[x, y]], arc(x, y, half, half, -35, 35, 8)]), pen.width, True)]
-    canvas.draw([Stroke(turned(s.points, angle, x, y), s.width, s.closed) for s in parts], colour, kind, fineness=pen.fineness)
+    canvas.draw(
+        [Stroke(turned(s.points, angle, x, y), s.width, s.closed) for s in parts], colour, kind, fineness=pen.fineness
+    )
     if dot:
         canvas.draw([Stroke(turned(s.points, angle, x, y), s.width) for s in dot], shaded(rng, pick(rng, GREENS)), kind)

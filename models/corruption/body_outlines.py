@@ -50,26 +50,46 @@ def _symmetric(table: Table, fill: bool = True) -> Path:
     return _curve(table + [(-x, y) for x, y in reversed(table) if abs(x) > 1e-9], closed=True, fill=fill)
 
 
-def _breast(x: float = 0.0, r: float = 0.36, *, side: int = 1, axilla: bool = True, cross: bool = True, rings: int = 1) -> list[Path]:
+def _breast(
+    x: float = 0.0, r: float = 0.36, *, side: int = 1, axilla: bool = True, cross: bool = True, rings: int = 1
+) -> list[Path]:
     paths = [_ring(x, 0.08, r, fill=True)]
     paths += [_ring(x, 0.08, r * f) for f in ((0.16,), (0.16, 0.55), (0.33, 0.66, 0.1))[rings - 1]]
     if cross:
         paths += [Path(line(x - r, 0.08, x + r, 0.08)), Path(line(x, 0.08 - r, x, 0.08 + r))]
     if axilla:
-        paths.append(_straight([(x + side * r * 0.35, 0.08 - r * 0.93), (x + side * r * 1.45, -r * 1.2), (x + side * r * 0.93, 0.08 - r * 0.3)]))
+        paths.append(
+            _straight(
+                [
+                    (x + side * r * 0.35, 0.08 - r * 0.93),
+                    (x + side * r * 1.45, -r * 1.2),
+                    (x + side * r * 0.93, 0.08 - r * 0.3),
+                ]
+            )
+        )
     return paths
 
 
 def _hatched(x: float) -> list[Path]:
-    return [_ring(x, 0, 0.4, fill=True), _ring(x, 0, 0.07), Path(line(x - 0.28, -0.28, x + 0.28, 0.28)), Path(line(x - 0.28, 0.28, x + 0.28, -0.28))]
+    return [
+        _ring(x, 0, 0.4, fill=True),
+        _ring(x, 0, 0.07),
+        Path(line(x - 0.28, -0.28, x + 0.28, 0.28)),
+        Path(line(x - 0.28, 0.28, x + 0.28, -0.28)),
+    ]
 
 
 def _spokes() -> list[Path]:
     angle = np.radians(np.arange(0, 360, 30))
-    return [_ring(0, 0, 0.42, fill=True), _ring(0, 0, 0.1),
-            *(Path(line(0.1 * np.cos(a), 0.1 * np.sin(a), 0.42 * np.cos(a), 0.42 * np.sin(a))) for a in angle)]
+    return [
+        _ring(0, 0, 0.42, fill=True),
+        _ring(0, 0, 0.1),
+        *(Path(line(0.1 * np.cos(a), 0.1 * np.sin(a), 0.42 * np.cos(a), 0.42 * np.sin(a))) for a in angle),
+    ]
 
 
+# Control points read best in rows.
+# fmt: off
 _NECK: Table = [(-0.2, -0.5), (-0.17, -0.2), (-0.22, 0.1), (-0.5, 0.3)]
 _TORSO: Table = [(0.1, -0.5), (0.12, -0.4), (0.34, -0.36), (0.4, -0.24), (0.33, 0.0), (0.3, 0.2), (0.36, 0.5)]
 _WAIST: Table = [(0.34, -0.5), (0.3, -0.2), (0.29, 0.05), (0.38, 0.35), (0.4, 0.5)]
@@ -170,3 +190,4 @@ OUTLINES: dict[str, list[Path]] = {
     "axilla": [_curve([(-0.5, -0.3), (-0.1, -0.28), (0.1, 0.0), (0.12, 0.5)]), _curve([(0.5, -0.34), (0.3, -0.3), (0.2, -0.05), (0.24, 0.1)])],
     "groin": [*_both([(0.02, 0.2), (0.16, 0.02), (0.42, -0.22)]), *_both([(0.46, -0.5), (0.44, 0.0), (0.4, 0.5)]), Path(line(0.0, 0.2, 0.0, 0.5))],
 }
+# fmt: on

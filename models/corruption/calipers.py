@@ -12,12 +12,39 @@ from models.corruption.styles import Pen, pick, split
 from models.corruption.texts import fonts, write
 
 GLYPHS: tuple[str, ...] = (
-    "plus", "cross", "open plus", "i-bar", "circled plus",
-    "thick plus", "small plus", "tick", "diamond", "circled cross",
-    "long plus", "dot plus", "t-bar", "square", "corner",
-    "plus wide", "arrowhead", "dot", "asterisk", "open cross",
+    "plus",
+    "cross",
+    "open plus",
+    "i-bar",
+    "circled plus",
+    "thick plus",
+    "small plus",
+    "tick",
+    "diamond",
+    "circled cross",
+    "long plus",
+    "dot plus",
+    "t-bar",
+    "square",
+    "corner",
+    "plus wide",
+    "arrowhead",
+    "dot",
+    "asterisk",
+    "open cross",
 )
-LINES: tuple[str, ...] = ("dotted", "dashed", "none", "solid", "dash-dot", "dense dotted", "ends only", "coarse dotted", "thin solid", "long dashed")
+LINES: tuple[str, ...] = (
+    "dotted",
+    "dashed",
+    "none",
+    "solid",
+    "dash-dot",
+    "dense dotted",
+    "ends only",
+    "coarse dotted",
+    "thin solid",
+    "long dashed",
+)
 
 
 def glyph(name: str, x: float, y: float, size: float, width: float, toward: float) -> list[Stroke]:
@@ -38,7 +65,10 @@ def glyph(name: str, x: float, y: float, size: float, width: float, toward: floa
     if name == "circled plus":
         return [Stroke(arc(x, y, h, h), width, True), *(Stroke(p, width) for p in _arms(x, y, h, 0.0))]
     if name == "circled cross":
-        return [Stroke(arc(x, y, h, h), width, True), *(Stroke(turned(p, 45, x, y), width) for p in _arms(x, y, h, 0.0))]
+        return [
+            Stroke(arc(x, y, h, h), width, True),
+            *(Stroke(turned(p, 45, x, y), width) for p in _arms(x, y, h, 0.0)),
+        ]
     if name == "i-bar":
         bar = turned(line(x, y - h, x, y + h), toward, x, y)
         caps = [turned(line(x - h / 2, y + s * h, x + h / 2, y + s * h), toward, x, y) for s in (-1, 1)]
@@ -46,9 +76,15 @@ def glyph(name: str, x: float, y: float, size: float, width: float, toward: floa
     if name == "tick":
         return [Stroke(turned(line(x, y - h, x, y + h), toward, x, y), width)]
     if name == "t-bar":
-        return [Stroke(turned(line(x, y - h, x, y + h), toward, x, y), width), Stroke(turned(line(x, y, x + h, y), toward, x, y), width)]
+        return [
+            Stroke(turned(line(x, y - h, x, y + h), toward, x, y), width),
+            Stroke(turned(line(x, y, x + h, y), toward, x, y), width),
+        ]
     if name == "diamond":
-        return [Stroke(turned(_square(x, y, h * 0.7), 45, x, y), width, True), Stroke(arc(x, y, 0.5, 0.5, steps=6), width)]
+        return [
+            Stroke(turned(_square(x, y, h * 0.7), 45, x, y), width, True),
+            Stroke(arc(x, y, 0.5, 0.5, steps=6), width),
+        ]
     if name == "square":
         return [Stroke(_square(x, y, h * 0.7), width, True)]
     if name == "corner":
@@ -59,7 +95,10 @@ def glyph(name: str, x: float, y: float, size: float, width: float, toward: floa
     if name == "dot":
         return [Stroke(arc(x, y, h * 0.45, h * 0.45, steps=12), 0)]
     if name == "dot plus":
-        return [*(Stroke(p, width) for p in _arms(x, y, h, 0.45)), Stroke(arc(x, y, width * 0.6, width * 0.6, steps=8), 0)]
+        return [
+            *(Stroke(p, width) for p in _arms(x, y, h, 0.45)),
+            Stroke(arc(x, y, width * 0.6, width * 0.6, steps=8), 0),
+        ]
     return [Stroke(turned(line(x - h, y, x + h, y), a, x, y), width) for a in (0, 60, 120)]
 
 
@@ -79,8 +118,15 @@ def connection(name: str, path: Points, width: float, *, closed: bool = False) -
     if name in ("solid", "thin solid"):
         return [Stroke(path, 1.0 if name == "thin solid" else width, closed)]
     w = max(1.0, width * 0.8)
-    on, off = {"dotted": (w * 0.6, 2.2 * w), "dense dotted": (w * 0.6, 1.2 * w), "coarse dotted": (w, 4.5 * w), "dashed": (4 * w, 3 * w),
-               "long dashed": (9 * w, 4 * w), "dash-dot": (5 * w, 2.5 * w), "ends only": (6 * w, 3 * w)}[name]
+    on, off = {
+        "dotted": (w * 0.6, 2.2 * w),
+        "dense dotted": (w * 0.6, 1.2 * w),
+        "coarse dotted": (w, 4.5 * w),
+        "dashed": (4 * w, 3 * w),
+        "long dashed": (9 * w, 4 * w),
+        "dash-dot": (5 * w, 2.5 * w),
+        "ends only": (6 * w, 3 * w),
+    }[name]
     pieces = dashed(path, on, off, closed=closed)
     if name == "ends only" and len(pieces) > 6:
         pieces = pieces[:3] + pieces[-3:]
@@ -127,10 +173,15 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
     results: list[str] = []
     other = replace(look, glyph=pick(rng, split(GLYPHS, pen.held_out))) if rng.random() < 0.15 else look
     if shape == "trace":
-        turn = np.sort(rng.uniform(0, 2 * np.pi, 11))
-        reach = radius * rng.uniform(0.65, 1.15, 11)
+        turn = np.linspace(0, 2 * np.pi, 11, endpoint=False) + rng.normal(0, 0.1, 11)
+        reach = radius * rng.uniform(0.75, 1.1, 11)
         outline = smooth(np.stack([x + reach * np.cos(turn), y + 0.7 * reach * np.sin(turn)], 1), closed=True)
-        _ink(canvas, pen, connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True), kind)
+        _ink(
+            canvas,
+            pen,
+            connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True),
+            kind,
+        )
         _ink(canvas, pen, glyph(look.glyph, outline[0, 0], outline[0, 1], look.size, pen.width, 0), kind)
         results.append("Area")
     if shape == "angle":
@@ -138,7 +189,16 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
         for number in range(1, 3 + (rng.random() < 0.4)):
             angle += rng.uniform(25, 75)
             ends = turned(line(x - 2 * radius, y, x + 2 * radius, y), angle, x + rng.normal(0, radius / 3), y)
-            _pair(canvas, rng, pen, replace(look, line="solid" if look.line == "none" else look.line), ends, angle, number, kind)
+            _pair(
+                canvas,
+                rng,
+                pen,
+                replace(look, line="solid" if look.line == "none" else look.line),
+                ends,
+                angle,
+                number,
+                kind,
+            )
         return
     for number in range(1, count + 1 if shape != "trace" else 1):
         reach = radius * (1.0 if number == 1 else rng.uniform(0.45, 0.95))
@@ -146,7 +206,12 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
         ends = turned(line(mid[0] - reach, mid[1], mid[0] + reach, mid[1]), angle, *mid)
         if shape == "ellipse" and number == 2:
             outline = turned(arc(x, y, radius, reach, steps=64), angle - 90, x, y)
-            _ink(canvas, pen, connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True), kind)
+            _ink(
+                canvas,
+                pen,
+                connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True),
+                kind,
+            )
         _pair(canvas, rng, pen, look if number % 2 else other, ends, angle, number, kind)
         angle += rng.normal(90, 7)
         results.append(str(number))
@@ -156,11 +221,16 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
 
 def site(canvas: Canvas, rng: np.random.Generator, pane: Pane, radius: float) -> tuple[float, float]:
     """A centre for a measurement: half of the time the darkest of a few places, as a lesion or a vessel is, half anywhere."""
-    tries = np.stack([pane[0] + rng.uniform(0.04, 0.96, 8) * pane[2], pane[1] + rng.uniform(0.04, 0.94, 8) * pane[3]], axis=1)
+    tries = np.stack(
+        [pane[0] + rng.uniform(0.04, 0.96, 8) * pane[2], pane[1] + rng.uniform(0.04, 0.94, 8) * pane[3]], axis=1
+    )
     if rng.random() < 0.5:
         return float(tries[0, 0]), float(tries[0, 1])
     reach = max(2, int(radius * 0.5))
-    boxes = [canvas.image[max(0, int(y) - reach):int(y) + reach:3, max(0, int(x) - reach):int(x) + reach:3, 1] for x, y in tries]
+    boxes = [
+        canvas.image[max(0, int(y) - reach) : int(y) + reach : 3, max(0, int(x) - reach) : int(x) + reach : 3, 1]
+        for x, y in tries
+    ]
     # A place that is black all through is outside of the tissue.
     darkness = [float(box.mean()) if box.size and box.max() > 24 else 999.0 for box in boxes]
     x, y = tries[int(np.argmin(darkness))]
@@ -173,7 +243,9 @@ def _ink(canvas: Canvas, pen: Pen, strokes: list[Stroke], kind: int) -> None:
     canvas.draw(strokes, pen.colour, kind, alpha=pen.alpha, fineness=pen.fineness)
 
 
-def _pair(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, ends: Points, angle: float, number: int, kind: int) -> None:
+def _pair(
+    canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, ends: Points, angle: float, number: int, kind: int
+) -> None:
     if pen.fineness == 1:
         ends = np.round(ends)
     inner = ends
@@ -188,24 +260,55 @@ def _pair(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, ends:
         # Some scanners write the length beside the line.
         at = ends[int(rng.integers(2))] + rng.uniform(4, 9, 2)
         length = f"{rng.uniform(0.2, 9):.2f} cm" if rng.random() < 0.6 else f"{rng.uniform(1, 80):.1f}mm"
-        write(canvas, length, at[0], at[1], look.font, int(np.clip(look.size, 9, 30)), pen.colour, kind, edge="outline" if pen.edge else "none")
+        write(
+            canvas,
+            length,
+            at[0],
+            at[1],
+            look.font,
+            int(np.clip(look.size, 9, 30)),
+            pen.colour,
+            kind,
+            edge="outline" if pen.edge else "none",
+        )
     if look.digits:
         at = ends[0] if rng.random() < 0.6 else ends[1]
         size = int(np.clip(look.size * rng.uniform(0.75, 1.3), 8, 40))
         away = (at - ends.mean(axis=0)) / max(float(np.hypot(*(at - ends.mean(axis=0)))), 1.0)
         corner = at + away * look.size * rng.uniform(0.4, 0.9) - size * rng.uniform(0.2, 0.6, 2)
         text = str(number) if rng.random() < 0.85 else pick(rng, ("A", "B", "C", "D"))
-        write(canvas, text, corner[0], corner[1], look.font, size, pen.colour, kind, crisp=pen.fineness == 1,
-              edge="outline" if pen.edge else "none", alpha=pen.alpha)
+        write(
+            canvas,
+            text,
+            corner[0],
+            corner[1],
+            look.font,
+            size,
+            pen.colour,
+            kind,
+            crisp=pen.fineness == 1,
+            edge="outline" if pen.edge else "none",
+            alpha=pen.alpha,
+        )
 
 
 def panel(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float, rows: int, kind: int) -> None:
     """The box the results stand in: a dark or shaded tile, at times with a border or a header."""
     corners = rectangle(x - size * 0.5, y - size * 0.4, x + size * rng.uniform(7, 11), y + size * (rows * 1.35 + 0.4))
     if rng.random() < 0.8:
-        canvas.draw([Stroke(corners, 0)], pick(rng, ((0, 0, 0), (0, 0, 0), (25, 25, 28), (45, 48, 52), (20, 30, 50))), kind, alpha=float(rng.uniform(0.6, 1.0)))
+        canvas.draw(
+            [Stroke(corners, 0)],
+            pick(rng, ((0, 0, 0), (0, 0, 0), (25, 25, 28), (45, 48, 52), (20, 30, 50))),
+            kind,
+            alpha=float(rng.uniform(0.6, 1.0)),
+        )
     if rng.random() < 0.5:
-        canvas.draw([Stroke(corners, 1.0, True)], pick(rng, ((140, 140, 140), (200, 200, 200), (90, 100, 120))), kind, fineness=1)
+        canvas.draw(
+            [Stroke(corners, 1.0, True)],
+            pick(rng, ((140, 140, 140), (200, 200, 200), (90, 100, 120))),
+            kind,
+            fineness=1,
+        )
     if rng.random() < 0.3:
         top = corners[:2]
         canvas.draw([Stroke(np.vstack([top - (0, size * 0.6), top[::-1]]), 0)], (110, 115, 120), kind)
@@ -214,7 +317,18 @@ def panel(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: fl
 def _results(canvas: Canvas, rng: np.random.Generator, pen: Pen, look: Style, names: list[str], kind: int) -> None:
     size = int(np.clip(rng.uniform(11, 17) * pen.scale, 8, 40))
     unit = pick(rng, ("cm", "mm"))
-    form = pick(rng, ("{n} D {v}{u}", "{n} L {v} {u}", "+ {n} Dist {v} {u}", "Dist {v} {u}", "D{n} {v} {u}", "{n} {v}{u}", "+ L{n} {v} {u}"))
+    form = pick(
+        rng,
+        (
+            "{n} D {v}{u}",
+            "{n} L {v} {u}",
+            "+ {n} Dist {v} {u}",
+            "Dist {v} {u}",
+            "D{n} {v} {u}",
+            "{n} {v}{u}",
+            "+ L{n} {v} {u}",
+        ),
+    )
     x, y = rng.uniform(0.0, 0.75) * canvas.width, rng.uniform(0.72, 0.92) * canvas.height
     if rng.random() < 0.25:
         y = rng.uniform(0.0, 0.2) * canvas.height

@@ -12,8 +12,27 @@ from models.corruption.layouts import Fan, Layout, Pane
 from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, arc, dashed, rectangle
 from models.corruption.styles import BLUES, CYANS, GREENS, HELD_OUT_COLOURS, WHITES, YELLOWS, Pen, pick, shaded, split
 
-SHAPES: tuple[str, ...] = ("rectangle", "slanted", "sector", "trapezoid", "slanted tall", "rectangle wide", "sector steered")
-LINES: tuple[str, ...] = ("solid", "dashed", "solid thin", "solid dim", "dotted", "solid wide", "handles", "corners", "thin", "dash-dot")
+SHAPES: tuple[str, ...] = (
+    "rectangle",
+    "slanted",
+    "sector",
+    "trapezoid",
+    "slanted tall",
+    "rectangle wide",
+    "sector steered",
+)
+LINES: tuple[str, ...] = (
+    "solid",
+    "dashed",
+    "solid thin",
+    "solid dim",
+    "dotted",
+    "solid wide",
+    "handles",
+    "corners",
+    "thin",
+    "dash-dot",
+)
 
 
 def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) -> Points:
@@ -53,7 +72,17 @@ def line_colour(rng: np.random.Generator, pen: Pen) -> Colour:
     if pen.held_out:
         return shaded(rng, pick(rng, HELD_OUT_COLOURS))
     olive = ((150, 150, 60), (170, 165, 80), (200, 195, 110), (130, 130, 50))
-    return shaded(rng, pick(rng, pick(rng, (olive, WHITES, GREENS, CYANS, BLUES, YELLOWS, ((120, 120, 120),)), (0.28, 0.28, 0.14, 0.1, 0.08, 0.08, 0.04))))
+    return shaded(
+        rng,
+        pick(
+            rng,
+            pick(
+                rng,
+                (olive, WHITES, GREENS, CYANS, BLUES, YELLOWS, ((120, 120, 120),)),
+                (0.28, 0.28, 0.14, 0.1, 0.08, 0.08, 0.04),
+            ),
+        ),
+    )
 
 
 def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout) -> None:
@@ -78,11 +107,17 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
         strokes = [Stroke(piece, width) for piece in dashed(box, width * on, width * off, closed=True)]
     else:
         corners = np.vstack([box, box[:1]])
-        strokes = [Stroke(corners[i:i + 2], width) for i in range(len(box))]
+        strokes = [Stroke(corners[i : i + 2], width) for i in range(len(box))]
         if style == "corners" and len(box) == 4:
-            strokes = [Stroke(p + (q - p) * share, width) for p, q in pairwise(corners) for share in ([[0.0], [0.18]], [[0.82], [1.0]])]
+            strokes = [
+                Stroke(p + (q - p) * share, width)
+                for p, q in pairwise(corners)
+                for share in ([[0.0], [0.18]], [[0.82], [1.0]])
+            ]
         elif style == "handles":
-            strokes += [Stroke(rectangle(px - 2.5, py - 2.5, px + 2.5, py + 2.5), 0) for px, py in box[:: max(1, len(box) // 4)]]
+            strokes += [
+                Stroke(rectangle(px - 2.5, py - 2.5, px + 2.5, py + 2.5), 0) for px, py in box[:: max(1, len(box) // 4)]
+            ]
     canvas.draw(strokes, colour, kind, alpha=0.6 if style == "solid dim" else pen.alpha, fineness=pen.fineness)
 
 
@@ -100,14 +135,18 @@ def flow(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, box: Poi
         # Colour shows where the grey image is dark: in vessels.
         coverage = _in_the_dark(canvas, coverage, left, top)
     paint = colour_map(rng, pick(rng, split(MAPS, pen.held_out)), velocity)
-    canvas.stamp(np.asarray(cv2.min(coverage, inside), np.uint8), left, top, paint, kind, alpha=float(rng.uniform(0.7, 1.0)))
+    canvas.stamp(
+        np.asarray(cv2.min(coverage, inside), np.uint8), left, top, paint, kind, alpha=float(rng.uniform(0.7, 1.0))
+    )
 
 
 def _in_the_dark(canvas: Canvas, coverage: Image, left: int, top: int) -> Image:
     h, w = coverage.shape
     tissue: Image = np.zeros((h, w), np.uint8)
     x, y = max(left, 0), max(top, 0)
-    part = canvas.image[y:top + h, x:left + w, 1]
-    tissue[y - top:y - top + part.shape[0], x - left:x - left + part.shape[1]] = part
+    part = canvas.image[y : top + h, x : left + w, 1]
+    tissue[y - top : y - top + part.shape[0], x - left : x - left + part.shape[1]] = part
     smoothed = cv2.resize(cv2.resize(tissue, (max(1, w // 6), max(1, h // 6)), interpolation=cv2.INTER_AREA), (w, h))
-    return np.asarray(cv2.bitwise_and(coverage, cv2.compare(smoothed, float(np.median(smoothed)) + 8, cv2.CMP_LT)), np.uint8)
+    return np.asarray(
+        cv2.bitwise_and(coverage, cv2.compare(smoothed, float(np.median(smoothed)) + 8, cv2.CMP_LT)), np.uint8
+    )

@@ -46,10 +46,17 @@ class Degradation:
             image = np.asarray(cv2.GaussianBlur(image, (3, 3), self.blur), np.uint8)
         if (self.gamma, self.gain, self.offset) != (1.0, 1.0, 0.0):
             level = np.arange(256) / 255.0
-            image = np.asarray(cv2.LUT(image, np.clip(255 * self.gain * level**self.gamma + self.offset + 0.5, 0, 255).astype(np.uint8)), np.uint8)
+            image = np.asarray(
+                cv2.LUT(
+                    image, np.clip(255 * self.gain * level**self.gamma + self.offset + 0.5, 0, 255).astype(np.uint8)
+                ),
+                np.uint8,
+            )
         if self.quality is not None:
             factor = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if self.subsampled else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
-            _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor])
+            _, code = cv2.imencode(
+                ".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+            )
             image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
         return image
 

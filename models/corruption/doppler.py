@@ -13,7 +13,14 @@ _STOPS: dict[str, tuple[Colour, ...]] = {
     "red-blue": ((120, 160, 255), (60, 80, 255), (0, 0, 160), (150, 0, 0), (255, 50, 50), (255, 150, 150)),
     "velocity dark": ((80, 200, 255), (20, 70, 220), (10, 10, 90), (90, 10, 10), (220, 50, 20), (250, 190, 60)),
     "variance": ((0, 255, 200), (0, 160, 255), (0, 0, 190), (190, 0, 0), (255, 160, 0), (120, 255, 0)),
-    "directional power": ((150, 220, 255), (40, 120, 255), (20, 20, 120), (120, 40, 20), (255, 140, 30), (255, 240, 160)),
+    "directional power": (
+        (150, 220, 255),
+        (40, 120, 255),
+        (20, 20, 120),
+        (120, 40, 20),
+        (255, 140, 30),
+        (255, 240, 160),
+    ),
     "power magenta": ((70, 0, 60), (120, 10, 110), (180, 40, 140), (220, 90, 150), (245, 160, 190), (255, 230, 240)),
     "microflow": ((40, 40, 90), (60, 60, 140), (90, 120, 200), (150, 190, 240), (210, 235, 255), (255, 255, 255)),
     "orange": ((60, 20, 0), (130, 60, 0), (190, 100, 20), (230, 150, 50), (250, 200, 110), (255, 240, 200)),
@@ -45,9 +52,14 @@ def blood(rng: np.random.Generator, width: int, height: int) -> tuple[Image, Ima
     coverage = np.clip(above * 255 * rng.uniform(2, 12), 0, 255).astype(np.uint8)
     sign = np.tanh(3 * (noise(rng, w, h, max(4.0, size * rng.uniform(1, 4))) + rng.normal(0, 1.2)))
     speed = np.clip(above / max(float(above.max()), 1e-3), 0, 1) ** rng.uniform(0.4, 1.2)
-    velocity = np.clip(128 + 127 * sign * (rng.uniform(0.05, 0.3) + speed) + 12 * noise(rng, w, h, 3), 0, 255).astype(np.uint8)
+    velocity = np.clip(128 + 127 * sign * (rng.uniform(0.05, 0.3) + speed) + 12 * noise(rng, w, h, 3), 0, 255).astype(
+        np.uint8
+    )
     if coarse > 1:
-        coverage, velocity = (np.asarray(enlarged, np.uint8) for enlarged in (_enlarged(coverage, width, height), _enlarged(velocity, width, height)))
+        coverage, velocity = (
+            np.asarray(enlarged, np.uint8)
+            for enlarged in (_enlarged(coverage, width, height), _enlarged(velocity, width, height))
+        )
     return coverage, velocity
 
 

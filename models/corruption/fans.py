@@ -29,7 +29,9 @@ def shaped(tissue: Image, rng: np.random.Generator, surround: Colour) -> tuple[I
     else:
         inset = width * rng.uniform(0.05, 0.25)
         skew = 0.0 if shape == "trapezoid" else 1.0
-        corners = np.array([[inset, 0], [width - inset * (1 - skew), 0], [width - inset * skew, height], [0, height]], np.float64)
+        corners = np.array(
+            [[inset, 0], [width - inset * (1 - skew), 0], [width - inset * skew, height], [0, height]], np.float64
+        )
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     shown = np.empty_like(tissue)
@@ -52,10 +54,15 @@ def bent(tissue: Image, fan: Fan) -> Image:
     """Lay a straight tissue image out along the fan's beams, as a curved probe shows it."""
     height, width = tissue.shape[:2]
     # The map is smooth: computed at an eighth of the size and enlarged.
-    rows, columns = np.mgrid[0:height + 8:8, 0:width + 8:8].astype(np.float32)
+    rows, columns = np.mgrid[0 : height + 8 : 8, 0 : width + 8 : 8].astype(np.float32)
     dx, dy = columns - fan.x, rows - fan.y
     radius = np.hypot(dx, dy)
     along = (np.degrees(np.arctan2(dx, dy)) / fan.half * 0.5 + 0.5) * (width - 1)
     depth = (radius - fan.near) / (fan.reach - fan.near) * (height - 1)
-    maps = [cv2.resize(m.astype(np.float32), None, fx=8, fy=8, interpolation=cv2.INTER_LINEAR)[4:4 + height, 4:4 + width] for m in (along, depth)]
+    maps = [
+        cv2.resize(m.astype(np.float32), None, fx=8, fy=8, interpolation=cv2.INTER_LINEAR)[
+            4 : 4 + height, 4 : 4 + width
+        ]
+        for m in (along, depth)
+    ]
     return np.asarray(cv2.remap(tissue, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.uint8)

@@ -30,14 +30,27 @@ def ticks(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, 
             strokes.append(Stroke(line(at, row, at + length, row), 1.0))
         else:
             radius = (1.8 if whole else 1.0) * scale
-            strokes.append(Stroke(arc(at, row, radius, radius * (1.5 if shape == "diamond" else 1), steps=5 if shape == "diamond" else 10), 0))
+            strokes.append(
+                Stroke(
+                    arc(
+                        at,
+                        row,
+                        radius,
+                        radius * (1.5 if shape == "diamond" else 1),
+                        steps=5 if shape == "diamond" else 10,
+                    ),
+                    0,
+                )
+            )
     canvas.draw(strokes, ui_colour(rng), fineness=1 if shape == "tick" else 4)
     if rng.random() < 0.55:
         first, unit = int(rng.integers(0, 2)), int(pick(rng, (1, 1, 2, 5)))
         size = rng.uniform(9, 13) * scale
         for i in range(first, int(h / step) + 1):
             text = f"{i * unit}" if rng.random() < 0.97 else f"{i * unit}cm"
-            layout.letters.append(Lettering(at + (9 if right else -8) * scale, y + i * step - size * 0.45, size, text, not right))
+            layout.letters.append(
+                Lettering(at + (9 if right else -8) * scale, y + i * step - size * 0.45, size, text, not right)
+            )
 
 
 def rulers(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -46,7 +59,14 @@ def rulers(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane,
     row = y - rng.uniform(3, 8) * scale if rng.random() < 0.6 else y + h + rng.uniform(2, 8) * scale
     step = w / rng.uniform(3, 12)
     length = rng.uniform(2, 6) * scale
-    canvas.draw([Stroke(line(x + i * step, row, x + i * step, row + length), rng.choice([1.0, 2.0])) for i in range(int(w / step) + 1)], ui_colour(rng), fineness=1)
+    canvas.draw(
+        [
+            Stroke(line(x + i * step, row, x + i * step, row + length), rng.choice([1.0, 2.0]))
+            for i in range(int(w / step) + 1)
+        ],
+        ui_colour(rng),
+        fineness=1,
+    )
 
 
 def grey_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -62,7 +82,10 @@ def colour_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: P
         speed = f"{rng.uniform(2, 90):.1f}" if rng.random() < 0.6 else f"{int(rng.integers(3, 99))}"
         size = rng.uniform(8, 12) * scale
         unit = pick(rng, ("", "", "cm/s"))
-        layout.letters += [Lettering(left - 3, top - size * 1.2, size, f"{pick(rng, ('+', ''))}{speed}{unit}"), Lettering(left - 3, top + height + 2, size, f"-{speed}{unit}")]
+        layout.letters += [
+            Lettering(left - 3, top - size * 1.2, size, f"{pick(rng, ('+', ''))}{speed}{unit}"),
+            Lettering(left - 3, top + height + 2, size, f"-{speed}{unit}"),
+        ]
 
 
 def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name: str | None) -> tuple[int, int, int]:
@@ -77,7 +100,9 @@ def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name
     paint = cv2.merge([plane] * 3) if name is None else colour_map(rng, name, plane)
     canvas.stamp(np.full_like(plane, 255), left, top, np.asarray(paint, np.uint8))
     if rng.random() < 0.35:
-        canvas.draw([Stroke(rectangle(left - 1, top - 1, left + width, top + len(ramp)), 1.0, True)], ui_colour(rng), fineness=1)
+        canvas.draw(
+            [Stroke(rectangle(left - 1, top - 1, left + width, top + len(ramp)), 1.0, True)], ui_colour(rng), fineness=1
+        )
     return left, top, width
 
 
@@ -87,7 +112,9 @@ def focus(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, 
     at = np.array([x + w + rng.uniform(4, 16) * scale, y + h * rng.uniform(0.1, 0.8)])
     s = rng.uniform(3, 7) * scale
     colour = ui_colour(rng)
-    shape = np.array([[-s, 0], [s, -s], [s, s]]) if rng.random() < 0.7 else np.array([[-s, -s], [s, -s], [-s, s], [s, s]])
+    shape = (
+        np.array([[-s, 0], [s, -s], [s, s]]) if rng.random() < 0.7 else np.array([[-s, -s], [s, -s], [-s, s], [s, s]])
+    )
     for i in range(int(rng.integers(1, 5))):
         canvas.draw([Stroke(shape + at + (0, i * h * 0.09), 0)], colour)
 
@@ -95,7 +122,12 @@ def focus(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, 
 def orientation(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """The vendor's sign of the probe's marked side."""
     x, y, w, _ = pane
-    at = np.array([x + rng.uniform(-0.06, 0.14) * w if rng.random() < 0.8 else x + w * rng.uniform(0.85, 1.0), y + rng.uniform(-12, 8) * scale])
+    at = np.array(
+        [
+            x + rng.uniform(-0.06, 0.14) * w if rng.random() < 0.8 else x + w * rng.uniform(0.85, 1.0),
+            y + rng.uniform(-12, 8) * scale,
+        ]
+    )
     s = rng.uniform(4, 11) * scale
     colour = ui_colour(rng)
     name = pick(rng, ("ring", "triangle", "m", "dot", "box", "bracket"))
@@ -104,11 +136,16 @@ def orientation(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: 
     elif name == "triangle":
         strokes = [Stroke(np.array([[-s, -s], [s, -s], [0, s]]) + at, 0 if rng.random() < 0.6 else 1.2, True)]
     elif name == "m":
-        strokes = [Stroke(np.array([[-s, s], [-s, -s], [0, -s], [0, s], [0, -s], [s, -s], [s, s]]) + at, max(1.5, s / 4))]
+        strokes = [
+            Stroke(np.array([[-s, s], [-s, -s], [0, -s], [0, s], [0, -s], [s, -s], [s, s]]) + at, max(1.5, s / 4))
+        ]
     elif name == "dot":
         strokes = [Stroke(arc(at[0], at[1], s * 0.6, s * 0.6, steps=16), 0)]
     elif name == "box":
-        strokes = [Stroke(rectangle(-s, -s, s, s) + at, 1.2, True), Stroke(arc(at[0], at[1], s * 0.5, s * 0.5, steps=16), 1.2, True)]
+        strokes = [
+            Stroke(rectangle(-s, -s, s, s) + at, 1.2, True),
+            Stroke(arc(at[0], at[1], s * 0.5, s * 0.5, steps=16), 1.2, True),
+        ]
     else:
         strokes = [Stroke(np.array([[s, -s], [-s, -s], [-s, s], [s, s]]) * 0.8 + at, 1.5)]
     canvas.draw(strokes, colour)
@@ -125,9 +162,14 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
     elif emblem == "block":
         strokes = [Stroke(np.array([[-s, s], [-s * 0.4, -s], [s, -s], [s * 0.4, s]]) + at, 0)]
     elif emblem == "shield":
-        strokes = [Stroke(np.array([[-s, -s], [s, -s], [s * 0.9, s * 0.3], [0, s], [-s * 0.9, s * 0.3]]) + at, 1.5, True)]
+        strokes = [
+            Stroke(np.array([[-s, -s], [s, -s], [s * 0.9, s * 0.3], [0, s], [-s * 0.9, s * 0.3]]) + at, 1.5, True)
+        ]
     else:
-        strokes = [Stroke(smooth(np.stack([np.linspace(-s, s, 5), rng.uniform(-s, s, 5) * 0.6], 1) + at + (0, k * 3)), 1.5) for k in (-1, 1)]
+        strokes = [
+            Stroke(smooth(np.stack([np.linspace(-s, s, 5), rng.uniform(-s, s, 5) * 0.6], 1) + at + (0, k * 3)), 1.5)
+            for k in (-1, 1)
+        ]
     if emblem in ("ring", "shield"):
         inner = rng.uniform(-0.5, 0.5, (int(rng.integers(3, 7)), 2)) * s + at
         strokes.append(Stroke(smooth(inner), max(1.2, s * 0.15)))
@@ -135,18 +177,49 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
     if emblem in ("disc", "block"):
         canvas.draw([Stroke(smooth(rng.uniform(-0.6, 0.6, (4, 2)) * s + at), max(1.2, s * 0.18))], (0, 0, 0))
     if rng.random() < 0.5:
-        layout.letters.append(Lettering(at[0] + s * 2, at[1] - s * 0.5, s * 1.2, pick(rng, ("LOGIQ E9", "LOGIQ", "Voluson E8", "iU22", "EPIQ 7", "ACUSON", "DC-8", "RS80A", "Aplio 500", "HS60", "MyLab", "TE7"))))
+        layout.letters.append(
+            Lettering(
+                at[0] + s * 2,
+                at[1] - s * 0.5,
+                s * 1.2,
+                pick(
+                    rng,
+                    (
+                        "LOGIQ E9",
+                        "LOGIQ",
+                        "Voluson E8",
+                        "iU22",
+                        "EPIQ 7",
+                        "ACUSON",
+                        "DC-8",
+                        "RS80A",
+                        "Aplio 500",
+                        "HS60",
+                        "MyLab",
+                        "TE7",
+                    ),
+                ),
+            )
+        )
 
 
 def ecg(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     x, y, w, h = pane
     t = np.arange(0, w * rng.uniform(0.4, 1.0), 2.0)
     phase = (t % (period := w / rng.uniform(2, 7))) / period
-    beat = np.exp(-(((phase - 0.3) / 0.015) ** 2)) - 0.25 * np.exp(-(((phase - 0.34) / 0.02) ** 2)) + 0.2 * np.exp(-(((phase - 0.6) / 0.05) ** 2))
+    beat = (
+        np.exp(-(((phase - 0.3) / 0.015) ** 2))
+        - 0.25 * np.exp(-(((phase - 0.34) / 0.02) ** 2))
+        + 0.2 * np.exp(-(((phase - 0.6) / 0.05) ** 2))
+    )
     level = y + h * rng.uniform(0.85, 1.05) - beat * h * rng.uniform(0.04, 0.1)
-    canvas.draw([Stroke(np.stack([x + t, level], 1), rng.uniform(1, 2))], shaded(rng, pick(rng, GREENS + YELLOWS + CYANS)))
+    canvas.draw(
+        [Stroke(np.stack([x + t, level], 1), rng.uniform(1, 2))], shaded(rng, pick(rng, GREENS + YELLOWS + CYANS))
+    )
     if rng.random() < 0.5:
-        layout.letters.append(Lettering(x + w * 0.9, y + h * 1.02, 12 * scale, f"{int(rng.integers(45, 150))} bpm", True))
+        layout.letters.append(
+            Lettering(x + w * 0.9, y + h * 1.02, 12 * scale, f"{int(rng.integers(45, 150))} bpm", True)
+        )
 
 
 def spectrum(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -165,17 +238,30 @@ def spectrum(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pan
     if rng.random() < 0.5:
         lit &= rise > envelope * rng.uniform(0.2, 0.7)
     grain = np.abs(noise(rng, w, height, 2.0))
-    grey = np.clip(np.where(lit, rng.uniform(50, 110) + 70 * grain, rng.uniform(2, 25) * grain), 0, 255).astype(np.uint8)
+    grey = np.clip(np.where(lit, rng.uniform(50, 110) + 70 * grain, rng.uniform(2, 25) * grain), 0, 255).astype(
+        np.uint8
+    )
     tint = np.array(pick(rng, ((1, 1, 1), (1, 1, 1), (1, 0.8, 0.6), (0.9, 0.6, 0.9), (1, 0.9, 0.6), (0.6, 0.8, 1))))
     canvas.stamp(np.full_like(grey, 255), x, top, (cv2.merge([grey] * 3) * tint).astype(np.uint8))
     colour = ui_colour(rng)
     canvas.draw([Stroke(line(x, top + base, x + w, top + base), 1.0)], colour, fineness=1)
     gap = w / rng.uniform(4, 30)
-    canvas.draw([Stroke(line(x + i * gap, top + height - 4, x + i * gap, top + height), 1.0) for i in range(int(w / gap) + 1)], colour, fineness=1)
+    canvas.draw(
+        [Stroke(line(x + i * gap, top + height - 4, x + i * gap, top + height), 1.0) for i in range(int(w / gap) + 1)],
+        colour,
+        fineness=1,
+    )
     if rng.random() < 0.6:
         size = 11 * scale
         for share in (0.1, 0.35, 0.9):
-            layout.letters.append(Lettering(x + w + 4, top + height * share, size, f"{int(rng.integers(-9, 13)) * 10}{pick(rng, ('', '', ' cm/s'))}"))
+            layout.letters.append(
+                Lettering(
+                    x + w + 4,
+                    top + height * share,
+                    size,
+                    f"{int(rng.integers(-9, 13)) * 10}{pick(rng, ('', '', ' cm/s'))}",
+                )
+            )
 
 
 def strip(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -199,9 +285,17 @@ def sidebar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane
     top = y + h * rng.uniform(0, 0.3)
     for i in range(int(rng.integers(1, 6))):
         at = top + i * size * 1.5
-        canvas.draw([Stroke(rectangle(left, at, left + size, at + size), 0 if rng.random() < 0.4 else 1.2, True)], colour)
+        canvas.draw(
+            [Stroke(rectangle(left, at, left + size, at + size), 0 if rng.random() < 0.4 else 1.2, True)], colour
+        )
     if rng.random() < 0.5:
-        canvas.draw([Stroke(line(left, top, left, top + h * 0.5), 1.2), Stroke(arc(left, top + h * rng.uniform(0.1, 0.4), 4 * scale, 4 * scale), 1.5, True)], colour)
+        canvas.draw(
+            [
+                Stroke(line(left, top, left, top + h * 0.5), 1.2),
+                Stroke(arc(left, top + h * rng.uniform(0.1, 0.4), 4 * scale, 4 * scale), 1.5, True),
+            ],
+            colour,
+        )
 
 
 def cine_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -211,11 +305,17 @@ def cine_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pan
     row = min(y + h + rng.uniform(6, 30) * scale, canvas.height - 4)
     s = 4 * scale
     colour = ui_colour(rng)
-    canvas.draw([Stroke(np.array([[left, row - s], [left, row], [right, row], [right, row - s]]), 1.0)], colour, fineness=1)
+    canvas.draw(
+        [Stroke(np.array([[left, row - s], [left, row], [right, row], [right, row - s]]), 1.0)], colour, fineness=1
+    )
     at = rng.uniform(left, right)
     canvas.draw([Stroke(rectangle(at - 2, row - s, at + 2, row), 0)], colour)
     if rng.random() < 0.5:
-        layout.letters.append(Lettering(right + 5, row - 8 * scale, 10 * scale, f"{int(rng.integers(1, 99))}/{int(rng.integers(99, 300))}"))
+        layout.letters.append(
+            Lettering(
+                right + 5, row - 8 * scale, 10 * scale, f"{int(rng.integers(1, 99))}/{int(rng.integers(99, 300))}"
+            )
+        )
 
 
 def gain_curve(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -229,8 +329,19 @@ def gain_curve(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: P
 
 Piece = Callable[[Canvas, np.random.Generator, Layout, Pane, float], None]
 PIECES: dict[Piece, float] = {
-    strip: 0.2, ticks: 0.8, rulers: 0.2, grey_bar: 0.6, colour_bar: 0.28, focus: 0.5, orientation: 0.55, logo: 0.3,
-    ecg: 0.14, spectrum: 0.12, sidebar: 0.15, cine_bar: 0.12, gain_curve: 0.08,
+    strip: 0.2,
+    ticks: 0.8,
+    rulers: 0.2,
+    grey_bar: 0.6,
+    colour_bar: 0.28,
+    focus: 0.5,
+    orientation: 0.55,
+    logo: 0.3,
+    ecg: 0.14,
+    spectrum: 0.12,
+    sidebar: 0.15,
+    cine_bar: 0.12,
+    gain_curve: 0.08,
 }
 
 

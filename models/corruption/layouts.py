@@ -22,7 +22,9 @@ class Fan:
     reach: float
     half: float
 
-    def outline(self, near: float = 0.0, far: float = 1.0, left: float = -1.0, right: float = 1.0, steps: int = 40) -> Points:
+    def outline(
+        self, near: float = 0.0, far: float = 1.0, left: float = -1.0, right: float = 1.0, steps: int = 40
+    ) -> Points:
         """The corners of a part of it: depths and angles as shares of its range."""
         radii = [self.near + share * (self.reach - self.near) for share in (near, far)]
         angles = [90 - share * self.half for share in (left, right)]

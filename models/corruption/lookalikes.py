@@ -24,11 +24,14 @@ def _tint(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     """A coloured grey map: sepia, blue, green."""
     x, y, w, h = pane
     level = np.arange(256) / 255.0
-    warmth = pick(rng, ((1.0, 0.85, 0.6), (0.75, 0.9, 1.0), (1.0, 0.9, 0.75), (0.85, 0.8, 1.0), (0.8, 1.0, 0.85), (1.0, 0.7, 0.45)))
+    warmth = pick(
+        rng,
+        ((1.0, 0.85, 0.6), (0.75, 0.9, 1.0), (1.0, 0.9, 0.75), (0.85, 0.8, 1.0), (0.8, 1.0, 0.85), (1.0, 0.7, 0.45)),
+    )
     curve = [255 * level ** rng.uniform(0.9, 1.1) * (c + (1 - c) * level**2) for c in warmth]
     table = np.stack(curve, axis=1).astype(np.uint8)[None]
-    part = canvas.image[y:y + h, x:x + w]
-    canvas.image[y:y + h, x:x + w] = cv2.LUT(part, table)
+    part = canvas.image[y : y + h, x : x + w]
+    canvas.image[y : y + h, x : x + w] = cv2.LUT(part, table)
 
 
 def _glow(canvas: Canvas, rng: np.random.Generator, strokes: list[Stroke], grey: int, alpha: float) -> None:
@@ -54,16 +57,30 @@ def _needle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     grey = int(rng.integers(150, 240))
     thickness, gap = rng.uniform(1.0, 3.0), rng.uniform(4, 9)
     for echo in range(int(rng.integers(1, 4))):
-        _glow(canvas, rng, [Stroke(line(*start, *end) + (0, echo * gap), thickness)], grey, float(rng.uniform(0.7, 1.0) / (1 + echo)))
+        _glow(
+            canvas,
+            rng,
+            [Stroke(line(*start, *end) + (0, echo * gap), thickness)],
+            grey,
+            float(rng.uniform(0.7, 1.0) / (1 + echo)),
+        )
 
 
 def _membrane(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     """A bright pleural or fascial line, uneven as tissue is."""
     x, y, w, h = pane
     t = np.linspace(0, 1, 24)
-    level = y + h * rng.uniform(0.1, 0.8) + np.sin(t * rng.uniform(1, 4) + rng.uniform(0, 6)) * h * rng.uniform(0.0, 0.05)
+    level = (
+        y + h * rng.uniform(0.1, 0.8) + np.sin(t * rng.uniform(1, 4) + rng.uniform(0, 6)) * h * rng.uniform(0.0, 0.05)
+    )
     span = x + w * (rng.uniform(0, 0.4) + t * rng.uniform(0.3, 0.6))
-    _glow(canvas, rng, [Stroke(np.stack([span, level], 1), rng.uniform(1, 4))], int(rng.integers(190, 250)), float(rng.uniform(0.5, 1.0)))
+    _glow(
+        canvas,
+        rng,
+        [Stroke(np.stack([span, level], 1), rng.uniform(1, 4))],
+        int(rng.integers(190, 250)),
+        float(rng.uniform(0.5, 1.0)),
+    )
 
 
 def _specular(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -101,7 +118,11 @@ def _corner_glyph(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     """The vendor's own letter at a top corner, often cut off: a sign of the probe's orientation, no text."""
     x, y, w, _ = pane
     size = int(rng.uniform(9, 17) * max(1.0, w / 700))
-    glyph = letters(pick(rng, ("Q", "P", "V", "G", "m", "S", "E", "M", "T", "U", "O")), pick(rng, ("DejaVuSans-Bold", "pil-sans-bold", "pil-sans")), size)
+    glyph = letters(
+        pick(rng, ("Q", "P", "V", "G", "m", "S", "E", "M", "T", "U", "O")),
+        pick(rng, ("DejaVuSans-Bold", "pil-sans-bold", "pil-sans")),
+        size,
+    )
     left = x + int(rng.uniform(-0.6, 0.6) * size) if rng.random() < 0.7 else x + w - size
     top = y + int(rng.uniform(-0.5, 0.6) * size)
     if rng.random() < 0.5:
@@ -128,7 +149,9 @@ def _gate(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
             strokes.append(Stroke(bar, 1.3))
         if rng.random() < 0.5:
             reach = rng.uniform(12, 40)
-            strokes.append(Stroke(turned(line(at[0] - reach, at[1], at[0] + reach, at[1]), rng.uniform(0, 180), *at), 1.0))
+            strokes.append(
+                Stroke(turned(line(at[0] - reach, at[1], at[0] + reach, at[1]), rng.uniform(0, 180), *at), 1.0)
+            )
     canvas.draw(strokes, colour)
 
 
@@ -137,10 +160,14 @@ def _needle_guide(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     x, y, w, h = pane
     left = rng.random() < 0.5
     start = (x + (0 if left else w), y + h * rng.uniform(0, 0.3))
-    path = turned(line(*start, start[0] + (w if left else -w), start[1]), rng.uniform(20, 60) * (1 if left else -1), *start)
+    path = turned(
+        line(*start, start[0] + (w if left else -w), start[1]), rng.uniform(20, 60) * (1 if left else -1), *start
+    )
     colour = ui_colour(rng)
     for side in range(int(rng.integers(1, 3))):
-        canvas.draw([Stroke(piece, 1.2) for piece in dashed(path + (0, side * h * 0.06), 1.5, rng.uniform(5, 14))], colour)
+        canvas.draw(
+            [Stroke(piece, 1.2) for piece in dashed(path + (0, side * h * 0.06), 1.5, rng.uniform(5, 14))], colour
+        )
 
 
 def _edge_triangle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -148,8 +175,11 @@ def _edge_triangle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None
     x, y, w, h = pane
     s = rng.uniform(3, 7)
     side = pick(rng, ("left", "right", "top"))
-    at = {"left": (x + s + 1, y + h * rng.uniform(0.1, 0.9)), "right": (x + w - s - 1, y + h * rng.uniform(0.1, 0.9)),
-          "top": (x + w * rng.uniform(0.02, 0.3), y + s + 1)}[side]
+    at = {
+        "left": (x + s + 1, y + h * rng.uniform(0.1, 0.9)),
+        "right": (x + w - s - 1, y + h * rng.uniform(0.1, 0.9)),
+        "top": (x + w * rng.uniform(0.02, 0.3), y + s + 1),
+    }[side]
     turn = {"left": 180.0, "right": 0.0, "top": 90.0}[side]
     triangle = turned(np.array([[-s, 0.0], [s, -s], [s, s]]), turn) + at
     canvas.draw([Stroke(triangle, 0 if rng.random() < 0.7 else 1.2, True)], ui_colour(rng))
@@ -162,7 +192,11 @@ def _inner_ticks(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     length = rng.uniform(2, 9)
     at = x if rng.random() < 0.5 else x + w - length
     colour = ui_colour(rng)
-    canvas.draw([Stroke(line(at, y + i * step, at + length, y + i * step), 1.0) for i in range(int(h / step))], colour, fineness=1)
+    canvas.draw(
+        [Stroke(line(at, y + i * step, at + length, y + i * step), 1.0) for i in range(int(h / step))],
+        colour,
+        fineness=1,
+    )
 
 
 def _bubble(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -176,6 +210,16 @@ def _bubble(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
 
 
 CHANCES: dict[Callable[[Canvas, np.random.Generator, Pane], None], float] = {
-    _tint: 0.08, _needle: 0.05, _membrane: 0.06, _specular: 0.08, _grid: 0.03, _stray: 0.08, _bubble: 0.04,
-    _corner_glyph: 0.1, _gate: 0.06, _needle_guide: 0.025, _edge_triangle: 0.08, _inner_ticks: 0.04,
+    _tint: 0.08,
+    _needle: 0.05,
+    _membrane: 0.06,
+    _specular: 0.08,
+    _grid: 0.03,
+    _stray: 0.08,
+    _bubble: 0.04,
+    _corner_glyph: 0.1,
+    _gate: 0.06,
+    _needle_guide: 0.025,
+    _edge_triangle: 0.08,
+    _inner_ticks: 0.04,
 }

@@ -13,7 +13,19 @@ import numpy as np
 from models.corruption import fans, furniture, lookalikes
 from models.corruption.layouts import Fan, Layout, Lettering
 from models.corruption.strokes import Canvas, Colour, Image
-from models.corruption.styles import BLUES, CYANS, GREENS, GREYS, WHITES, YELLOWS, mark_colour, pick, scanner_scale, shaded, split
+from models.corruption.styles import (
+    BLUES,
+    CYANS,
+    GREENS,
+    GREYS,
+    WHITES,
+    YELLOWS,
+    mark_colour,
+    pick,
+    scanner_scale,
+    shaded,
+    split,
+)
 from models.corruption.texts import banner, fonts, parameter, write
 
 GROUNDS: tuple[Colour, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (8, 8, 10), (20, 22, 26), (12, 16, 24), (2, 2, 2))
@@ -56,7 +68,9 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
         return canvas.image, layout
     plan = PLANS[pick(rng, split(tuple(PLANS), held_out))]
     ground = pick(rng, GROUNDS)
-    left, right, top, bottom = (share * rng.uniform(0.15, 1.0) for share in (plan.left, plan.right, plan.top, plan.bottom))
+    left, right, top, bottom = (
+        share * rng.uniform(0.15, 1.0) for share in (plan.left, plan.right, plan.top, plan.bottom)
+    )
     screen = np.empty((height, round(width * rng.uniform(0.9, 1.15)), 3), np.uint8)
     screen[:] = ground
     canvas = Canvas(screen)
@@ -81,22 +95,32 @@ def cropped(frame: Image, rng: np.random.Generator, least: float = 0.65) -> Imag
     if rng.random() < 0.6 and min(height, width) > 100:
         h, w = round(height * rng.uniform(least, 1.0)), round(width * rng.uniform(least, 1.0))
         y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-        frame = frame[y:y + h, x:x + w]
+        frame = frame[y : y + h, x : x + w]
     return np.ascontiguousarray(frame[:, ::-1] if rng.random() < 0.5 else frame)
 
 
-def _show(canvas: Canvas, rng: np.random.Generator, layout: Layout, tissue: Image, room: tuple[int, int, int, int], ground: Colour) -> None:
+def _show(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    layout: Layout,
+    tissue: Image,
+    room: tuple[int, int, int, int],
+    ground: Colour,
+) -> None:
     """Put the tissue into its room, keeping its proportions but for a little."""
     x, y, w, h = room
     height, width = tissue.shape[:2]
     fit = min(w / width, h / height)
-    shown_w, shown_h = min(w, round(width * fit * rng.uniform(1.0, 1.25))), min(h, round(height * fit * rng.uniform(1.0, 1.25)))
+    shown_w, shown_h = (
+        min(w, round(width * fit * rng.uniform(1.0, 1.25))),
+        min(h, round(height * fit * rng.uniform(1.0, 1.25))),
+    )
     tissue = np.asarray(cv2.resize(tissue, (max(shown_w, 8), max(shown_h, 8)), interpolation=cv2.INTER_AREA), np.uint8)
     tissue, fan = fans.shaped(tissue, rng, ground)
     shown_h, shown_w = tissue.shape[:2]
     left = min(x + max(0, round((w - shown_w) * rng.uniform(0.2, 0.8))), canvas.width - shown_w)
     top = min(y, canvas.height - shown_h)
-    canvas.image[top:top + shown_h, left:left + shown_w] = tissue
+    canvas.image[top : top + shown_h, left : left + shown_w] = tissue
     layout.panes.append((left, top, shown_w, shown_h))
     layout.fans.append(None if fan is None else Fan(fan.x + left, fan.y + top, fan.near, fan.reach, fan.half))
 
@@ -109,7 +133,15 @@ def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, h
         fields = int(rng.integers(1, 6))
         for i in range(fields):
             last = i == fields - 1 and rng.random() < 0.6
-            layout.letters.append(Lettering(width - 4 if last else width * (0.01 + i * rng.uniform(0.8, 1.0) / max(fields, 3)), 3 + row * step, size, "banner", last))
+            layout.letters.append(
+                Lettering(
+                    width - 4 if last else width * (0.01 + i * rng.uniform(0.8, 1.0) / max(fields, 3)),
+                    3 + row * step,
+                    size,
+                    "banner",
+                    last,
+                )
+            )
     x, y, w, h = layout.panes[0]
     x1 = layout.panes[-1][0] + layout.panes[-1][2]
     for column in plan.columns:
@@ -119,7 +151,13 @@ def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, h
         start = y + h * rng.uniform(0.0, 0.5) if column in ("left", "right") else y + rng.uniform(2, 12) * scale
         if column == "below":
             start = y + h + 4 * scale
-        at = {"left": 3.0, "right": min(x1 + 22 * scale, width - 6 * size), "below": x + w * rng.uniform(-0.1, 0.5), "over left": x + 4.0, "over right": x1 - 4.0}[column]
+        at = {
+            "left": 3.0,
+            "right": min(x1 + 22 * scale, width - 6 * size),
+            "below": x + w * rng.uniform(-0.1, 0.5),
+            "over left": x + 4.0,
+            "over right": x1 - 4.0,
+        }[column]
         aligned = column == "over right" or (column == "right" and rng.random() < 0.3)
         if aligned and column == "right":
             at = width - 4.0
@@ -131,7 +169,9 @@ def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, h
 def _ink(rng: np.random.Generator, held_out: bool) -> Colour:
     if held_out:
         return mark_colour(rng, held_out)
-    return shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, BLUES, GREENS), (0.45, 0.3, 0.08, 0.07, 0.05, 0.05))))
+    return shaded(
+        rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, BLUES, GREENS), (0.45, 0.3, 0.08, 0.07, 0.05, 0.05)))
+    )
 
 
 def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) -> None:
@@ -149,4 +189,16 @@ def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) 
             continue
         text = banner(rng) if each.says == "banner" else parameter(rng) if each.says == "parameter" else each.says
         colour = colours[0] if rng.random() < 0.85 else colours[1]
-        write(canvas, text, each.x + shift[0], each.y + shift[1], font, round(each.size * grow), colour, kind, crisp=crisp, stretch=stretch, right_aligned=each.right_aligned)
+        write(
+            canvas,
+            text,
+            each.x + shift[0],
+            each.y + shift[1],
+            font,
+            round(each.size * grow),
+            colour,
+            kind,
+            crisp=crisp,
+            stretch=stretch,
+            right_aligned=each.right_aligned,
+        )

@@ -55,8 +55,9 @@ class Canvas:
         self.kind: Image = np.zeros((self.height, self.width), np.uint8)
         self.coverage: Image = np.zeros((self.height, self.width), np.uint8)
 
-    def draw(self, strokes: Iterable[Stroke], colour: Colour, kind: int = 0, *, alpha: float = 1.0,
-             fineness: int = FINENESS) -> None:
+    def draw(
+        self, strokes: Iterable[Stroke], colour: Colour, kind: int = 0, *, alpha: float = 1.0, fineness: int = FINENESS
+    ) -> None:
         """Draw strokes; with kind 0 they become part of the frame itself."""
         for box, chunk in _chunks(strokes):
             drawn = _rasterise(chunk, box, self.width, self.height, fineness)
@@ -64,7 +65,9 @@ class Canvas:
                 x, y, coverage = drawn
                 self.stamp(coverage, x, y, colour, kind, alpha=alpha)
 
-    def stamp(self, coverage: Image, x: int, y: int, colour: Colour | Image, kind: int = 0, *, alpha: float = 1.0) -> None:
+    def stamp(
+        self, coverage: Image, x: int, y: int, colour: Colour | Image, kind: int = 0, *, alpha: float = 1.0
+    ) -> None:
         """Blend `colour` (one, or an image of the patch's shape) through a coverage patch with its corner at x, y."""
         left, top = max(x, 0), max(y, 0)
         right, bottom = min(x + coverage.shape[1], self.width), min(y + coverage.shape[0], self.height)
@@ -92,7 +95,9 @@ def _chunks(strokes: Iterable[Stroke]) -> Iterator[tuple[Box, list[Stroke]]]:
     box: Box | None = None
     for stroke in strokes:
         own = stroke.box()
-        joined = own if box is None else (min(own[0], box[0]), min(own[1], box[1]), max(own[2], box[2]), max(own[3], box[3]))
+        joined = (
+            own if box is None else (min(own[0], box[0]), min(own[1], box[1]), max(own[2], box[2]), max(own[3], box[3]))
+        )
         if chunk and (joined[2] - joined[0]) * (joined[3] - joined[1]) > _CHUNK_AREA:
             assert box is not None
             yield box, chunk
@@ -103,14 +108,18 @@ def _chunks(strokes: Iterable[Stroke]) -> Iterator[tuple[Box, list[Stroke]]]:
         yield box, chunk
 
 
-def rasterised(strokes: Sequence[Stroke], width: int, height: int, fineness: int = FINENESS) -> tuple[int, int, Image] | None:
+def rasterised(
+    strokes: Sequence[Stroke], width: int, height: int, fineness: int = FINENESS
+) -> tuple[int, int, Image] | None:
     """The strokes' coverage (0-255) within a frame of that size: corner and patch, or None where nothing of them lies inside."""
     boxes = np.array([stroke.box() for stroke in strokes])
     around = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     return _rasterise(strokes, around, width, height, fineness)
 
 
-def _rasterise(strokes: Sequence[Stroke], box: Box, width: int, height: int, fineness: int) -> tuple[int, int, Image] | None:
+def _rasterise(
+    strokes: Sequence[Stroke], box: Box, width: int, height: int, fineness: int
+) -> tuple[int, int, Image] | None:
     left, top = max(math.floor(box[0]), 0), max(math.floor(box[1]), 0)
     right, bottom = min(math.ceil(box[2]) + 1, width), min(math.ceil(box[3]) + 1, height)
     if left >= right or top >= bottom:

@@ -23,7 +23,13 @@ GREENS: tuple[Colour, ...] = ((0, 255, 0), (60, 220, 90), (140, 230, 120))
 REDS: tuple[Colour, ...] = ((255, 60, 50), (230, 90, 60))
 BLUES: tuple[Colour, ...] = ((90, 140, 255), (120, 170, 240))
 # Colours no training mark has: orange, magenta, mint, lilac, peach.
-HELD_OUT_COLOURS: tuple[Colour, ...] = ((255, 150, 40), (255, 90, 220), (150, 255, 200), (190, 160, 255), (255, 190, 170))
+HELD_OUT_COLOURS: tuple[Colour, ...] = (
+    (255, 150, 40),
+    (255, 90, 220),
+    (150, 255, 200),
+    (190, 160, 255),
+    (255, 190, 170),
+)
 
 
 def split(names: Sequence[T], held_out: bool, every: int = 5) -> list[T]:

@@ -16,10 +16,26 @@ from models.corruption.styles import Pen, pick, split
 
 # The last of every five is held out for testing (styles.split): faces, not variants of one.
 FONTS: tuple[str, ...] = (
-    "DejaVuSans", "DejaVuSans-Bold", "pil-sans", "pil-sans-bold", "DejaVuSerif-Bold",
-    "DejaVuSansMono", "DejaVuSansMono-Bold", "pil-bitmap", "pil-bitmap-tall", "hershey-simplex",
-    "pil-sans", "DejaVuSans-Bold", "pil-sans-bold", "cmss10", "STIXGeneralBol",
-    "DejaVuSans", "DejaVuSans-Oblique", "pil-bitmap-bold", "pil-sans", "cmtt10",
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "pil-sans",
+    "pil-sans-bold",
+    "DejaVuSerif-Bold",
+    "DejaVuSansMono",
+    "DejaVuSansMono-Bold",
+    "pil-bitmap",
+    "pil-bitmap-tall",
+    "hershey-simplex",
+    "pil-sans",
+    "DejaVuSans-Bold",
+    "pil-sans-bold",
+    "cmss10",
+    "STIXGeneralBol",
+    "DejaVuSans",
+    "DejaVuSans-Oblique",
+    "pil-bitmap-bold",
+    "pil-sans",
+    "cmtt10",
 )
 STRETCHES = (0.75, 0.85, 1.0, 1.0, 1.0, 1.15, 1.3)
 _HERSHEY = {"hershey-simplex": cv2.FONT_HERSHEY_SIMPLEX}
@@ -46,7 +62,9 @@ def letters(text: str, font: str, size: int, crisp: bool = False, stretch: float
     if stretch == 1.0 or crisp or "bitmap" in font:
         return coverage
     wide = (max(1, round(coverage.shape[1] * stretch)), coverage.shape[0])
-    return np.asarray(cv2.resize(coverage, wide, interpolation=cv2.INTER_AREA if stretch < 1 else cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(
+        cv2.resize(coverage, wide, interpolation=cv2.INTER_AREA if stretch < 1 else cv2.INTER_LINEAR), np.uint8
+    )
 
 
 def _letters(text: str, font: str, size: int, crisp: bool) -> Image:
@@ -77,9 +95,22 @@ def _hershey(text: str, font: str, size: int) -> Image:
     return np.asarray(cv2.resize(plane, small, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def write(canvas: Canvas, text: str, x: float, y: float, font: str, size: int, colour: Colour, kind: int, *,
-          crisp: bool = False, edge: str = "none", alpha: float = 1.0, stretch: float = 1.0,
-          right_aligned: bool = False) -> tuple[int, int]:
+def write(
+    canvas: Canvas,
+    text: str,
+    x: float,
+    y: float,
+    font: str,
+    size: int,
+    colour: Colour,
+    kind: int,
+    *,
+    crisp: bool = False,
+    edge: str = "none",
+    alpha: float = 1.0,
+    stretch: float = 1.0,
+    right_aligned: bool = False,
+) -> tuple[int, int]:
     """Write one line with its top left (or right) corner at x, y; returns its width and height. `edge`: none, shadow or outline."""
     coverage = letters(text, font, max(size, 6), crisp, stretch)
     left, top = round(x) - (coverage.shape[1] if right_aligned else 0), round(y)
@@ -91,15 +122,136 @@ def write(canvas: Canvas, text: str, x: float, y: float, font: str, size: int, c
     return coverage.shape[1], coverage.shape[0]
 
 
-_SIDES = ("RT", "LT", "RIGHT", "LEFT", "R", "L", "Rt", "Lt", "Right", "Left", "DER", "IZQ", "RE", "LI", "DIR", "ESQ", "D", "G")
-_ORGANS = ("BREAST", "Breast", "AXILLA", "THYROID", "LOBE", "KIDNEY", "LIVER", "MAMA", "TESTIS", "OVARY", "UTERUS", "CCA", "ICA",
-           "CFV", "POP V", "GB", "CBD", "SPLEEN", "AORTA", "IVC", "PANCREAS", "BLADDER", "NODE", "NECK", "SHOULDER", "HIP",
-           "Nipple", "SCROTUM", "PROSTATE", "CERVIX", "FETUS", "HEAD", "FEMUR", "AC", "HC", "FL", "BPD", "GSV", "ACHILLES", "KNEE",
-           "Brust", "Leber", "Niere", "SEIN", "FOIE", "REIN", "RIM", "TIROIDES", "AXILA", "MAMA ESQUERDA", "MAMA DIREITA")
-_PLANES = ("TRANS", "SAG", "LONG", "TRV", "RAD", "ANTIRAD", "ML", "AP", "SUP", "INF", "MID", "UPPER", "LOWER", "UOQ", "UIQ", "LOQ",
-           "LIQ", "QSE", "QSI", "QIE", "QII", "Long", "Trans", "A/R", "AR", "CORONAL", "PRONE", "LLD")
-_NOTES = ("?CYST", "MASS", "PALP", "AREA OF CONCERN", "PRE", "POST", "VALSALVA", "COMPRESSION", "W/O COMP", "NORMAL", "LN", "CLIP",
-          "BX SITE", "NEEDLE", "SCAR", "DUCT", "LESION 1", "LESION 2", "NODULE", "STONE", "#1", "#2", "A", "B", "fibroid")
+_SIDES = (
+    "RT",
+    "LT",
+    "RIGHT",
+    "LEFT",
+    "R",
+    "L",
+    "Rt",
+    "Lt",
+    "Right",
+    "Left",
+    "DER",
+    "IZQ",
+    "RE",
+    "LI",
+    "DIR",
+    "ESQ",
+    "D",
+    "G",
+)
+_ORGANS = (
+    "BREAST",
+    "Breast",
+    "AXILLA",
+    "THYROID",
+    "LOBE",
+    "KIDNEY",
+    "LIVER",
+    "MAMA",
+    "TESTIS",
+    "OVARY",
+    "UTERUS",
+    "CCA",
+    "ICA",
+    "CFV",
+    "POP V",
+    "GB",
+    "CBD",
+    "SPLEEN",
+    "AORTA",
+    "IVC",
+    "PANCREAS",
+    "BLADDER",
+    "NODE",
+    "NECK",
+    "SHOULDER",
+    "HIP",
+    "Nipple",
+    "SCROTUM",
+    "PROSTATE",
+    "CERVIX",
+    "FETUS",
+    "HEAD",
+    "FEMUR",
+    "AC",
+    "HC",
+    "FL",
+    "BPD",
+    "GSV",
+    "ACHILLES",
+    "KNEE",
+    "Brust",
+    "Leber",
+    "Niere",
+    "SEIN",
+    "FOIE",
+    "REIN",
+    "RIM",
+    "TIROIDES",
+    "AXILA",
+    "MAMA ESQUERDA",
+    "MAMA DIREITA",
+)
+_PLANES = (
+    "TRANS",
+    "SAG",
+    "LONG",
+    "TRV",
+    "RAD",
+    "ANTIRAD",
+    "ML",
+    "AP",
+    "SUP",
+    "INF",
+    "MID",
+    "UPPER",
+    "LOWER",
+    "UOQ",
+    "UIQ",
+    "LOQ",
+    "LIQ",
+    "QSE",
+    "QSI",
+    "QIE",
+    "QII",
+    "Long",
+    "Trans",
+    "A/R",
+    "AR",
+    "CORONAL",
+    "PRONE",
+    "LLD",
+)
+_NOTES = (
+    "?CYST",
+    "MASS",
+    "PALP",
+    "AREA OF CONCERN",
+    "PRE",
+    "POST",
+    "VALSALVA",
+    "COMPRESSION",
+    "W/O COMP",
+    "NORMAL",
+    "LN",
+    "CLIP",
+    "BX SITE",
+    "NEEDLE",
+    "SCAR",
+    "DUCT",
+    "LESION 1",
+    "LESION 2",
+    "NODULE",
+    "STONE",
+    "#1",
+    "#2",
+    "A",
+    "B",
+    "fibroid",
+)
 
 
 def annotation(rng: np.random.Generator) -> str:
@@ -107,10 +259,23 @@ def annotation(rng: np.random.Generator) -> str:
     side, organ, plane = pick(rng, _SIDES), pick(rng, _ORGANS), pick(rng, _PLANES)
     clock, distance = int(rng.integers(1, 13)), int(rng.integers(1, 12))
     forms = (
-        f"{side} {organ}", f"{side} {organ} {plane}", f"{organ} {plane}", f"{organ}", f"{plane}", f"{side} {plane}",
-        f"{side} BREAST {clock}:00 {distance}CMFN", f"{side} {clock}:00 {distance} CM FN", f"{side} {clock}:{pick(rng, ('00', '30'))}",
-        f"{side} {plane} {clock} O'CLOCK", f"{side}{clock}", f"{clock}H {distance}CM", f"{pick(rng, _NOTES)}",
-        f"{side} {organ} {pick(rng, _NOTES)}", f"{plane} {side} {organ} {clock}:00 N+{distance}", f"{clock}.00", f"{side}",
+        f"{side} {organ}",
+        f"{side} {organ} {plane}",
+        f"{organ} {plane}",
+        f"{organ}",
+        f"{plane}",
+        f"{side} {plane}",
+        f"{side} BREAST {clock}:00 {distance}CMFN",
+        f"{side} {clock}:00 {distance} CM FN",
+        f"{side} {clock}:{pick(rng, ('00', '30'))}",
+        f"{side} {plane} {clock} O'CLOCK",
+        f"{side}{clock}",
+        f"{clock}H {distance}CM",
+        f"{pick(rng, _NOTES)}",
+        f"{side} {organ} {pick(rng, _NOTES)}",
+        f"{plane} {side} {organ} {clock}:00 N+{distance}",
+        f"{clock}.00",
+        f"{side}",
     )
     text = pick(rng, forms)
     return text if rng.random() < 0.8 else (text.upper() if rng.random() < 0.6 else text.title())
@@ -120,12 +285,46 @@ def parameter(rng: np.random.Generator) -> str:
     """One line of a scanner's parameter column."""
     n = rng.integers
     forms = (
-        f"FR {n(8, 90)}", f"FR {n(8, 90)}Hz", f"D {n(2, 25)}.{n(0, 10)}", f"{n(2, 25)}.{n(0, 10)}cm", f"G {n(20, 95)}", f"Gn {n(20, 95)}",
-        f"DR {n(40, 180)}", f"F {n(2, 15)}.{n(0, 10)}", f"FH{n(2, 15)}.{n(0, 10)}", f"AO {n(10, 101)}%", f"MI {n(0, 2)}.{n(0, 10)}",
-        f"TIS {n(0, 2)}.{n(0, 10)}", f"TIb 0.{n(0, 10)}", f"PRF {n(0, 9)}.{n(0, 10)}k", f"WF {n(40, 500)}", f"C {n(20, 70)}",
-        f"Map {pick(rng, 'ABCDEFG')}", f"P {n(1, 9)}", f"S {n(0, 5)}/{n(0, 8)}", f"CHI", f"Frq {n(2, 15)}.{n(0, 10)} MHz", "2D", "B", "CF",
-        f"{n(30, 99)}%", f"C {n(30, 80)}", "P Low", "HGen", "Res", "Gen", "THI", f"E{n(1, 5)}", f"Persist {n(0, 5)}", f"MB {n(1, 4)}",
-        f"iClear {n(1, 6)}", f"[2D] G{n(10, 90)}/{n(40, 120)}dB", f"FA{n(1, 9)}", f"P{n(60, 101)}%", f"{n(1, 9)}-{n(10, 18)} MHz", "XV 2",
+        f"FR {n(8, 90)}",
+        f"FR {n(8, 90)}Hz",
+        f"D {n(2, 25)}.{n(0, 10)}",
+        f"{n(2, 25)}.{n(0, 10)}cm",
+        f"G {n(20, 95)}",
+        f"Gn {n(20, 95)}",
+        f"DR {n(40, 180)}",
+        f"F {n(2, 15)}.{n(0, 10)}",
+        f"FH{n(2, 15)}.{n(0, 10)}",
+        f"AO {n(10, 101)}%",
+        f"MI {n(0, 2)}.{n(0, 10)}",
+        f"TIS {n(0, 2)}.{n(0, 10)}",
+        f"TIb 0.{n(0, 10)}",
+        f"PRF {n(0, 9)}.{n(0, 10)}k",
+        f"WF {n(40, 500)}",
+        f"C {n(20, 70)}",
+        f"Map {pick(rng, 'ABCDEFG')}",
+        f"P {n(1, 9)}",
+        f"S {n(0, 5)}/{n(0, 8)}",
+        "CHI",
+        f"Frq {n(2, 15)}.{n(0, 10)} MHz",
+        "2D",
+        "B",
+        "CF",
+        f"{n(30, 99)}%",
+        f"C {n(30, 80)}",
+        "P Low",
+        "HGen",
+        "Res",
+        "Gen",
+        "THI",
+        f"E{n(1, 5)}",
+        f"Persist {n(0, 5)}",
+        f"MB {n(1, 4)}",
+        f"iClear {n(1, 6)}",
+        f"[2D] G{n(10, 90)}/{n(40, 120)}dB",
+        f"FA{n(1, 9)}",
+        f"P{n(60, 101)}%",
+        f"{n(1, 9)}-{n(10, 18)} MHz",
+        "XV 2",
     )
     return pick(rng, forms)
 
@@ -133,17 +332,63 @@ def parameter(rng: np.random.Generator) -> str:
 def banner(rng: np.random.Generator) -> str:
     """One field of a scanner's top banner; the names are made of random syllables."""
     n = rng.integers
-    syllables = ("MA", "RO", "KI", "TEN", "SO", "LA", "BER", "NI", "DOR", "VA", "CHU", "PE", "LIN", "GAR", "TO", "MÜ", "SA", "HO")
+    syllables = (
+        "MA",
+        "RO",
+        "KI",
+        "TEN",
+        "SO",
+        "LA",
+        "BER",
+        "NI",
+        "DOR",
+        "VA",
+        "CHU",
+        "PE",
+        "LIN",
+        "GAR",
+        "TO",
+        "MÜ",
+        "SA",
+        "HO",
+    )
     name = "".join(pick(rng, syllables) for _ in range(int(n(2, 4))))
-    date = pick(rng, (f"{n(10, 29)}/{n(1, 13):02}/{n(2001, 2026)}", f"{n(2001, 2026)}-{n(1, 13):02}-{n(10, 29)}",
-                      f"{n(1, 13):02}/{n(10, 29)}/{n(1, 26):02}", f"{n(10, 29)}.{n(1, 13):02}.{n(2001, 2026)}"))
+    date = pick(
+        rng,
+        (
+            f"{n(10, 29)}/{n(1, 13):02}/{n(2001, 2026)}",
+            f"{n(2001, 2026)}-{n(1, 13):02}-{n(10, 29)}",
+            f"{n(1, 13):02}/{n(10, 29)}/{n(1, 26):02}",
+            f"{n(10, 29)}.{n(1, 13):02}.{n(2001, 2026)}",
+        ),
+    )
     time = pick(rng, (f"{n(0, 24):02}:{n(0, 60):02}:{n(0, 60):02}", f"{n(1, 13)}:{n(0, 60):02}:{n(0, 60):02} PM"))
     forms = (
-        f"{name}, {pick(rng, syllables)}{pick(rng, syllables)}", f"{n(10**6, 10**8)}", date, time, f"{date} {time}", f"{date}  {time}",
-        f"MI {n(0, 2)}.{n(0, 10)}", f"MI 1.{n(0, 4)}  TIS 0.{n(0, 9)}", f"{name} HOSPITAL", f"{name} MED CTR", f"L{n(9, 18)}-{n(2, 6)}",
-        f"C{n(1, 6)}-{n(1, 6)}/{pick(rng, ('Abd', 'OB', 'Gyn', 'Ren'))}", f"ML6-15", f"Breast", f"Abdomen", f"SmP/Breast", f"FR {n(9, 80)}Hz",
-        f"GA={n(10, 41)}w{n(0, 7)}d", f"ID: {n(10**5, 10**7)}", f"AP {n(30, 101)}%  MI {n(0, 2)}.{n(0, 10)}", f"{name}^{pick(rng, syllables)}",
-        f"Z{n(0, 3)}", f"#{n(1, 300)}/{n(300, 400)}", f"{n(20, 90)} Y F", f"Dr. {name.title()}",
+        f"{name}, {pick(rng, syllables)}{pick(rng, syllables)}",
+        f"{n(10**6, 10**8)}",
+        date,
+        time,
+        f"{date} {time}",
+        f"{date}  {time}",
+        f"MI {n(0, 2)}.{n(0, 10)}",
+        f"MI 1.{n(0, 4)}  TIS 0.{n(0, 9)}",
+        f"{name} HOSPITAL",
+        f"{name} MED CTR",
+        f"L{n(9, 18)}-{n(2, 6)}",
+        f"C{n(1, 6)}-{n(1, 6)}/{pick(rng, ('Abd', 'OB', 'Gyn', 'Ren'))}",
+        "ML6-15",
+        "Breast",
+        "Abdomen",
+        "SmP/Breast",
+        f"FR {n(9, 80)}Hz",
+        f"GA={n(10, 41)}w{n(0, 7)}d",
+        f"ID: {n(10**5, 10**7)}",
+        f"AP {n(30, 101)}%  MI {n(0, 2)}.{n(0, 10)}",
+        f"{name}^{pick(rng, syllables)}",
+        f"Z{n(0, 3)}",
+        f"#{n(1, 300)}/{n(300, 400)}",
+        f"{n(20, 90)} Y F",
+        f"Dr. {name.title()}",
     )
     return pick(rng, forms)
 
@@ -161,9 +406,27 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     x = pane[0] + rng.uniform(-0.02, 0.7 if rng.random() < 0.5 else 0.25) * pane[2]
     y = pane[1] + rng.uniform(y0, y1) * pane[3]
     for _ in range(pick(rng, (1, 2, 3), (0.75, 0.2, 0.05))):
-        width, height = write(canvas, annotation(rng), x, y, font, size, pen.colour, kind, crisp=crisp, edge=edge, alpha=pen.alpha, stretch=stretch)
+        width, height = write(
+            canvas,
+            annotation(rng),
+            x,
+            y,
+            font,
+            size,
+            pen.colour,
+            kind,
+            crisp=crisp,
+            edge=edge,
+            alpha=pen.alpha,
+            stretch=stretch,
+        )
         y += height * 1.35
     if rng.random() < 0.08:
         # The text cursor, left where the typing ended.
-        canvas.stamp(np.full((max(2, int(size * 0.9)), max(1, size // 9)), 255, np.uint8), round(x + width + 3),
-                     round(y - height * 1.35), pen.colour, kind)
+        canvas.stamp(
+            np.full((max(2, int(size * 0.9)), max(1, size // 9)), 255, np.uint8),
+            round(x + width + 3),
+            round(y - height * 1.35),
+            pen.colour,
+            kind,
+        )
