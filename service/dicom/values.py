@@ -2,6 +2,7 @@
 
 import math
 import struct
+import warnings
 from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
@@ -94,7 +95,8 @@ class Values:
 def _encodings(raw: bytes) -> list[str]:
     declared = raw.decode("ascii", "replace").replace("\x00", "").split("\\")
     try:
-        return [str(encoding) for encoding in convert_encodings([name.strip() for name in declared])]
+        with warnings.catch_warnings(action="ignore"):  # they quote what stands in the header
+            return [str(encoding) for encoding in convert_encodings([name.strip() for name in declared])]
     except (LookupError, ValueError):
         return ["iso8859"]
 
@@ -103,11 +105,14 @@ def _decoded(raw: bytes, encodings: list[str]) -> str:
     """Text in the declared character set; where that fails or none is declared, UTF-8, else something to show."""
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode("ascii")
-    if encodings[0] != "iso8859" or len(encodings) > 1:
-        try:
-            return str(decode_bytes(raw, encodings, _DELIMITERS))
-        except (UnicodeError, LookupError, ValueError):
-            pass
+    try:
+        if b"\x1b" in raw:
+            with warnings.catch_warnings(action="ignore"):
+                return str(decode_bytes(raw, encodings, _DELIMITERS))
+        if encodings[0] != "iso8859":
+            return raw.decode(encodings[0])
+    except (UnicodeError, LookupError, ValueError):
+        pass
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

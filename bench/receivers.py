@@ -1,0 +1,96 @@
+"""Receivers to measure, each a process of its own on a free loopback port."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Receiver:
+    """A C-STORE SCP under test."""
+
+    name = ""
+    ae_title = "ANY"
+    durable = True  # on disk before Success
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+
+    def command(self) -> list[str]:
+        """How to start it."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return {"TCP_NODELAY": "1"}
+
+    def __enter__(self) -> "Receiver":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command(), env=os.environ | self.environment(), stdout=log, stderr=log, cwd=self.folder
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    time.sleep(1.0)  # let start-up work end before anything is measured
+                    return self
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError(f"{self.name} did not start:\n{(self.folder / 'log').read_text(errors='replace')[-2000:]}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the receiver and its children so far."""
+        process = psutil.Process(self.pid)
+        times = [p.cpu_times() for p in [process, *process.children(recursive=True)]]
+        return sum(t.user + t.system for t in times)
+
+
+class Sonomark(Receiver):
+    """Ours, as `sonomark receive` runs it on the embedded default: fsync and commit before Success."""
+
+    name = "sonomark"
+    ae_title = "SONOMARK"
+
+    def command(self) -> list[str]:
+        start = (
+            "from service.db.session import database; from service.db.tables import Base;"
+            "Base.metadata.create_all(database().engine);"
+            "from service.receive.scp import serve; serve()"
+        )
+        return [sys.executable, "-c", start]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "SONOMARK_DATA_DIR": str(self.folder / "data"),
+            "SONOMARK_DICOM_PORT": str(self.port),
+            "SONOMARK_DICOM_HOST": "127.0.0.1",
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        }
+
+    def __enter__(self) -> "Receiver":
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        return super().__enter__()

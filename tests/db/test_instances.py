@@ -1,0 +1,120 @@
+"""Registering instances: one row for the same bytes, two in conflict for others, a study that re-opens."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from service.db.instances import Arrival, archive_keys, count_instances, find_version, known_keys, register
+from service.db.session import Database
+from service.db.tables import Instance, Series, Study
+from service.dicom.header import Header
+
+SETTLE = timedelta(seconds=30)
+
+
+def arrival(sha256: str = "a" * 64, sop: str = "1.2.3", study: str = "1.2", **study_fields: Any) -> Arrival:
+    header = Header(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.6.1",
+        sop_instance_uid=sop,
+        study_instance_uid=study,
+        series_instance_uid=f"{study}.1",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        study={"patient_id": "P", **study_fields},
+        series={"modality": "US"},
+        instance={"rows": 4, "columns": 6, "number_of_frames": 1},
+        facts={"modality": "US"},
+    )
+    return Arrival(header, sha256, 24, f"instances/{sha256}.dcm", "US01", "c1")
+
+
+def test_first_instance_makes_study_series_and_instance(db: Database) -> None:
+    with db.begin() as session:
+        registration = register(session, arrival(), SETTLE)
+        assert registration.created
+        assert not registration.conflict
+    with db.read() as session:
+        study = session.scalars(select(Study)).one()
+        assert (study.version, study.settled, study.patient_id) == (1, False, "P")
+        assert study.settles_at - study.last_received_at == SETTLE
+        assert session.scalars(select(Series)).one().modality == "US"
+        assert session.scalars(select(Instance)).one().header == {"modality": "US"}
+        assert count_instances(session) == 1
+        assert known_keys(session, [f"instances/{'a' * 64}.dcm", "other"]) == {f"instances/{'a' * 64}.dcm"}
+        assert [key for _, key in archive_keys(session, 0, 10)] == [f"instances/{'a' * 64}.dcm"]
+        assert find_version(session, "1.2.3", "a" * 64) is not None
+        assert find_version(session, "1.2.3", "b" * 64) is None
+
+
+def test_the_same_bytes_again_change_nothing(db: Database) -> None:
+    with db.begin() as session:
+        first = register(session, arrival(), SETTLE).instance.id
+    with db.begin() as session:
+        session.scalars(select(Study)).one().settled = True
+    with db.begin() as session:
+        again = register(session, arrival(), SETTLE)
+        assert not again.created
+        assert again.instance.id == first
+    with db.read() as session:
+        study = session.scalars(select(Study)).one()
+        assert study.settled
+        assert study.version == 1
+
+
+def test_other_bytes_under_the_same_uid_flag_both_versions_and_their_studies(db: Database) -> None:
+    with db.begin() as session:
+        register(session, arrival(), SETTLE)
+    with db.begin() as session:
+        assert register(session, arrival("b" * 64, study="9.9"), SETTLE).conflict
+    with db.read() as session:
+        assert [i.conflict for i in session.scalars(select(Instance))] == [True, True]
+        assert [s.conflict for s in session.scalars(select(Study))] == [True, True]
+
+
+def test_a_late_instance_reopens_its_study(db: Database) -> None:
+    with db.begin() as session:
+        register(session, arrival(), SETTLE)
+    with db.begin() as session:
+        study = session.scalars(select(Study)).one()
+        study.settled = True
+        settled_at = study.settles_at
+    with db.begin() as session:
+        register(session, arrival("b" * 64, sop="1.2.4"), SETTLE)
+    with db.read() as session:
+        study = session.scalars(select(Study)).one()
+        assert not study.settled
+        assert study.version == 2
+        assert study.settles_at > settled_at
+
+
+def test_empty_study_fields_are_filled_by_later_instances(db: Database) -> None:
+    with db.begin() as session:
+        register(session, arrival(description=""), SETTLE)
+        register(session, arrival("b" * 64, sop="1.2.4", description="Breast", patient_id="Q"), SETTLE)
+    with db.read() as session:
+        study = session.scalars(select(Study)).one()
+        assert (study.description, study.patient_id) == ("Breast", "P")
+
+
+def test_values_longer_than_their_columns_are_cut(db: Database) -> None:
+    with db.begin() as session:
+        register(session, arrival(description="x" * 1000), SETTLE)
+    with db.read() as session:
+        assert session.scalars(select(Study)).one().description == "x" * 256
+
+
+@pytest.mark.parametrize("versions", [1, 3])
+def test_eight_threads_at_once(db: Database, versions: int) -> None:
+    def once(number: int) -> bool:
+        with db.begin() as session:
+            return register(session, arrival(f"{number % versions:064d}"), SETTLE).created
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(once, range(24)))
+    assert sum(created) == versions
+    with db.read() as session:
+        assert session.scalar(select(func.count()).select_from(Instance)) == versions
+        assert session.scalar(select(func.count()).select_from(Study)) == 1
+        assert session.scalars(select(Study)).one().version >= versions
