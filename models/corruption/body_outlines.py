@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - control points read best in rows
 """Outlines of body parts as scanners draw them in a body marker, in a unit box (x right, y down, about ±0.5).
 
 Each family is a list of paths: control points of a smooth curve, closed or open; straight where the name of the path says so.

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.corruption.doppler import MAPS, blood, colour_map
 from models.corruption.layouts import Fan, Layout, Pane
-from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, arc, dashed, rectangle
+from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, dashed, rectangle, turned
 from models.corruption.styles import BLUES, CYANS, GREENS, HELD_OUT_COLOURS, WHITES, YELLOWS, Pen, pick, shaded, split
 
 SHAPES: tuple[str, ...] = (
@@ -54,18 +54,13 @@ def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) ->
     if name.startswith("slanted"):
         shift = h * np.tan(np.radians(rng.uniform(8, 24))) * (1 if rng.random() < 0.5 else -1)
         return np.array([[x + shift, y], [x + w + shift, y], [x + w, y + h], [x, y + h]])
-    apex = (x + w / 2, y - h * float(rng.uniform(0.3, 2.5)))
-    reach = y + h - apex[1]
-    near = (y - apex[1]) / reach
-    spread = np.degrees(np.arctan2(w / 2, reach))
-    tilt = 90 + (rng.uniform(-18, 18) if name == "sector steered" or rng.random() < 0.4 else 0.0)
-    if name == "trapezoid":
-        far = arc(*apex, reach, reach, tilt - spread, tilt + spread, 2)
-        close = arc(*apex, reach * near, reach * near, tilt + spread, tilt - spread, 2)
-    else:
-        far = arc(*apex, reach, reach, tilt - spread, tilt + spread, 24)
-        close = arc(*apex, reach * near, reach * near, tilt + spread, tilt - spread, 24)
-    return np.vstack([far, close])
+    # A sector of its own: its apex above the box, its beams steered or straight down.
+    above = h * float(rng.uniform(0.3, 2.5))
+    reach = above + h
+    spread = float(np.degrees(np.arctan2(w / 2, reach)))
+    sector = Fan(x + w / 2, y - above, above, reach, spread).outline(steps=2 if name == "trapezoid" else 24)
+    steered = name == "sector steered" or rng.random() < 0.4
+    return turned(sector, float(rng.uniform(-18, 18)), x + w / 2, y + h / 2) if steered else sector
 
 
 def line_colour(rng: np.random.Generator, pen: Pen) -> Colour:

@@ -327,6 +327,17 @@ def gain_curve(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: P
     canvas.draw([Stroke(points, 1.0)], ui_colour(rng), alpha=0.8)
 
 
+def redaction(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """A blank tile where somebody removed a name."""
+    w, h = rng.uniform(0.08, 0.3) * canvas.width, rng.uniform(0.02, 0.08) * canvas.height
+    x, y = (
+        rng.uniform(0, 1) * (canvas.width - w),
+        pick(rng, (0.0, canvas.height - h, rng.uniform(0, 1) * (canvas.height - h))),
+    )
+    grey = int(pick(rng, (0, 0, 0, 255, 128)))
+    canvas.draw([Stroke(rectangle(x, y, x + w, y + h), 0)], (grey, grey, grey), fineness=1)
+
+
 Piece = Callable[[Canvas, np.random.Generator, Layout, Pane, float], None]
 PIECES: dict[Piece, float] = {
     strip: 0.2,
@@ -341,6 +352,7 @@ PIECES: dict[Piece, float] = {
     spectrum: 0.12,
     sidebar: 0.15,
     cine_bar: 0.12,
+    redaction: 0.05,
     gain_curve: 0.08,
 }
 

@@ -42,8 +42,17 @@ def _glow(canvas: Canvas, rng: np.random.Generator, strokes: list[Stroke], grey:
     x, y, coverage = drawn
     coverage = cv2.GaussianBlur(coverage, (0, 0), rng.uniform(0.6, 1.6))
     h, w = coverage.shape
+    # An echo stands in tissue: none where the frame is black.
+    around = canvas.image[y : y + h, x : x + w, 1]
+    tissue = cv2.resize(cv2.resize(around, (max(1, w // 8), max(1, h // 8)), interpolation=cv2.INTER_AREA), (w, h))
     speckle = np.clip(0.75 + 0.35 * noise(rng, w, h, rng.uniform(2, 4)) + 0.25 * noise(rng, w, h, 14), 0, 1.2)
-    canvas.stamp(np.clip(coverage * speckle, 0, 255).astype(np.uint8), x, y, (grey, grey, grey), alpha=alpha)
+    canvas.stamp(
+        np.clip(coverage * speckle * np.minimum(tissue / 24.0, 1), 0, 255).astype(np.uint8),
+        x,
+        y,
+        (grey, grey, grey),
+        alpha=alpha,
+    )
 
 
 def _needle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:

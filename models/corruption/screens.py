@@ -26,7 +26,8 @@ from models.corruption.styles import (
     shaded,
     split,
 )
-from models.corruption.texts import banner, fonts, parameter, write
+from models.corruption.phrases import banner, parameter
+from models.corruption.texts import fonts, write
 
 GROUNDS: tuple[Colour, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (8, 8, 10), (20, 22, 26), (12, 16, 24), (2, 2, 2))
 
@@ -90,13 +91,24 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
 
 
 def cropped(frame: Image, rng: np.random.Generator, least: float = 0.65) -> Image:
-    """A part of the frame, at times all of it, at times mirrored."""
+    """A part of the frame, at times all of it, at times mirrored, as another gain and another probe would show it."""
     height, width = frame.shape[:2]
     if rng.random() < 0.6 and min(height, width) > 100:
         h, w = round(height * rng.uniform(least, 1.0)), round(width * rng.uniform(least, 1.0))
         y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
         frame = frame[y : y + h, x : x + w]
-    return np.ascontiguousarray(frame[:, ::-1] if rng.random() < 0.5 else frame)
+    if rng.random() < 0.5:
+        frame = frame[:, ::-1]
+    frame = np.ascontiguousarray(frame)
+    if rng.random() < 0.5:
+        # Marks keep their colours whatever the gain.
+        level = np.arange(256) / 255.0
+        curve = float(rng.uniform(0.75, 1.3)) * level ** float(np.exp(rng.normal(0, 0.3)))
+        frame = np.asarray(cv2.LUT(frame, np.clip(255 * curve + rng.uniform(-8, 8), 0, 255).astype(np.uint8)), np.uint8)
+    if rng.random() < 0.25:
+        # Tissue is often enlarged from fewer samples than the overlay has pixels.
+        frame = np.asarray(cv2.GaussianBlur(frame, (5, 5), float(rng.uniform(0.5, 1.4))), np.uint8)
+    return frame
 
 
 def _show(
