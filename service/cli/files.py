@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from service import logs
+from service.cli.answer import Answer, answer
 from service.cli.console import err, out, progress
 from service.compliance import rulebook as rulebooks
 from service.deliver.send import Node, Sent, dicom_files
@@ -29,21 +30,20 @@ def assess(
 ) -> None:
     """The same analysis on files, without any server. Status 3 when some could not be assessed."""
     from service.analyse.pipeline import Pipeline
-    from service.analyse.restoration import load_network
 
     logs.configure("assess")
     book = rulebooks.load(rulebook or settings().rulebook)
     files = list(dicom_files(paths))
     failed = 0
     table = Table("File", "Verdict", "Annotations", "Findings")
-    with Pipeline(load_network(settings())) as pipeline, progress("Assessing", len(files)) as advance:
+    with Pipeline.of_settings() as pipeline, progress("Assessing", len(files)) as advance:
         for path in files:
-            answer = _assess(pipeline, book, path)
-            failed += answer["error"] is not None
+            found = answer(pipeline, book, path)
+            failed += found["error"] is not None
             if as_json:
-                typer.echo(json.dumps(answer))
+                typer.echo(json.dumps(found))
             else:
-                table.add_row(*_row(answer))
+                table.add_row(str(path), found["verdict"] or "not assessed", _kinds(found), _words(found))
             advance()
     if not as_json:
         out.print(table)
@@ -74,3 +74,14 @@ def send(
     stored = sum(result.stored for result in results)
     err.print(f"{stored} of {len(results)} stored.")
     raise typer.Exit(0 if stored == len(results) else 1)
+
+
+def _kinds(found: Answer) -> str:
+    """What was found, each kind once."""
+    return ", ".join(sorted({mark["kind"] for frame in found["frames"] for mark in frame["annotations"]}))
+
+
+def _words(found: Answer) -> str:
+    """The error, or the findings that are not met."""
+    unmet = [one["sentence"] for one in found["findings"] if one["state"] in ("missing", "uncertain")]
+    return found["error"] or "\n".join(unmet)
