@@ -30,14 +30,14 @@ _STATE = {
 
 def judge_instance(rulebook: Rulebook, image: InstanceFacts) -> Outcome:
     """The verdict on one image by itself: what the rule book asks of every image."""
-    asked = [requirement for requirement in rulebook.requirement if not requirement.of_study]
+    asked = [requirement for requirement in rulebook.requirements if not requirement.of_study]
     return _outcome([_assessed([image]), *(_finding(rulebook, requirement, [image]) for requirement in asked)])
 
 
 def judge_study(rulebook: Rulebook, study: StudyFacts) -> Outcome:
     """The verdict on a whole study."""
     images = study.newest_versions()
-    asked = (_finding(rulebook, requirement, images) for requirement in rulebook.requirement)
+    asked = (_finding(rulebook, requirement, images) for requirement in rulebook.requirements)
     return _outcome([_assessed(images), _one_version(images), *asked])
 
 
@@ -60,6 +60,8 @@ def _finding(rulebook: Rulebook, requirement: Requirement, images: Sequence[Inst
     if not answers:
         return None
     state = _STATE[truth_of(requirement, answers)]
+    if state is FindingState.MISSING and not any(image.assessed for image in held):
+        state = FindingState.UNCERTAIN  # nothing is held against a study of which nothing could be assessed
     severity = requirement.severity
     if state is FindingState.MISSING and in_grace(requirement, held[0].study_date):
         severity = Severity.INFO

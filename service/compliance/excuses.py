@@ -15,7 +15,7 @@ from service.compliance.rulebook import Requirement, Rulebook, Waiver
 
 def excuses(rulebook: Rulebook, requirement: Requirement, images: Sequence[InstanceFacts]) -> list[str]:
     """For each image why the requirement asks nothing of it; empty where it does."""
-    waivers = [waiver for waiver in rulebook.waiver if waiver.requirement == requirement.id]
+    waivers = [waiver for waiver in rulebook.waivers if waiver.requirement == requirement.id]
     return [_reason(requirement, waivers, image) for image in images]
 
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
 Kind = Literal["body_marker", "caliper", "color_box", "text", "arrow"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Region = Literal["tissue", "color_flow", "pw_doppler", "cw_doppler", "color_bar"]
-# DICOM PS3.3 C.8.5.5.1.2, Region Data Type (0018,6014)
-REGION_TYPES: Mapping[int, Region] = {
-    0x1: "tissue",
-    0x2: "color_flow",
-    0x3: "pw_doppler",
-    0x4: "cw_doppler",
-    0xE: "color_bar",
-}
+# DICOM PS3.3 C.8.5.5.1.2, Region Data Type (0018,6014), as dicom/regions.py calls them
+Region = Literal["tissue", "color_flow", "pw_doppler", "cw_doppler", "gray_bar", "color_bar"]
 
 Field = Literal[
     "exam",
@@ -171,19 +164,25 @@ def regions_of(header: Mapping[str, Any]) -> tuple[HeaderRegion, ...] | None:
     return tuple(_region(region) for region in regions) if regions else None
 
 
-def age_in_years(born: date | None, on: date | datetime | None) -> float | None:
+def age_in_years(born: date | None, on: date | None) -> float | None:
     """A patient's age at the study, None when either date is missing or they contradict each other."""
     if born is None or on is None:
         return None
-    day = on.date() if isinstance(on, datetime) else on
-    return round((day - born).days / 365.25, 2) if day >= born else None
+    return round((on - born).days / 365.25, 2) if on >= born else None
+
+
+def age_of(written: str) -> float | None:
+    """Years in a DICOM age string (VR AS: "045Y", "010M", "003W", "021D"), None when it is none."""
+    digits, unit = written[:3], written[3:4]
+    if len(written) != 4 or not digits.isdigit() or unit not in _PER_YEAR:
+        return None
+    return round(int(digits) / _PER_YEAR[unit], 2)
 
 
 def _region(region: Mapping[str, Any]) -> HeaderRegion:
-    code = region.get("data_type")
-    corners = tuple(region.get(name) for name in ("x0", "y0", "x1", "y1"))
-    box = None if None in corners else corners
-    return HeaderRegion(REGION_TYPES.get(code, "other") if isinstance(code, int) else "other", box)  # type: ignore[arg-type]
+    x0, y0, x1, y1 = (region.get(name) for name in ("x0", "y0", "x1", "y1"))
+    whole = isinstance(x0, int) and isinstance(y0, int) and isinstance(x1, int) and isinstance(y1, int)
+    return HeaderRegion(str(region.get("kind", "other")), (x0, y0, x1, y1) if whole else None)  # type: ignore[arg-type]
 
 
 def _texts(value: Any) -> list[str]:
@@ -191,22 +190,21 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value.strip()] if value.strip() else []
     if isinstance(value, Mapping):
-        return [text for part in ("value", "code", "meaning") for text in _texts(value.get(part, ""))]
+        return [text for part in ("value", "meaning") for text in _texts(value.get(part, ""))]
     if isinstance(value, list | tuple):
         return [text for item in value for text in _texts(item)]
     return []
 
 
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
+
 _FIELD_OF: Mapping[str, Field] = {
     **{name: name for name in get_args(Field) if name != "exam"},
     "description": "study_description",
-    "protocol_name": "protocol",
-    "performed_procedure": "procedure",
     "procedure_codes": "procedure",
-    "procedure_code": "procedure",
-    "view_code": "view",
-    "view_name": "view",
+    "view_codes": "view",
+    "stage": "view",
+    "anatomic_regions": "body_part",
     "image_laterality": "laterality",
     "calling_ae_title": "ae_title",
-    "station_name": "station",
 }

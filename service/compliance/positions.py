@@ -23,6 +23,7 @@ def lines_of(text: str) -> dict[Path, int]:
         if table:
             here = _resolve(_parts(table[2]), counts)
             if table[1] == "[[":
+                lines.setdefault(here, number)
                 counts[here] = counts.get(here, -1) + 1
                 here = (*here, counts[here])
             lines.setdefault(here, number)
@@ -32,10 +33,17 @@ def lines_of(text: str) -> dict[Path, int]:
 
 
 def line_of(lines: dict[Path, int], path: Path) -> int:
-    """The line of ``path``, or of the nearest thing around it (keys of an inline table share its line)."""
-    while path not in lines:
-        path = path[:-1]
-    return lines[path]
+    """The line of ``path``, or of the nearest thing around it: the keys of an inline table share its line.
+
+    An index that the text does not have is stepped over: a lone table may stand where a list of them is allowed.
+    """
+    here: Path = ()
+    for part in path:
+        if (*here, part) in lines:
+            here = (*here, part)
+        elif isinstance(part, str):
+            break
+    return lines[here]
 
 
 def _parts(dotted: str) -> Path:

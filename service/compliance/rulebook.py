@@ -250,8 +250,8 @@ class Rulebook(Part):
     version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=32)
     title: str = ""
     source: str = ""
-    requirement: tuple[Requirement, ...]
-    waiver: tuple[Waiver, ...] = ()
+    requirements: tuple[Requirement, ...] = Field(alias="requirement")
+    waivers: tuple[Waiver, ...] = Field((), alias="waiver")
     sha256: str = ""  # of the TOML text, set by `parse`
     toml: str = Field("", repr=False)
 
@@ -262,13 +262,13 @@ class Rulebook(Part):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        if not self.requirement:
+        if not self.requirements:
             raise ValueError("a rule book without a [[requirement]] judges nothing; write at least one")
-        ids = [requirement.id for requirement in self.requirement]
+        ids = [requirement.id for requirement in self.requirements]
         doubled = sorted({name for name in ids if ids.count(name) > 1})
         if doubled:
             raise ValueError(f"{_listed(doubled)} stands for several requirements; ids must differ")
-        strangers = sorted({waiver.requirement for waiver in self.waiver} - set(ids))
+        strangers = sorted({waiver.requirement for waiver in self.waivers} - set(ids))
         if strangers:
             raise ValueError(f"a waiver speaks of {_listed(strangers)}, which is no requirement of this rule book")
         return self
@@ -329,7 +329,8 @@ def shipped() -> list[str]:
 def _fields() -> set[str]:
     """Every field name of every table."""
     tables = (Rulebook, Requirement, Match, Expectation, Member, Pair, Exemption, Waiver)
-    return {name for table in tables for name in table.model_fields} - {"sha256", "toml"}
+    names = {field.alias or name for table in tables for name, field in table.model_fields.items()}
+    return names - {"sha256", "toml"}
 
 
 def _listed(names: Sequence[str]) -> str:

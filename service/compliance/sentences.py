@@ -24,6 +24,7 @@ _NAMES = {
     "color_flow": "colour-flow region in the header",
     "pw_doppler": "pulsed-wave Doppler region in the header",
     "cw_doppler": "continuous-wave Doppler region in the header",
+    "gray_bar": "grey-bar region in the header",
     "color_bar": "colour-bar region in the header",
 }
 _PLURAL = {"calipers"}
@@ -106,7 +107,7 @@ def _missing(requirement: Requirement, answers: Sequence[Answer]) -> str:
     if requirement.limits is not None:
         return _miscounted(requirement, answers)
     expected = requirement.expect
-    if expected is None or _is_negative(expected):
+    if expected is None or not _is_one_thing(expected):
         return f"{_capital(_listed(lacking))} must show {_expected(requirement)}, but does not"
     what = expected.words or named(expected)
     are = "are" if what in _PLURAL or " and " in what else "is"
@@ -123,7 +124,11 @@ def _miscounted(requirement: Requirement, answers: Sequence[Answer]) -> str:
 
 
 def _uncertain(requirement: Requirement, answers: Sequence[Answer]) -> str:
-    doubtful = [answer.image for answer in answers if answer.truth in (Truth.UNSURE, Truth.SILENT)]
+    if requirement.each_of:
+        vague = [name for name, truth in members_of(requirement, answers) if truth is not Truth.YES]
+        return f"It is uncertain whether the study holds {_expected(requirement)} for {_listed(vague)}"
+    unclear = [answer.image for answer in answers if answer.truth in (Truth.UNSURE, Truth.SILENT)]
+    doubtful = unclear or [answer.image for answer in answers]
     where = _listed([_place(image) for image in doubtful])
     if requirement.agree is not None:
         seen = [image for image in doubtful if image.assessed]
@@ -131,9 +136,6 @@ def _uncertain(requirement: Requirement, answers: Sequence[Answer]) -> str:
             where = _listed([_place(image) for image in seen])
             return f"{_sources(requirement)} disagree, or are not clear, on {where}"
         return f"{_sources(requirement)} cannot be compared on {where}"
-    if requirement.each_of:
-        vague = [name for name, truth in members_of(requirement, answers) if truth is not Truth.YES]
-        return f"It is uncertain whether the study holds {_expected(requirement)} for {_listed(vague)}"
     verb = "shows" if len(doubtful) == 1 else "show"
     return f"It is uncertain whether {where} {verb} {_expected(requirement)}"
 
@@ -193,8 +195,11 @@ def _annotation(expected: Expectation) -> str:
     return text + (f" within {_with_article(_NAMES[expected.in_region])}" if expected.in_region else "")
 
 
-def _is_negative(expected: Expectation) -> bool:
-    return not expected.words and bool(expected.without or expected.none_of or expected.header)
+def _is_one_thing(expected: Expectation) -> bool:
+    """Whether a sentence may say "X is missing" of it."""
+    return bool(expected.words) or not (
+        expected.count > 1 or expected.without or expected.none_of or expected.header or expected.all_of
+    )
 
 
 def _with_article(name: str) -> str:

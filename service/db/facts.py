@@ -1,0 +1,204 @@
+"""What the compliance room asks about studies, read in a handful of queries whatever their number."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import Session
+
+from service.compliance.facts import (
+    FrameFacts,
+    InstanceFacts,
+    Mark,
+    StudyFacts,
+    age_in_years,
+    age_of,
+    regions_of,
+    words_of,
+)
+from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
+
+IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgeable:
+    """An instance as rules see it, and by which network and thresholds it was seen."""
+
+    instance_id: int
+    facts: InstanceFacts
+    network: str
+    thresholds: str
+    in_flight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study's instances as rules see them."""
+
+    study_id: int
+    facts: StudyFacts
+    instances: tuple[Judgeable, ...]
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an image still waits for its assessment."""
+        return any(instance.in_flight for instance in self.instances)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return tuple(sorted({instance.network for instance in self.instances if instance.network}))
+
+    @property
+    def thresholds(self) -> tuple[str, ...]:
+        return tuple(sorted({instance.thresholds for instance in self.instances if instance.thresholds}))
+
+
+def of_studies(session: Session, study_ids: Sequence[int]) -> dict[int, StudyRecord]:
+    """The records of these studies, by id; ids that do not exist are left out."""
+    studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_(study_ids)))}
+    rows = session.execute(_INSTANCES.where(Instance.study_id.in_(study_ids)).order_by(Instance.id)).all()
+    gathered: dict[int, list[Judgeable]] = {study_id: [] for study_id in studies}
+    for judgeable, study_id in _judgeable(session, rows, studies):
+        gathered[study_id].append(judgeable)
+    return {
+        study_id: StudyRecord(
+            study_id,
+            StudyFacts(studies[study_id].study_instance_uid, tuple(found.facts for found in instances)),
+            tuple(instances),
+        )
+        for study_id, instances in gathered.items()
+    }
+
+
+def of_instance(session: Session, instance_id: int) -> tuple[Judgeable, int] | None:
+    """One instance and the id of its study."""
+    rows = session.execute(_INSTANCES.where(Instance.id == instance_id)).all()
+    studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_([row.study_id for row in rows])))}
+    return next(iter(_judgeable(session, rows, studies)), None)
+
+
+_STUDIES: Select[*tuple[Any, ...]] = select(
+    Study.id,
+    Study.study_instance_uid,
+    Study.study_date,
+    Study.first_received_at,
+    Study.patient_birth_date,
+    Study.patient_sex,
+    Study.description,
+    Study.procedure,
+    Study.body_part,
+    Study.institution,
+    Study.station,
+    Study.operator,
+)
+
+# The analysis that stands: the newest one, which has not been superseded by a re-run.
+_INSTANCES: Select[*tuple[Any, ...]] = (
+    select(
+        Instance.id,
+        Instance.study_id,
+        Instance.sop_instance_uid,
+        Instance.sha256,
+        Instance.instance_number,
+        Instance.number_of_frames,
+        Instance.header,
+        Instance.conflict,
+        Instance.received_at,
+        Instance.calling_ae_title,
+        Series.modality,
+        Series.description.label("series_description"),
+        Series.body_part.label("series_body_part"),
+        Series.laterality.label("series_laterality"),
+        Analysis.id.label("analysis_id"),
+        Analysis.state,
+        Analysis.reason,
+        Analysis.cure,
+        Analysis.network,
+        Analysis.thresholds,
+        Analysis.bands,
+    )
+    .join(Series, Series.id == Instance.series_id)
+    .outerjoin(Analysis, (Analysis.instance_id == Instance.id) & ~Analysis.superseded)
+)
+
+
+def _judgeable(
+    session: Session, rows: Sequence[Row[Any]], studies: Mapping[int, Row[Any]]
+) -> Iterable[tuple[Judgeable, int]]:
+    done = [row.analysis_id for row in rows if row.state is AnalysisState.DONE]
+    frames = _frames(session, done)
+    for row in rows:
+        facts = _facts(row, studies[row.study_id], frames.get(row.analysis_id, ()))
+        in_flight = row.state in IN_FLIGHT
+        yield Judgeable(row.id, facts, row.network or "", row.thresholds or "", in_flight), row.study_id
+
+
+def _facts(row: Row[Any], study: Row[Any], frames: tuple[FrameFacts, ...]) -> InstanceFacts:
+    header: Mapping[str, Any] = row.header or {}
+    day = study.study_date or study.first_received_at.date()
+    return InstanceFacts(
+        sop_instance_uid=row.sop_instance_uid,
+        number=row.instance_number,
+        words=words_of(
+            header,
+            study_description=study.description,
+            series_description=row.series_description,
+            body_part=[study.body_part, row.series_body_part],
+            procedure=study.procedure,
+            laterality=row.series_laterality,
+            modality=row.modality,
+            station=study.station,
+            institution=study.institution,
+            operator=study.operator,
+            ae_title=row.calling_ae_title,
+            patient_sex=study.patient_sex,
+        ),
+        regions=regions_of(header),
+        number_of_frames=row.number_of_frames,
+        frames=frames,
+        bands={kind: (float(absent), float(present)) for kind, (absent, present) in (row.bands or {}).items()},
+        assessed=row.state is AnalysisState.DONE,
+        reason=row.reason if row.state is AnalysisState.QUARANTINED else "It has not been assessed yet.",
+        cure=(row.cure or "") if row.state is AnalysisState.QUARANTINED else "",
+        conflict=row.conflict,
+        received=f"{row.received_at.isoformat()} {row.sha256}",
+        study_date=day,
+        patient_age=age_of(str(header.get("patient_age", ""))) or age_in_years(study.patient_birth_date, day),
+    )
+
+
+def _frames(session: Session, analysis_ids: Sequence[int]) -> dict[int, tuple[FrameFacts, ...]]:
+    """The assessed frames of these analyses, with what was found on them."""
+    rows = session.execute(
+        select(Frame.id, Frame.analysis_id, Frame.number, Frame.scores)
+        .where(Frame.analysis_id.in_(analysis_ids))
+        .order_by(Frame.analysis_id, Frame.number)
+    ).all()
+    marks = _marks(session, [row.id for row in rows])
+    frames: dict[int, list[FrameFacts]] = defaultdict(list)
+    for row in rows:
+        frames[row.analysis_id].append(FrameFacts(row.number, row.scores, tuple(marks.get(row.id, ()))))
+    return {analysis_id: tuple(found) for analysis_id, found in frames.items()}
+
+
+def _marks(session: Session, frame_ids: Sequence[int]) -> dict[int, list[Mark]]:
+    columns = (
+        Annotation.frame_id,
+        Annotation.kind,
+        Annotation.score,
+        Annotation.x,
+        Annotation.y,
+        Annotation.width,
+        Annotation.height,
+        Annotation.source,
+    )
+    rows = session.execute(
+        select(*columns).where(Annotation.frame_id.in_(frame_ids)).order_by(Annotation.frame_id, Annotation.id)
+    )
+    marks: dict[int, list[Mark]] = defaultdict(list)
+    for frame_id, kind, score, x, y, width, height, source in rows:
+        marks[frame_id].append(Mark(kind, score, (x, y, width, height), source))
+    return marks

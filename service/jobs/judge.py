@@ -1,0 +1,57 @@
+"""From facts in the database to verdicts in the database, within the caller's transaction."""
+
+from sqlalchemy.orm import Session
+
+from service import __version__
+from service.compliance import evaluate
+from service.compliance.outcome import Verdict
+from service.compliance.rulebook import Rulebook
+from service.db import facts, rulebooks, verdicts
+from service.db.tables import now
+from service.errors import NotFound
+
+
+def judge_instance(session: Session, instance_id: int) -> Verdict:
+    """Judge one image that was just assessed or given up; its study too, when that was waiting for it alone."""
+    found = facts.of_instance(session, instance_id)
+    if found is None:
+        raise NotFound(f"There is no instance {instance_id}.")
+    image, study_id = found
+    study = verdicts.lock(session, study_id)
+    rulebook = rulebooks.in_force(session)
+    outcome = evaluate.judge_instance(rulebook, image.facts)
+    by = _versions(rulebook, (image.network,), (image.thresholds,))
+    verdicts.record(session, study_id, instance_id, outcome, by)
+    if study is not None and study.settles_at <= now():
+        judge_study(session, study_id)
+    return outcome.verdict
+
+
+def judge_study(session: Session, study_id: int) -> Verdict | None:
+    """Judge a study that has settled; None, and nothing changed, while an image may come or is still to be assessed."""
+    study = verdicts.lock(session, study_id)
+    if study is None:
+        raise NotFound(f"There is no study {study_id}.")
+    record = facts.of_studies(session, [study_id])[study_id]
+    if record.in_flight or study.settles_at > now():
+        return None
+    rulebook = rulebooks.in_force(session)
+    outcome = evaluate.judge_study(rulebook, record.facts)
+    by = _versions(rulebook, record.networks, record.thresholds)
+    written = verdicts.record(session, study_id, None, outcome, by)
+    verdicts.settle(session, study, outcome.verdict, changed=written is not None)
+    return outcome.verdict
+
+
+def judge_due(session: Session, limit: int = 100) -> int:
+    """Judge the studies that have settled since the last time; returns how many."""
+    ids = verdicts.due(session, limit)
+    for study_id in ids:
+        judge_study(session, study_id)
+    return len(ids)
+
+
+def _versions(rulebook: Rulebook, networks: tuple[str, ...], thresholds: tuple[str, ...]) -> verdicts.Versions:
+    return verdicts.Versions(
+        verdicts.one_name(networks, 96), verdicts.one_name(thresholds, 16), rulebook.label, __version__
+    )

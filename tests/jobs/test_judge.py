@@ -1,0 +1,242 @@
+"""From facts in the database to verdicts in the database."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from service.db import facts, rulebooks, verdicts
+from service.db.session import Database
+from service.db.tables import (
+    Analysis,
+    AnalysisState,
+    Annotation,
+    Frame,
+    Instance,
+    RulebookVersion,
+    Series,
+    Study,
+    Verdict,
+    VerdictRecord,
+    now,
+)
+from service.errors import NotFound
+from service.jobs.judge import judge_due, judge_instance, judge_study
+from service.settings import Settings, settings
+
+BANDS = {"body_marker": [0.3, 0.6], "caliper": [0.3, 0.6], "color_box": [0.3, 0.6]}
+
+
+def study(session: Session, description: str = "US BREAST", settled_s: float = 1.0) -> Study:
+    row = Study(
+        study_instance_uid=f"1.2.{len(session.scalars(select(Study.id)).all())}",
+        description=description,
+        settles_at=now() - timedelta(seconds=settled_s),
+    )
+    row.series.append(Series(series_instance_uid="1.3", modality="US"))
+    session.add(row)
+    session.flush()
+    return row
+
+
+def image(
+    session: Session,
+    of: Study,
+    number: int,
+    body_marker: float = 0.9,
+    state: AnalysisState = AnalysisState.DONE,
+    **columns: object,
+) -> Instance:
+    values: dict[str, object] = {
+        "sop_instance_uid": f"{of.study_instance_uid}.{number}",
+        "sha256": f"{number:064d}",
+        **columns,
+    }
+    row = Instance(
+        study_id=of.id,
+        series_id=of.series[0].id,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.6.1",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        size=1,
+        archive_key=f"instances/{number}",
+        instance_number=number,
+        number_of_frames=1,
+        **values,
+    )
+    session.add(row)
+    analysis = Analysis(instance=row, state=state, network="n@1", thresholds="t1", bands=BANDS)
+    if state is AnalysisState.QUARANTINED:
+        analysis.reason, analysis.cure = "It cannot be decoded.", "Send it uncompressed."
+    if state is AnalysisState.DONE:
+        scores = {"body_marker": body_marker, "caliper": 0.0, "color_box": 0.0}
+        analysis.frames.append(Frame(number=1, rows=9, columns=9, scores=scores))
+    session.add(analysis)
+    session.flush()
+    return row
+
+
+def history(session: Session, of: Study) -> list[VerdictRecord]:
+    query = select(VerdictRecord).where(VerdictRecord.study_id == of.id, VerdictRecord.instance_id.is_(None))
+    return list(session.scalars(query.order_by(VerdictRecord.id)))
+
+
+def test_an_image_and_its_settled_study(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1, body_marker=0.1)
+        assert judge_instance(session, shown.id) is Verdict.NON_COMPLIANT
+    with db.read() as session:
+        of_image = verdicts.standing(session, breast.id, shown.id)
+        of_study = verdicts.standing(session, breast.id)
+        assert of_image is not None and of_study is not None
+        assert of_image.network == of_study.network == "n@1"
+        assert of_image.thresholds == "t1"
+        assert of_image.rulebook == of_study.rulebook == rulebooks.of_settings().label
+        assert of_study.findings[0].sentence.startswith("Body marker is missing on image 1, frame 1")
+        assert of_study.findings[0].evidence["frames"][0]["sop_instance_uid"] == shown.sop_instance_uid
+        row = session.get_one(Study, breast.id)
+        assert (row.verdict, row.settled, row.version) == (Verdict.NON_COMPLIANT, True, 2)
+
+
+def test_judging_again_changes_nothing(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1)
+        judge_instance(session, shown.id)
+    with db.begin() as session:
+        judge_instance(session, shown.id)
+        judge_study(session, breast.id)
+        assert len(session.scalars(select(VerdictRecord)).all()) == 2
+        assert session.get_one(Study, breast.id).version == 2
+
+
+def test_a_study_that_has_not_settled_waits(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session, settled_s=-60)
+        shown = image(session, breast, 1)
+        assert judge_instance(session, shown.id) is Verdict.COMPLIANT
+        assert judge_study(session, breast.id) is None
+        assert history(session, breast) == []
+        assert judge_due(session) == 0
+
+
+def test_a_study_waits_for_its_last_image_and_that_one_judges_it(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        image(session, breast, 1)
+        last = image(session, breast, 2, state=AnalysisState.CLAIMED)
+        assert judge_study(session, breast.id) is None
+        assert judge_due(session) == 0
+    with db.begin() as session:
+        session.execute(update(Analysis).where(Analysis.instance_id == last.id).values(state=AnalysisState.QUARANTINED))
+        assert judge_instance(session, last.id) is Verdict.INDETERMINATE
+        assert session.get_one(Study, breast.id).verdict is Verdict.INDETERMINATE
+
+
+def test_a_quarantined_image_says_why(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        image(session, breast, 1)
+        image(session, breast, 2, state=AnalysisState.QUARANTINED)
+        assert judge_due(session) == 1
+        (record,) = history(session, breast)
+        assert record.findings[0].sentence == (
+            "Image 2 could not be assessed, so that no verdict rests on it. It cannot be decoded. Send it uncompressed."
+        )
+
+
+def test_a_late_image_clears_the_verdict_and_the_old_one_is_kept(db: Database) -> None:
+    with db.begin() as session:
+        thyroid = study(session, "ECHO LESION")
+        judge_instance(session, image(session, thyroid, 1).id)
+        assert thyroid.verdict is Verdict.NON_COMPLIANT  # no calipers
+        thyroid.settled = False
+        late = image(session, thyroid, 2)
+        session.execute(
+            update(Frame)
+            .where(Frame.analysis_id.in_(select(Analysis.id).where(Analysis.instance_id == late.id)))
+            .values(scores={"caliper": 1.0})
+        )
+        judge_instance(session, late.id)
+        session.refresh(thyroid)
+        assert (thyroid.verdict, thyroid.settled, thyroid.version) == (Verdict.COMPLIANT, True, 3)
+        first, second = history(session, thyroid)
+        assert first.superseded_at is not None and second.superseded_at is None
+
+
+def test_two_versions_of_one_instance_go_to_a_person(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        image(session, breast, 1, body_marker=0.0, conflict=True, received_at=now() - timedelta(seconds=9))
+        image(session, breast, 1, sha256="f" * 64, conflict=True)
+        assert judge_study(session, breast.id) is Verdict.INDETERMINATE
+        (record,) = history(session, breast)
+        assert [finding.requirement for finding in record.findings] == ["one-version", "breast-body-marker"]
+
+
+def test_the_newest_analysis_stands(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1, body_marker=0.0)
+        session.execute(update(Analysis).values(superseded=True))
+        analysis = Analysis(instance=shown, state=AnalysisState.DONE, network="n@2", bands=BANDS)
+        analysis.frames.append(Frame(number=1, rows=9, columns=9, scores={"body_marker": 1.0}))
+        session.add(analysis)
+        session.flush()
+        assert judge_instance(session, shown.id) is Verdict.COMPLIANT
+        assert history(session, breast)[0].network == "n@2"
+
+
+def test_what_a_person_drew_is_a_fact(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1, body_marker=0.0)
+        drawn = session.scalars(select(Frame)).one()
+        mark = Annotation(kind="body_marker", score=1.0, x=1, y=2, width=3, height=4, pixels=12, source="person")
+        drawn.annotations.append(mark)
+        session.flush()
+        assert judge_instance(session, shown.id) is Verdict.COMPLIANT
+        record = facts.of_studies(session, [breast.id])[breast.id]
+        assert record.facts.instances[0].frames[0].annotations[0].box == (1, 2, 3, 4)
+
+
+def test_several_networks_share_one_name_that_fits_the_column(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        image(session, breast, 1)
+        image(session, breast, 2)
+        for row in session.scalars(select(Analysis)):
+            row.network, row.thresholds = f"{'n' * 80}@{row.id}", f"{row.id:016d}"
+        session.flush()
+        judge_study(session, breast.id)
+        (record,) = history(session, breast)
+        assert record.network.startswith("2:") and len(record.thresholds) <= 16
+
+
+def test_a_changed_rule_book_is_a_new_verdict_and_both_versions_are_kept(
+    db: Database, house: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    rule = '[[requirement]]\nid = "r"\ntitle = "R"\nexpect = { annotation = "body_marker" }\n'
+    monkeypatch.setenv("SONOMARK_RULEBOOK", str(file))
+    settings.cache_clear()
+    with db.begin() as session:
+        breast = study(session)
+        image(session, breast, 1)
+        file.write_text(f'name = "mine"\nversion = "1"\n{rule}')
+        judge_study(session, breast.id)
+        file.write_text(f'name = "mine"\nversion = "22"\n{rule}')
+        judge_study(session, breast.id)
+        labels = [record.rulebook.split("+")[0] for record in history(session, breast)]
+        assert labels == ["mine@1", "mine@22"]
+        assert [row.version for row in session.scalars(select(RulebookVersion))] == ["1", "22"]
+
+
+def test_what_does_not_exist(db: Database) -> None:
+    with db.begin() as session:
+        with pytest.raises(NotFound):
+            judge_instance(session, 99)
+        with pytest.raises(NotFound):
+            judge_study(session, 99)
