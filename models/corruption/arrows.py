@@ -96,4 +96,4 @@ def shape(
             [[0, 0], [-head, -half], [-head, -s], [-length, -s], [-length, s], [-head, s], [-head, half]]
         )
         parts = [Stroke(outline, 0 if name == "block" else width, True)]
-    return [Stroke(turned(s.points, degrees) + (x, y), s.width, s.closed) for s in parts], False
+    return [Stroke(turned(s.points, degrees) + np.array([x, y]), s.width, s.closed) for s in parts], False

@@ -43,7 +43,8 @@ def draw(
     if len(layout.panes) > 1 and rng.random() < 0.5:
         # A dual image carries one per half.
         (x0, *_), (x1, *_) = layout.panes[0], layout.panes[-1]
-        beside = Frame(frame.centre + ((x1 - x0) if frame.centre[0] < x1 else (x0 - x1), 0), stretch, tilt)
+        apart = np.array([x1 - x0 if frame.centre[0] < x1 else x0 - x1, 0.0])
+        beside = Frame(frame.centre + apart, stretch, tilt)
         _figure(canvas, rng, pen, kind, OUTLINES[family], beside)
         probe(canvas, rng, pen, kind, beside, height)
 
@@ -143,7 +144,7 @@ def probe(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, frame: 
             Stroke(np.array([[x + half, y], [x + half * 0.3, y - half * 0.4], [x + half * 0.3, y + half * 0.4]]), 0),
         ]
     elif name == "double bar":
-        parts = [Stroke(bar + (0, d), pen.width) for d in (-thick, thick)]
+        parts = [Stroke(bar + np.array([0.0, d]), pen.width) for d in (-thick, thick)]
     elif name == "block":
         d = half * rng.uniform(0.25, 0.6)
         parts = [

@@ -220,7 +220,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
 
 
 def site(canvas: Canvas, rng: np.random.Generator, pane: Pane, radius: float) -> tuple[float, float]:
-    """A centre for a measurement, seldom out in the black: half of the time the darkest of a few, as a lesion or vessel is."""
+    """A centre for a measurement, seldom out in the black; half of the time the darkest of a few, as lesions are."""
     tries = np.stack(
         [pane[0] + rng.uniform(0.04, 0.96, 8) * pane[2], pane[1] + rng.uniform(0.04, 0.94, 8) * pane[3]], axis=1
     )

@@ -142,6 +142,4 @@ def _in_the_dark(canvas: Canvas, coverage: Image, left: int, top: int) -> Image:
     part = canvas.image[y : top + h, x : left + w, 1]
     tissue[y - top : y - top + part.shape[0], x - left : x - left + part.shape[1]] = part
     smoothed = cv2.resize(cv2.resize(tissue, (max(1, w // 6), max(1, h // 6)), interpolation=cv2.INTER_AREA), (w, h))
-    return np.asarray(
-        cv2.bitwise_and(coverage, cv2.compare(smoothed, float(np.median(smoothed)) + 8, cv2.CMP_LT)), np.uint8
-    )
+    return np.asarray(coverage * (smoothed < np.median(smoothed) + 8), np.uint8)

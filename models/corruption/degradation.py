@@ -1,4 +1,4 @@
-"""What happens to a screen between the scanner's overlay and the archive: scaling, blur, gamma, JPEG; one draw for all images of a sample."""
+"""What happens to a screen between overlay and archive: scaling, blur, gamma, JPEG; one draw for all images of a sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VISIBLE = 8
 
 @dataclass(frozen=True)
 class Degradation:
-    """`scale` of the size, `blur` sigma in pixels, `gamma`, JPEG `quality` (None: lossless), 4:2:0 chroma, capture `gain` and `offset`."""
+    """`scale` of the size, `blur` sigma in pixels, `gamma`, capture `gain` and `offset`, JPEG `quality` (None: lossless)."""
 
     scale: float = 1.0
     blur: float = 0.0
@@ -66,15 +66,14 @@ class Degradation:
         if not len(kinds):
             return np.zeros(self._size(clean)[::-1] if self.scale != 1.0 else clean.shape[:2], np.uint8)
         red, green, blue = cv2.split(cv2.absdiff(canvas.image, clean))
-        seen = cv2.compare(cv2.max(cv2.max(red, green), blue), VISIBLE, cv2.CMP_GE)
-        coverage = cv2.bitwise_and(canvas.coverage, seen)
+        coverage = canvas.coverage * (np.maximum(np.maximum(red, green), blue) >= VISIBLE)
         if self.scale == 1.0:
-            return np.asarray(cv2.bitwise_and(canvas.kind, cv2.compare(coverage, SHARE * 255, cv2.CMP_GE)), np.uint8)
+            return canvas.kind * (coverage >= SHARE * 255)
         # A line thinned by the reduction covers a smaller share of its pixel and is still the mark.
         best = np.full(self._size(coverage)[::-1], SHARE * 255 * min(1.0, self.scale), np.float32)
         labels = np.zeros(best.shape, np.uint8)
         for kind in kinds:
-            own = cv2.bitwise_and(coverage, cv2.compare(canvas.kind, int(kind), cv2.CMP_EQ))
+            own = coverage * (canvas.kind == kind)
             share = cv2.resize(own, self._size(own), interpolation=self._filter())
             labels[share >= best] = kind
             best = np.maximum(best, share)

@@ -39,7 +39,7 @@ def colour_map(rng: np.random.Generator, name: str, velocity: Image) -> Image:
 
 
 def blood(rng: np.random.Generator, width: int, height: int) -> tuple[Image, Image]:
-    """Coverage and velocity (128 = none) of blood flow: blobs, vessels, or a few specks; fastest in the middle of each."""
+    """Coverage and velocity (128 = none) of blood flow: blobs, vessels, a few specks; fastest in the middle of each."""
     # Doppler lines are coarser than the grey image: draw at half size, enlarge.
     coarse = int(rng.integers(1, 4))
     w, h = max(4, width // coarse), max(4, height // coarse)

@@ -1,4 +1,4 @@
-"""Shapes of the field of view: curved and phased sectors, virtual convex and steered linear probes, or the full rectangle."""
+"""Shapes of the field of view: curved and phased sectors, virtual convex and steered linear probes, or a rectangle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shaped(tissue: Image, rng: np.random.Generator, surround: Colour) -> tuple[I
     cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     shown = np.empty_like(tissue)
     shown[:] = surround
-    cv2.copyTo(tissue, cv2.compare(mask, 127, cv2.CMP_GT), shown)
+    cv2.copyTo(tissue, (mask > 127).astype(np.uint8), shown)
     return shown, fan
 
 

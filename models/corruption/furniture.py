@@ -77,7 +77,7 @@ def grey_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pan
 def colour_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """The scale of a colour map, with its limits."""
     height = int(pane[3] * rng.uniform(0.12, 0.4))
-    left, top, width = _bar(canvas, rng, pane, np.linspace(255, 0, height).astype(np.uint8), pick(rng, MAPS))
+    left, top = _bar(canvas, rng, pane, np.linspace(255, 0, height).astype(np.uint8), pick(rng, MAPS))
     if rng.random() < 0.6:
         speed = f"{rng.uniform(2, 90):.1f}" if rng.random() < 0.6 else f"{int(rng.integers(3, 99))}"
         size = rng.uniform(8, 12) * scale
@@ -88,7 +88,7 @@ def colour_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: P
         ]
 
 
-def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name: str | None) -> tuple[int, int, int]:
+def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name: str | None) -> tuple[int, int]:
     x, y, w, h = pane
     width = int(rng.integers(5, 22))
     if rng.random() < 0.5:
@@ -103,7 +103,7 @@ def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name
         canvas.draw(
             [Stroke(rectangle(left - 1, top - 1, left + width, top + len(ramp)), 1.0, True)], ui_colour(rng), fineness=1
         )
-    return left, top, width
+    return left, top
 
 
 def focus(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:

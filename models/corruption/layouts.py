@@ -1,4 +1,4 @@
-"""What a screen looks like before anyone marks it: where the tissue lies, the fan it fills, and where the scanner writes."""
+"""A screen before anyone marks it: where the tissue lies, the fan it fills, and where the scanner writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fan:
 
 @dataclass(frozen=True)
 class Lettering:
-    """One line the scanner writes: its corner, its size in pixels and what it says: banner, parameter, or the text itself."""
+    """One line the scanner writes: corner, size in pixels, and what it says: banner, parameter, or the text itself."""
 
     x: float
     y: float

@@ -1,4 +1,4 @@
-"""What the tissue shows, or the scanner lays over it, that looks like a mark and is none: all of it belongs to the clean frame."""
+"""What tissue shows, or a scanner lays over it, that looks like a mark and is none: it belongs to the clean frame."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _glow(canvas: Canvas, rng: np.random.Generator, strokes: list[Stroke], grey:
     if drawn is None:
         return
     x, y, coverage = drawn
-    coverage = cv2.GaussianBlur(coverage, (0, 0), rng.uniform(0.6, 1.6))
+    coverage = np.asarray(cv2.GaussianBlur(coverage, (0, 0), rng.uniform(0.6, 1.6)), np.uint8)
     h, w = coverage.shape
     # An echo stands in tissue: none where the frame is black.
     around = canvas.image[y : y + h, x : x + w, 1]
@@ -69,7 +69,7 @@ def _needle(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
         _glow(
             canvas,
             rng,
-            [Stroke(line(*start, *end) + (0, echo * gap), thickness)],
+            [Stroke(line(*start, *end) + np.array([0, echo * gap]), thickness)],
             grey,
             float(rng.uniform(0.7, 1.0) / (1 + echo)),
         )
@@ -175,7 +175,8 @@ def _needle_guide(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     colour = ui_colour(rng)
     for side in range(int(rng.integers(1, 3))):
         canvas.draw(
-            [Stroke(piece, 1.2) for piece in dashed(path + (0, side * h * 0.06), 1.5, rng.uniform(5, 14))], colour
+            [Stroke(dot, 1.2) for dot in dashed(path + np.array([0, side * h * 0.06]), 1.5, rng.uniform(5, 14))],
+            colour,
         )
 
 

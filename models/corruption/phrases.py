@@ -1,4 +1,5 @@
-"""What is written on a screen: the sonographer's annotations, the scanner's parameters and its banner. All of it is made up."""
+# ruff: noqa: SIM905, RUF005, E501 - words in a row read better than a list of one a line
+"""What is written on a screen: the sonographer's annotations, the scanner's parameters and banner; all made up."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Simulated scanner screens: the frame in its place among the things a scanner draws by itself.
 
-All of it but letters belongs to the clean frame. Letters are left out of that, and `letter` writes them as marks of kind text.
+All of it but letters belongs to the clean frame. Letters are left out: `letter` writes them, as marks of kind text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from models.corruption import fans, furniture, lookalikes
 from models.corruption.layouts import Fan, Layout, Lettering
+from models.corruption.phrases import banner, parameter
 from models.corruption.strokes import Canvas, Colour, Image
 from models.corruption.styles import (
     BLUES,
@@ -26,7 +27,6 @@ from models.corruption.styles import (
     shaded,
     split,
 )
-from models.corruption.phrases import banner, parameter
 from models.corruption.texts import fonts, write
 
 GROUNDS: tuple[Colour, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (8, 8, 10), (20, 22, 26), (12, 16, 24), (2, 2, 2))
@@ -34,7 +34,7 @@ GROUNDS: tuple[Colour, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (8, 8, 10), (20,
 
 @dataclass(frozen=True)
 class Plan:
-    """How one kind of screen is laid out: margins as shares of the screen (most), where parameters stand, how many panes."""
+    """How one kind of screen is laid out: widest margins as shares of it, where parameters stand, how many panes."""
 
     left: float
     right: float
@@ -187,7 +187,7 @@ def _ink(rng: np.random.Generator, held_out: bool) -> Colour:
 
 
 def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) -> None:
-    """Write the scanner's letters, shifted and worded anew each time, so that no two renderings agree where they stand."""
+    """Write the scanner's letters, shifted and worded anew each time, so that two renderings do not agree."""
     if not layout.letters or rng.random() < 0.3:
         return
     font = pick(rng, fonts(layout.held_out))

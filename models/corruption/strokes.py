@@ -1,7 +1,7 @@
 """Vector strokes, and the canvas they are drawn on.
 
-Marks are drawn four times finer than the frame and reduced by area, each within its own bounding box, so that a one-pixel line
-gets the true share of every pixel it crosses. Scanners with an old overlay plane draw without anti-aliasing: `fineness=1`.
+Marks are drawn four times finer than the frame and reduced by area, each within its own bounding box, so that a
+one-pixel line gets the true share of every pixel it crosses. An old overlay plane has no anti-aliasing: `fineness=1`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stroke:
 
 
 class Canvas:
-    """A frame with marks on it: `image` uint8 HxWx3; `kind` and `coverage` (0-255) uint8 HxW say what was drawn and how fully."""
+    """A frame with marks on it: `image` uint8 HxWx3; `kind` and `coverage` (0-255), uint8 HxW, say what and how fully."""
 
     def __init__(self, frame: Image) -> None:
         self.image = frame.copy()
@@ -111,7 +111,7 @@ def _chunks(strokes: Iterable[Stroke]) -> Iterator[tuple[Box, list[Stroke]]]:
 def rasterised(
     strokes: Sequence[Stroke], width: int, height: int, fineness: int = FINENESS
 ) -> tuple[int, int, Image] | None:
-    """The strokes' coverage (0-255) within a frame of that size: corner and patch, or None where nothing of them lies inside."""
+    """Corner and coverage (0-255) of the strokes in a frame of that size, or None where none of them lies inside."""
     boxes = np.array([stroke.box() for stroke in strokes])
     around = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     return _rasterise(strokes, around, width, height, fineness)
@@ -137,7 +137,7 @@ def _rasterise(
             thickness = max(1, round(stroke.width * fineness))
             cv2.polylines(fine, [fixed], stroke.closed, 255, thickness, cv2.LINE_8, _SHIFT)
     if fineness > 1:
-        fine = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        fine = np.asarray(cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA), np.uint8)
     return left, top, fine
 
 
@@ -188,7 +188,8 @@ def smooth(control: Points | Sequence[tuple[float, float]], *, closed: bool = Fa
 def turned(points: Points, degrees: float, x: float = 0.0, y: float = 0.0) -> Points:
     """Rotate about (x, y)."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return (points - (x, y)) @ np.array([[c, s], [-s, c]]) + (x, y)
+    centre = np.array([x, y])
+    return np.asarray((points - centre) @ np.array([[c, s], [-s, c]]) + centre, np.float64)
 
 
 def noise(rng: np.random.Generator, width: int, height: int, grain: float) -> npt.NDArray[np.float32]:

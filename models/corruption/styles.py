@@ -51,7 +51,7 @@ def shaded(rng: np.random.Generator, colour: Colour, spread: int = 12) -> Colour
 
 @dataclass(frozen=True)
 class Pen:
-    """How one scanner draws: its scale (1 at 700 pixels of width), line width in pixels, anti-aliasing, dark edge, colour."""
+    """How one scanner draws: scale (1 on 620² pixels), line width in pixels, fineness, opacity, dark edge, colour."""
 
     scale: float
     width: float

@@ -72,7 +72,7 @@ def _letters(text: str, font: str, size: int, crisp: bool) -> Image:
     if font in _HERSHEY:
         return _hershey(text, font, size)
     mask = _face(font, size).getmask(text, mode="1" if crisp or "bitmap" in font else "L")
-    coverage = np.array(mask, np.uint8).reshape(mask.size[1], mask.size[0])
+    coverage: Image = np.array(mask, np.uint8).reshape(mask.size[1], mask.size[0])
     if coverage.size == 0:
         return np.zeros((1, 1), np.uint8)
     coverage = np.where(coverage > 0, 255, 0).astype(np.uint8) if crisp or "bitmap" in font else coverage
@@ -80,7 +80,7 @@ def _letters(text: str, font: str, size: int, crisp: bool) -> Image:
         fold = max(1, round(size / 11))
         coverage = coverage.repeat(fold * 2 if font.endswith("tall") else fold, 0).repeat(fold, 1)
     if font.endswith("-bold"):
-        coverage = cv2.dilate(np.pad(coverage, 1), np.ones((1, 2), np.uint8))
+        coverage = np.asarray(cv2.dilate(np.pad(coverage, 1), np.ones((1, 2), np.uint8)), np.uint8)
     return np.asarray(coverage, np.uint8)
 
 
@@ -112,13 +112,14 @@ def write(
     stretch: float = 1.0,
     right_aligned: bool = False,
 ) -> tuple[int, int]:
-    """Write one line with its top left (or right) corner at x, y; returns its width and height. `edge`: none, shadow or outline."""
+    """Write one line, its top left (or right) corner at x, y; returns its size. `edge`: none, shadow or outline."""
     coverage = letters(text, font, max(size, 6), crisp, stretch)
     left, top = round(x) - (coverage.shape[1] if right_aligned else 0), round(y)
     if edge == "shadow":
         canvas.stamp(coverage, left + 1, top + 1, (0, 0, 0), kind)
     elif edge == "outline":
-        canvas.stamp(cv2.dilate(np.pad(coverage, 1), np.ones((3, 3), np.uint8)), left - 1, top - 1, (0, 0, 0), kind)
+        swollen = np.asarray(cv2.dilate(np.pad(coverage, 1), np.ones((3, 3), np.uint8)), np.uint8)
+        canvas.stamp(swollen, left - 1, top - 1, (0, 0, 0), kind)
     canvas.stamp(coverage, left, top, colour, kind, alpha=alpha)
     return coverage.shape[1], coverage.shape[0]
 

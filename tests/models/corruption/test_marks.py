@@ -1,4 +1,4 @@
-"""Each kind by itself, before any degradation: it draws, its label is where it changed the frame, held-out styles are apart."""
+"""Each kind by itself, undegraded: it draws, its label is where it changed the frame, held-out styles are apart."""
 
 from __future__ import annotations
 
