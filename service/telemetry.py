@@ -1,38 +1,165 @@
-"""Prometheus metrics, one table for the whole house. Labels are kinds, states and steps: never patient data.
+"""Prometheus metrics, one table for the whole house. Labels are kinds, states, steps and machines: never patient data.
 
-Each role is its own process, so counters live where the event happens; what is true of the whole house
-(queue depth, oldest instance) is read from the database when ``/metrics`` is scraped.
+Each role is its own process and counts what it does itself (`PROCESS`). What is true of the whole house, such as the
+length of the queue, is read from the database when the dashboard's ``/metrics`` is scraped (`HOUSE`, set by
+`service.db.census`): it is right whichever process asks, and no worker has to be reachable.
 """
 
+import json
+import math
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlsplit
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.process_collector import ProcessCollector
 
-REGISTRY = CollectorRegistry()
+from service.errors import SonomarkError
 
-STORED = Counter("sonomark_instances_stored", "C-STORE requests by status", ["status"], registry=REGISTRY)
-ASSESSED = Counter(
-    "sonomark_instances_assessed", "Analyses finished by outcome", ["outcome"], registry=REGISTRY
-)
+PROCESS = CollectorRegistry()
+HOUSE = CollectorRegistry()
+ProcessCollector(registry=PROCESS)
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+# Each process for itself.
+STORED = Counter("sonomark_instances_stored", "C-STORE requests by status.", ["status"], registry=PROCESS)
+ASSESSED = Counter("sonomark_instances_assessed", "Analyses finished by outcome.", ["outcome"], registry=PROCESS)
 STEP_SECONDS = Histogram(
-    "sonomark_step_seconds",
-    "Time from one step of an image's way to the next",
-    ["step"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-    registry=REGISTRY,
+    "sonomark_step_seconds", "Time of one step within this process.", ["step"], buckets=SECONDS, registry=PROCESS
 )
 HTTP_SECONDS = Histogram(
-    "sonomark_http_seconds", "Dashboard requests by route and status", ["route", "status"], registry=REGISTRY
+    "sonomark_http_seconds", "Dashboard requests by route and status.", ["route", "status"], registry=PROCESS
 )
-IN_FLIGHT = Gauge("sonomark_in_flight", "Acknowledged instances without an end yet", registry=REGISTRY)
-QUARANTINED = Gauge("sonomark_quarantined", "Instances held back with a reason", registry=REGISTRY)
+LEASES_EXPIRED = Counter("sonomark_leases_expired", "Claims taken from silent workers.", registry=PROCESS)
+DISK_FREE = Gauge("sonomark_disk_free_bytes", "Space left on the archive's file system.", registry=PROCESS)
+DISK_RESERVE = Gauge("sonomark_disk_reserve_bytes", "Below this, C-STORE answers 0xA700.", registry=PROCESS)
+LAST_BEAT = Gauge(
+    "sonomark_last_beat_timestamp_seconds", "When this process last wrote its heartbeat.", registry=PROCESS
+)
+DATABASE_UP = Gauge("sonomark_database_up", "1 while the dashboard can read the database.", registry=PROCESS)
+
+# The whole house, from the database.
+IN_FLIGHT = Gauge("sonomark_in_flight", "Acknowledged instances without an end yet.", registry=HOUSE)
+QUEUED = Gauge("sonomark_queued", "Analyses that wait for a worker.", registry=HOUSE)
+OLDEST_QUEUED = Gauge("sonomark_oldest_queued_seconds", "Age of the oldest analysis that waits.", registry=HOUSE)
 OLDEST_IN_FLIGHT = Gauge(
-    "sonomark_oldest_in_flight_seconds", "Age of the oldest instance that has no end yet", registry=REGISTRY
+    "sonomark_oldest_in_flight_seconds", "Age of the oldest instance without an end.", registry=HOUSE
 )
-ROLE_ALIVE = Gauge(
-    "sonomark_role_alive", "Processes of a role with a fresh heartbeat", ["role"], registry=REGISTRY
+OVERDUE_LEASES = Gauge(
+    "sonomark_overdue_leases", "Claims whose lease has run out and that nobody took.", registry=HOUSE
 )
-LEASES_EXPIRED = Counter("sonomark_leases_expired", "Claims taken from silent workers", registry=REGISTRY)
+QUARANTINED = Gauge("sonomark_quarantined", "Instances given up with a reason, until a person decides.", registry=HOUSE)
+OLDEST_UNJUDGED = Gauge(
+    "sonomark_oldest_unjudged_seconds", "How long the longest settled study waits for its verdict.", registry=HOUSE
+)
+RECENT_ANALYSES = Gauge(
+    "sonomark_recent_analyses", "Analyses that ended within ten minutes, by state.", ["state"], registry=HOUSE
+)
+RECENT_RETRIES = Gauge(
+    "sonomark_recent_retries", "Analyses that ended within ten minutes and took more than one attempt.", registry=HOUSE
+)
+RECENT_STEP = Gauge(
+    "sonomark_recent_step_seconds",
+    "Quantiles of each step of an image's way, of the analyses that ended within ten minutes.",
+    ["step", "quantile"],
+    registry=HOUSE,
+)
+RECENT_VERDICTS = Gauge(
+    "sonomark_recent_verdicts", "Verdicts on studies within the last hour.", ["verdict"], registry=HOUSE
+)
+MEAN_SCORE = Gauge(
+    "sonomark_mean_score",
+    "Mean presence score of a kind over a station's frames within the last hour; drift shows here.",
+    ["station", "kind"],
+    registry=HOUSE,
+)
+SCORED_FRAMES = Gauge(
+    "sonomark_scored_frames", "Frames behind sonomark_mean_score, by station.", ["station"], registry=HOUSE
+)
+ROLE_ALIVE = Gauge("sonomark_role_alive", "Processes of a role with a fresh heartbeat.", ["role"], registry=HOUSE)
+PEER_LAST_SEEN = Gauge(
+    "sonomark_peer_last_seen_timestamp_seconds", "When a calling AE title last did anything.", ["peer"], registry=HOUSE
+)
+PEER_REFUSED = Gauge("sonomark_peer_refused", "What a calling AE title was refused, ever.", ["peer"], registry=HOUSE)
+CLOCK_SKEW = Gauge("sonomark_clock_skew_seconds", "This machine's clock minus the database's.", registry=HOUSE)
+
+FRESH_S = 10.0
+_last_beat = float("-inf")
 
 
 def exposition() -> bytes:
-    """All metrics of this process in Prometheus' text format."""
-    return generate_latest(REGISTRY)
+    """What this process counted, in Prometheus' text format."""
+    return generate_latest(PROCESS)
+
+
+def house_exposition() -> bytes:
+    """What this process counted and what is true of the whole house."""
+    return generate_latest(PROCESS) + generate_latest(HOUSE)
+
+
+def beat() -> None:
+    """This process' heartbeat has just reached the database."""
+    global _last_beat
+    _last_beat = time.monotonic()
+    LAST_BEAT.set_to_current_time()
+
+
+def ready() -> bool:
+    """Whether this process' heartbeat reached the database within the last ten seconds."""
+    return time.monotonic() - _last_beat < FRESH_S
+
+
+def serve(host: str, port: int) -> ThreadingHTTPServer:
+    """Answer ``/metrics``, ``/healthz`` and ``/readyz`` for this process from a daemon thread."""
+    server = ThreadingHTTPServer((host, port), _Door)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
+
+
+def watch_disk(free_bytes: Callable[[], float], reserve_bytes: float) -> None:
+    """Report the space left on the archive's file system, asked for at every scrape; NaN when it does not answer."""
+
+    def ask() -> float:
+        try:
+            return free_bytes()
+        except SonomarkError:
+            return math.nan
+
+    DISK_FREE.set_function(ask)
+    DISK_RESERVE.set(reserve_bytes)
+
+
+class _Door(BaseHTTPRequestHandler):
+    """A scraper and a health check, nobody else: three paths, no input."""
+
+    timeout = 5  # seconds of silence after which a connection is dropped
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path == "/metrics":
+            self._answer(200, exposition(), CONTENT_TYPE_LATEST)
+        elif path == "/healthz":
+            self._answer_json(200, {"status": "alive"})
+        elif path == "/readyz":
+            heartbeat = "ok" if ready() else "did not reach the database within ten seconds"
+            self._answer_json(200 if ready() else 503, {"ready": ready(), "checks": {"database": heartbeat}})
+        else:
+            self._answer_json(404, {"status": "not found"})
+
+    def log_message(self, format: str, *_: object) -> None:
+        """Scrapes are no events."""
+
+    def _answer_json(self, status: int, body: dict[str, object]) -> None:
+        self._answer(status, json.dumps(body).encode(), "application/json")
+
+    def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

@@ -2,9 +2,11 @@
 
 import typer
 
-from service import logs
+from service import logs, telemetry
+from service.archive.store import archive
 from service.db import schema
 from service.db.session import database
+from service.settings import settings
 
 app = typer.Typer()
 
@@ -12,6 +14,10 @@ app = typer.Typer()
 def _begin(role: str) -> None:
     logs.configure(role)
     schema.require_current(database())
+    here = settings()
+    telemetry.watch_disk(archive().free_bytes, here.disk_reserve_mb << 20)
+    if here.metrics_port:
+        telemetry.serve(here.metrics_host, here.metrics_port)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from service import telemetry
 from service.db.session import Database
 from service.db.tables import Heartbeat, now
 from service.errors import DatabaseAway
@@ -40,6 +41,7 @@ def keep_beating(database: Database, role: str) -> Event:
             try:
                 with database.begin() as session:
                     beat(session, role)
+                telemetry.beat()
             except DatabaseAway:
                 pass  # readiness falls by itself once the beat is stale
             stop.wait(INTERVAL_S)

@@ -214,7 +214,7 @@ class Analysis(Base):
     lease_expires_at: Mapped[datetime | None]
     queued_at: Mapped[datetime] = mapped_column(default=now)
     claimed_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None] = mapped_column(index=True)
     reason: Mapped[str] = mapped_column(Text, default="")  # why the last attempt failed, without patient data
     cure: Mapped[str] = mapped_column(Text, default="")
     network: Mapped[str] = mapped_column(String(96), default="")  # name@sha256[:12]
@@ -284,7 +284,7 @@ class VerdictRecord(Base):
     thresholds: Mapped[str] = mapped_column(String(16), default="")
     rulebook: Mapped[str] = mapped_column(String(128))  # name@version+sha256[:12]
     code_version: Mapped[str] = mapped_column(String(32))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     superseded_at: Mapped[datetime | None]
 
     findings: Mapped[list["Finding"]] = relationship(back_populates="verdict_record", order_by="Finding.id")
