@@ -1,4 +1,4 @@
-"""The annotation synthesiser: draws sonographers' marks on clean ultrasound frames, and says which pixel is which kind."""
+"""The annotation synthesiser: draws sonographers' marks on clean frames and says which pixel is which kind."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Sample:
 def corrupt(frame: Image, rng: np.random.Generator, *, held_out: bool = False, screen: bool | None = None) -> Sample:
     """Draw marks on a clean frame (uint8 HxWx3), as one degraded sample.
 
-    `screen` says whether to compose a scanner's screen round the frame (None: at random); `held_out` draws only with
-    styles that training never sees. What a screen shows besides letters (ticks, bars, traces) belongs to the clean frame.
+    `screen` says whether to compose a scanner's screen round the frame (None: at random); `held_out` draws with styles
+    that training never sees. What a screen shows besides letters (ticks, bars, traces) belongs to the clean frame.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"a frame is uint8 HxWx3, not {frame.dtype} {frame.shape}")

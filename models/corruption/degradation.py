@@ -1,4 +1,4 @@
-"""What happens to a screen between overlay and archive: scaling, blur, gamma, JPEG; one draw for all images of a sample."""
+"""What happens to a screen between overlay and archive; one draw serves all images of a sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VISIBLE = 8
 
 @dataclass(frozen=True)
 class Degradation:
-    """`scale` of the size, `blur` sigma in pixels, `gamma`, capture `gain` and `offset`, JPEG `quality` (None: lossless)."""
+    """`scale` of the size, `blur` in pixels, `gamma`, capture `gain` and `offset`, JPEG `quality` (None: lossless)."""
 
     scale: float = 1.0
     blur: float = 0.0

@@ -47,7 +47,7 @@ class Stroke:
 
 
 class Canvas:
-    """A frame with marks on it: `image` uint8 HxWx3; `kind` and `coverage` (0-255), uint8 HxW, say what and how fully."""
+    """A frame with marks on it: `image` uint8 HxWx3; `kind` and `coverage` (0-255), HxW, say what and how fully."""
 
     def __init__(self, frame: Image) -> None:
         self.image = frame.copy()
