@@ -12,7 +12,7 @@ from service.analyse.restoration import load_network
 from service.compliance import rulebook
 from service.db import schema
 from service.db.session import database
-from service.errors import ConfigurationError, SonomarkError
+from service.errors import BrokerAway, ConfigurationError, SonomarkError
 from service.jobs.app import app
 from service.settings import Settings
 
@@ -68,14 +68,10 @@ def _onnxruntime(_: Settings) -> str:
             cure="pip uninstall -y onnxruntime onnxruntime-gpu, then install sonomark[cpu] or sonomark[gpu].",
         )
     if not cpu and not gpu:
-        raise ConfigurationError(
-            "ONNX Runtime is not installed.", cure="pip install 'sonomark[cpu]' or '[gpu]'."
-        )
+        raise ConfigurationError("ONNX Runtime is not installed.", cure="pip install 'sonomark[cpu]' or '[gpu]'.")
     openvino = _installed("onnxruntime-ep-openvino")
     return (
-        f"onnxruntime {cpu}" + (f" with OpenVINO {openvino}" if openvino else "")
-        if cpu
-        else f"onnxruntime-gpu {gpu}"
+        f"onnxruntime {cpu}" + (f" with OpenVINO {openvino}" if openvino else "") if cpu else f"onnxruntime-gpu {gpu}"
     )
 
 
@@ -118,14 +114,13 @@ def _database(settings: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
+    connection = app().connection_for_write(connect_timeout=3)
     try:
-        with app.connection_for_write(connect_timeout=3) as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-    except (OSError, app.connection_for_write().connection_errors) as error:
-        raise ConfigurationError(
-            f"The broker does not answer: {type(error).__name__}.",
-            cure="Start it or correct SONOMARK_BROKER_URL.",
-        ) from error
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
+    except (OSError, *connection.connection_errors) as error:
+        raise BrokerAway(f"The broker does not answer: {type(error).__name__}.") from error
+    finally:
+        connection.release()
     return settings.broker().split("://")[0]
 
 

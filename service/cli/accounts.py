@@ -37,9 +37,7 @@ def add(
 def token(
     name: Annotated[str, typer.Argument(help="The account; made if it is missing.")],
     role: Annotated[Role, typer.Option(help="Role of an account made now.")] = Role.ADMIN,
-    scope: Annotated[
-        str, typer.Option(help="read, review or admin; never more than the role allows.")
-    ] = "admin",
+    scope: Annotated[str, typer.Option(help="read, review or admin; never more than the role allows.")] = "admin",
     days: Annotated[int, typer.Option(min=1, help="Days until the token expires.")] = 90,
 ) -> None:
     """Print a bearer token for the API, alone on the last line."""
@@ -82,8 +80,6 @@ def verify() -> None:
     with database().read() as session:
         check = audit.verify(session)
     if not check.whole:
-        err.print(
-            f"[bold red]The chain is broken at event {check.broken_at}[/]: it was changed outside Sonomark."
-        )
+        err.print(f"[bold red]The chain is broken at event {check.broken_at}[/]: it was changed outside Sonomark.")
         raise typer.Exit(1)
     out.print(f"{check.events} events, chain whole, head {check.head}", soft_wrap=True)

@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from service.analyse.pipeline import Assessment, Pipeline
+from service.analyse.pipeline import AssessedFrame, Assessment, Pipeline
 from service.compliance.evaluate import judge_instance
-from service.compliance.facts import FrameFacts, InstanceFacts, Mark, age_of, regions_of, words_of
+from service.compliance.facts import FrameFacts, InstanceFacts, Mark, Words, age_of, regions_of, words_of
 from service.compliance.outcome import Outcome
 from service.compliance.rulebook import Rulebook
 from service.dicom.header import Header, read_header
@@ -17,38 +17,30 @@ Answer = dict[str, Any]
 
 def answer(pipeline: Pipeline, rulebook: Rulebook, path: Path) -> Answer:
     """Assess and judge one file; what cannot be assessed has ``error`` set and no verdict."""
+    found: Answer = {
+        "path": str(path),
+        "sop_instance_uid": None,
+        "verdict": None,
+        "network": pipeline.version,
+        "frames": [],
+        "findings": [],
+        "error": None,
+    }
     try:
         assessment = pipeline.assess(path)
         outcome = judge_instance(rulebook, _facts(path, assessment))
     except (SonomarkError, OSError) as error:
-        return _shape(path, "", None, pipeline.version, [], [], str(error))
-    frames = [_frame(frame) for frame in assessment.frames]
-    return _shape(
-        path,
-        assessment.sop_instance_uid,
-        outcome.verdict.value,
-        assessment.network,
-        frames,
-        _findings(outcome),
-        None,
-    )
-
-
-def _shape(
-    path: Path, uid: str, verdict: str | None, network: str, frames: list[Answer], findings: list[Answer], error: str | None
-) -> Answer:
+        return {**found, "error": str(error)}
     return {
-        "path": str(path),
-        "sop_instance_uid": uid or None,
-        "verdict": verdict,
-        "network": network,
-        "frames": frames,
-        "findings": findings,
-        "error": error,
+        **found,
+        "sop_instance_uid": assessment.sop_instance_uid or None,
+        "verdict": outcome.verdict.value,
+        "frames": [_frame(frame) for frame in assessment.frames],
+        "findings": _findings(outcome),
     }
 
 
-def _frame(frame: Any) -> Answer:
+def _frame(frame: AssessedFrame) -> Answer:
     return {
         "frame": frame.number,
         "rows": frame.rows,
@@ -96,7 +88,7 @@ def _header(path: Path) -> Header | None:
         return None
 
 
-def _words(header: Header) -> dict[str, tuple[str, ...]]:
+def _words(header: Header) -> Words:
     study, series = header.study, header.series
     return words_of(
         header.facts,

@@ -22,9 +22,7 @@ SOME_NOT_ASSESSED = 3
 
 @app.command()
 def assess(
-    paths: Annotated[
-        list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders of them.", exists=True)
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders of them.", exists=True)],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     rulebook: Annotated[str, typer.Option(help="Rule book: a name or a TOML file.")] = "",
 ) -> None:
@@ -62,14 +60,10 @@ def send(
     with progress("Sending", len(files)) as advance:
 
         def report(sent: Sent) -> None:
-            table.add_row(
-                str(sent.path), "not sent" if sent.status is None else f"0x{sent.status:04X}", sent.reason
-            )
+            table.add_row(str(sent.path), "not sent" if sent.status is None else f"0x{sent.status:04X}", sent.reason)
             advance()
 
-        results = store(
-            files, Node.parse(node), calling_ae_title=calling or settings().ae_title, on_sent=report
-        )
+        results = store(files, Node.parse(node), calling_ae_title=calling or settings().ae_title, on_sent=report)
     out.print(table)
     stored = sum(result.stored for result in results)
     err.print(f"{stored} of {len(results)} stored.")

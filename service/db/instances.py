@@ -1,5 +1,6 @@
 """Instances on their way into the database: study, series and instance, each once, whoever else is writing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -78,6 +79,12 @@ def find_version(session: Session, sop_instance_uid: str, sha256: str) -> Instan
     return session.scalar(
         select(Instance).where(Instance.sop_instance_uid == sop_instance_uid, Instance.sha256 == sha256)
     )
+
+
+def of_uids(session: Session, sop_instance_uids: Sequence[str]) -> list[Instance]:
+    """Every stored version of these SOP instances, in the order of their arrival."""
+    found = select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids)).order_by(Instance.id)
+    return list(session.scalars(found))
 
 
 def archive_keys(session: Session, after_id: int, limit: int) -> list[tuple[int, str]]:

@@ -12,12 +12,12 @@ from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import Verification
 
 from service.errors import ConfigurationError, PeerError
 
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
 SUCCESS = 0x0000
+VERIFICATION = UID("1.2.840.10008.1.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
     """C-ECHO; raises PeerError when the node does not answer with success."""
     ae = ApplicationEntity(calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
-    association = ae.associate(node.host, node.port, [build_context(Verification)], ae_title=node.ae_title)
+    association = ae.associate(node.host, node.port, [build_context(VERIFICATION)], ae_title=node.ae_title)
     if not association.is_established:
         raise PeerError(f"{node} does not accept an association.", cure="Check AE titles, address and port.")
     try:
@@ -156,9 +156,7 @@ def _store(association: Association, item: _Outgoing) -> Sent:
     try:
         answer = association.send_c_store(item.path)
     except ValueError:
-        return Sent(
-            item.path, item.sop_instance_uid, None, "the peer refused its SOP class or transfer syntax"
-        )
+        return Sent(item.path, item.sop_instance_uid, None, "the peer refused its SOP class or transfer syntax")
     except (RuntimeError, AttributeError, OSError) as error:
         return Sent(item.path, item.sop_instance_uid, None, type(error).__name__)
     status = getattr(answer, "Status", None)
