@@ -80,7 +80,7 @@ def claim(session: Session, limit: int, lease_s: float) -> list[Claim]:
         .returning(Analysis.id, Analysis.instance_id, Analysis.token, Analysis.attempts, Analysis.queued_at)
         .execution_options(synchronize_session=False)
     )
-    return sorted((Claim(*row) for row in taken), key=lambda held: held.analysis_id)
+    return sorted((Claim(*row._tuple()) for row in taken), key=lambda held: held.analysis_id)  # type: ignore[arg-type]
 
 
 def renew(session: Session, claims: Collection[Claim], lease_s: float) -> None:
@@ -141,7 +141,7 @@ def leases(session: Session) -> list[Lease]:
             Analysis.state == AnalysisState.CLAIMED
         )
     )
-    return [Lease(*row) for row in held]
+    return [Lease(*row._tuple()) for row in held]  # type: ignore[arg-type]
 
 
 def take_away(session: Session, lease: Lease, reason: str) -> bool:

@@ -71,6 +71,11 @@ def iterate_frames(path: Path, numbers: Iterable[int] | None = None) -> Iterator
             yield frame
 
 
+def close_decoders() -> None:
+    """End the decoder processes that wait for work; the next file starts new ones."""
+    _decoders.close()
+
+
 class Decoder:
     """One decoder process and the buffer shared with it. Not for two threads at once."""
 

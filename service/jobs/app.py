@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from service.jobs import spool
 from service.settings import settings
@@ -32,7 +32,7 @@ def _app(broker: str) -> Celery:
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_default_queue=QUEUE,
-        task_queues=[Queue(QUEUE, Exchange(QUEUE, type="direct"), routing_key=QUEUE)],
+        task_queues=[Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE)],  # type: ignore[no-untyped-call]
         task_create_missing_queues=False,
         # Nobody commands a worker through the broker.
         worker_enable_remote_control=False,

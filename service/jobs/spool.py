@@ -34,7 +34,7 @@ class Channel(virtual.Channel):
     """One queue is one folder, one message one file; names sort by time."""
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        super().__init__(connection, **kwargs)
+        super().__init__(connection, **kwargs)  # type: ignore[no-untyped-call]
         self._folder = Path(connection.client.transport_options["folder"])
         self._listed: dict[str, deque[str]] = defaultdict(deque)
 
@@ -45,13 +45,13 @@ class Channel(virtual.Channel):
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
         name = f"{time_ns():020d}-{uuid.uuid4().hex}.json"
-        aside = self._folder / ASIDE / name
+        aside, text = self._folder / ASIDE / name, dumps(message)  # type: ignore[no-untyped-call]
         try:
-            aside.write_text(dumps(message), encoding="utf-8")
+            aside.write_text(text, encoding="utf-8")
             aside.rename(self._folder / queue / name)
         except FileNotFoundError:  # somebody emptied the spool
             self._new_queue(queue)
-            aside.write_text(dumps(message), encoding="utf-8")
+            aside.write_text(text, encoding="utf-8")
             aside.rename(self._folder / queue / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _take(path: Path) -> dict[str, Any] | None:
         path.unlink(missing_ok=True)
         return None
     try:
-        message = loads(text)
+        message = loads(text)  # type: ignore[no-untyped-call]
         _ = message["body"], message["properties"]["delivery_tag"], message["properties"]["delivery_info"]
     except (ValueError, KeyError, TypeError):
         log.warning("malformed message dropped", file=path.name)

@@ -1,0 +1,207 @@
+"""From a file to what was drawn on its frames: decode, restore, read the marks. No database, no network."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from service.analyse import residual
+from service.analyse.annotations import Annotation, Calibration, Evidence, Kind, Thresholds, read_marks
+from service.analyse.restoration import Network, Restored, load_network
+from service.dicom.pixels import close_decoders, iterate_frames, look
+from service.errors import NetworkError
+from service.settings import Settings, settings
+
+Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
+Plane = npt.NDArray[np.uint8]  # (rows, columns)
+
+
+@dataclass(frozen=True)
+class AssessedFrame:
+    """One frame and the marks on it; ``number`` counts from 1, coordinates are pixels of the frame."""
+
+    number: int
+    rows: int
+    columns: int
+    annotations: tuple[Annotation, ...]
+    scores: dict[str, float]  # presence in [0, 1] of every kind the network knows
+    mask: Plane  # 0 for background, i + 1 for the i-th kind
+
+    def mask_png(self) -> bytes:
+        """The typed mask, losslessly."""
+        _, data = cv2.imencode(".png", self.mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        return data.tobytes()
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A file's frames, and by what they were assessed."""
+
+    sop_instance_uid: str  # empty for PNG and JPEG
+    number_of_frames: int  # of the file; at most `cine_frames` of them are assessed
+    frames: tuple[AssessedFrame, ...]
+    network: str
+    thresholds: str
+    bands: dict[str, tuple[float, float]]
+    provider: str
+    milliseconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A frame, what it would be without marks, and the evidence for that. Not for diagnosis."""
+
+    frame: Frame
+    restored: Frame  # changed inside the mask only
+    residual: Plane  # |frame - what the network made of it|, everywhere
+    mask: Plane
+
+
+class Pipeline:
+    """Assesses files with one network."""
+
+    def __init__(self, network: Network, cine_frames: int | None = None) -> None:
+        """Raises `NetworkError` when the network's card does not fit this code."""
+        self._network = network
+        self._cine_frames = cine_frames or settings().cine_frames
+        self._thresholds, self._calibration = _reading(network)
+
+    @classmethod
+    def of_settings(cls, chosen: Settings | None = None, threads: int | None = None) -> "Pipeline":
+        """The network that the settings name."""
+        return cls(load_network(chosen or settings(), threads))
+
+    @property
+    def version(self) -> str:
+        """Names the weights for good."""
+        return self._network.name
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close_decoders()
+
+    def warm_up(self) -> None:
+        """Pay now for what the first frame would otherwise wait for."""
+        self._network.restore([np.zeros((600, 800, 3), np.uint8)])
+
+    def assess(self, path: Path) -> Assessment:
+        """Assess a DICOM, PNG or JPEG file; of a cine, frames spread evenly.
+
+        Raises `NotDicom`, `Undecodable` or `NotFound`.
+        """
+        clock = Clock()
+        with clock.step("open"):
+            facts = look(path)
+        numbers = spread(facts.frames, self._cine_frames)
+        assessed: list[AssessedFrame] = []
+        frames = iterate_frames(path, numbers)
+        for number in numbers:
+            with clock.step("decode"):
+                frame = next(frames)
+            assessed.append(self._assess_frame(number, frame, clock))
+        card = self._network.card
+        return Assessment(
+            sop_instance_uid=facts.sop_instance_uid,
+            number_of_frames=facts.frames,
+            frames=tuple(assessed),
+            network=card.identity,
+            thresholds=card.digest,
+            bands={kind: (limits.absent, limits.present) for kind, limits in self._thresholds.items()},
+            provider=self._network.provider,
+            milliseconds=clock.milliseconds,
+        )
+
+    def restore(self, frame: Frame) -> Restoration:
+        """What lies under the marks of one frame, for a person to look at."""
+        (restored,) = self._network.restore([frame])
+        evidence = self._read(restored)
+        size = frame.shape[1], frame.shape[0]
+        mask = _enlarged(evidence.mask, size, cv2.INTER_NEAREST)
+        learned = _enlarged(restored.restoration, size, cv2.INTER_LINEAR)
+        return Restoration(
+            frame,
+            residual.filled(frame, learned, residual.grown(mask)),
+            residual.residual(frame, learned),
+            mask,
+        )
+
+    def _assess_frame(self, number: int, frame: Frame, clock: "Clock") -> AssessedFrame:
+        with clock.step("restore"):
+            (restored,) = self._network.restore([frame])
+        with clock.step("read"):
+            evidence = self._read(restored)
+            rows, columns = frame.shape[:2]
+            scale = columns / restored.frame.shape[1], rows / restored.frame.shape[0]
+            return AssessedFrame(
+                number=number,
+                rows=rows,
+                columns=columns,
+                annotations=tuple(_scaled(mark, scale) for mark in evidence.annotations),
+                scores={kind.value: score for kind, score in evidence.scores.items()},
+                mask=_enlarged(evidence.mask, (columns, rows), cv2.INTER_NEAREST),
+            )
+
+    def _read(self, restored: Restored) -> Evidence:
+        return read_marks(restored.kinds, restored.residual, self._thresholds, self._calibration)
+
+
+class Clock:
+    """Milliseconds spent in each step."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time of the block to ``name``."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            spent = (perf_counter() - start) * 1000
+            self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + spent, 3)
+
+
+def spread(frames: int, at_most: int) -> Sequence[int]:
+    """Numbers (from 1) of at most ``at_most`` frames, each in the middle of an equal share of the cine."""
+    count = min(frames, at_most)
+    return [(2 * share + 1) * frames // (2 * count) + 1 for share in range(count)]
+
+
+def _reading(network: Network) -> tuple[dict[Kind, Thresholds], dict[Kind, Calibration]]:
+    card = network.card
+    if card.kinds != tuple(Kind):
+        raise NetworkError(f"{card.name} knows other kinds of annotation than this version.", cure=_RETRAIN)
+    try:
+        thresholds = {kind: Thresholds(**card.thresholds[kind]) for kind in Kind}
+        return thresholds, {kind: Calibration(**card.calibration[kind]) for kind in Kind}
+    except (KeyError, TypeError) as error:
+        what = f"The card of {card.name} lacks thresholds or calibration ({error})."
+        raise NetworkError(what, cure=_RETRAIN) from error
+
+
+def _scaled(mark: Annotation, scale: tuple[float, float]) -> Annotation:
+    """From the coordinates of a reduced frame back to those of the whole one."""
+    across, down = scale
+    if across == down == 1:
+        return mark
+    x, y, width, height = mark.box
+    box = round(x * across), round(y * down), max(1, round(width * across)), max(1, round(height * down))
+    return Annotation(mark.kind, mark.score, box, round(mark.pixels * across * down))
+
+
+def _enlarged(image: Frame, size: tuple[int, int], interpolation: int) -> Frame:
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    return cast(Frame, cv2.resize(image, size, interpolation=interpolation))
+
+
+_RETRAIN = "Use weights that were exported for this version, or export them again."
