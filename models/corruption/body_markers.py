@@ -6,7 +6,7 @@ import numpy as np
 
 from models.corruption.body_outlines import OUTLINES, Path
 from models.corruption.layouts import Layout, Pane
-from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashed, line, turned
+from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashed, line, rasterised, turned
 from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, mark_colour, pick, shaded, split
 
 FAMILIES: tuple[str, ...] = tuple(OUTLINES)
@@ -94,7 +94,7 @@ def _figure(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, paths
             rng, pick(rng, ((90, 90, 90), (60, 60, 60), (150, 150, 150), (200, 170, 150), pen.colour, (70, 90, 110)))
         )
         solid = [Stroke(frame(path.points), 0) for path in paths if path.fill and path.closed]
-        canvas.draw(solid[:2], inside, kind, alpha=float(rng.uniform(0.6, 1.0)))
+        _shade(canvas, rng, solid[:2], inside, kind)
     strokes = []
     for path in paths:
         points = frame(path.points)
@@ -107,6 +107,23 @@ def _figure(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, paths
     if pen.edge:
         canvas.draw([Stroke(s.points, s.width + 2, s.closed) for s in strokes], (0, 0, 0), kind, fineness=pen.fineness)
     canvas.draw(strokes, pen.colour, kind, alpha=pen.alpha, fineness=pen.fineness)
+
+
+def _shade(canvas: Canvas, rng: np.random.Generator, solid: list[Stroke], colour: Colour, kind: int) -> None:
+    """Fill a figure, evenly or as if lit from one side."""
+    drawn = rasterised(solid, canvas.width, canvas.height)
+    if drawn is None:
+        return
+    x, y, coverage = drawn
+    h, w = coverage.shape
+    light = np.ones((h, w), np.float32)
+    if rng.random() < 0.6:
+        across = np.linspace(-1, 1, w)[None] * rng.uniform(-0.5, 0.5) + np.linspace(-1, 1, h)[:, None] * rng.uniform(
+            -0.5, 0.5
+        )
+        light = (1 + across).astype(np.float32)
+    paint = np.clip(light[:, :, None] * np.array(colour, np.float32), 0, 255).astype(np.uint8)
+    canvas.stamp(coverage, x, y, paint, kind, alpha=float(rng.uniform(0.6, 1.0)))
 
 
 def probe_colour(rng: np.random.Generator, pen: Pen) -> Colour:

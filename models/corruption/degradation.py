@@ -24,6 +24,7 @@ class Degradation:
     offset: float = 0.0
     quality: int | None = None
     subsampled: bool = False
+    monochrome: bool = False
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Degradation:
@@ -36,10 +37,13 @@ class Degradation:
             offset=float(rng.uniform(0, 20)) if captured else 0.0,
             quality=int(rng.integers(60, 96)) if rng.random() < 0.6 else None,
             subsampled=bool(rng.random() < 0.5),
+            monochrome=bool(rng.random() < 0.1),
         )
 
     def image(self, image: Image) -> Image:
         """Degrade a uint8 HxWx3 image."""
+        if self.monochrome:
+            image = self._grey(image)
         if self.scale != 1.0:
             image = np.asarray(cv2.resize(image, self._size(image), interpolation=self._filter()), np.uint8)
         if self.blur:
@@ -65,7 +69,8 @@ class Degradation:
         kinds = np.flatnonzero(np.bincount(canvas.kind.ravel(), minlength=2)[1:]) + 1
         if not len(kinds):
             return np.zeros(self._size(clean)[::-1] if self.scale != 1.0 else clean.shape[:2], np.uint8)
-        red, green, blue = cv2.split(cv2.absdiff(canvas.image, clean))
+        before, after = (self._grey(image) if self.monochrome else image for image in (clean, canvas.image))
+        red, green, blue = cv2.split(cv2.absdiff(after, before))
         coverage = canvas.coverage * (np.maximum(np.maximum(red, green), blue) >= VISIBLE)
         if self.scale == 1.0:
             return canvas.kind * (coverage >= SHARE * 255)
@@ -78,6 +83,10 @@ class Degradation:
             labels[share >= best] = kind
             best = np.maximum(best, share)
         return labels
+
+    @staticmethod
+    def _grey(image: Image) -> Image:
+        return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
 
     def _size(self, image: Image) -> tuple[int, int]:
         return max(8, round(image.shape[1] * self.scale)), max(8, round(image.shape[0] * self.scale))

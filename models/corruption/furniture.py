@@ -264,6 +264,44 @@ def spectrum(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pan
             )
 
 
+def motion(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """An M-mode strip: one beam over time, in wavy layers."""
+    x, y, w, h = pane
+    height = int(h * rng.uniform(0.25, 0.45))
+    top = min(y + h - height // 3, canvas.height - height)
+    layers = np.clip(60 + 70 * noise(rng, 1, height + 40, rng.uniform(4, 12))[:, 0], 0, 255)
+    beat = np.sin(np.arange(w) / w * rng.uniform(15, 60)) * rng.uniform(0, 12)
+    rows = np.clip(np.arange(height)[:, None] + 20 + beat[None] * np.linspace(0.2, 1, height)[:, None], 0, height + 39)
+    grey = np.clip(layers[rows.astype(int)] + 14 * noise(rng, w, height, 2), 0, 255).astype(np.uint8)
+    canvas.stamp(np.full_like(grey, 255), x, top, np.asarray(cv2.merge([grey] * 3), np.uint8))
+    gap = w / rng.uniform(4, 12)
+    marks = [Stroke(line(x + i * gap, top + height - 5, x + i * gap, top + height), 1.0) for i in range(int(w / gap))]
+    canvas.draw(marks, ui_colour(rng), fineness=1)
+
+
+def badges(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """Small coloured signs of the user interface: a heart, a lamp, a battery, a tab."""
+    for _ in range(int(rng.integers(1, 5))):
+        hue = int(rng.integers(180))
+        colour = tuple(int(c) for c in cv2.cvtColor(np.array([[[hue, 220, 230]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0])
+        s = rng.uniform(3, 9) * scale
+        at = np.array([rng.random() * canvas.width, s + rng.random() * pane[1]])
+        if rng.random() < 0.4:
+            at = np.array([pick(rng, (pane[0] * rng.random(), canvas.width - s)), rng.random() * canvas.height])
+        shape = pick(
+            rng,
+            (
+                rectangle(-s, -s * 0.6, s, s * 0.6),
+                arc(0, 0, s, s, steps=20),
+                smooth(
+                    [(0, -s * 0.4), (s * 0.5, -s * 0.8), (s, -s * 0.2), (0, s), (-s, -s * 0.2), (-s * 0.5, -s * 0.8)],
+                    closed=True,
+                ),
+            ),
+        )
+        canvas.draw([Stroke(shape + at, 0)], (colour[0], colour[1], colour[2]))
+
+
 def strip(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """The shaded ground of a banner, with a rule below it."""
     height = int(max(10, pane[1] * rng.uniform(0.4, 0.9)))
@@ -350,6 +388,8 @@ PIECES: dict[Piece, float] = {
     logo: 0.3,
     ecg: 0.14,
     spectrum: 0.12,
+    motion: 0.04,
+    badges: 0.15,
     sidebar: 0.15,
     cine_bar: 0.12,
     redaction: 0.05,
