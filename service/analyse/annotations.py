@@ -81,7 +81,7 @@ class Calibration:
         """Presence probability for rows of ``features``, shape (n, 7) to (n,)."""
         weights = np.asarray(astuple(self), np.float64)
         logit = weights[0] + features @ weights[1:]
-        return 1.0 / (1.0 + np.exp(-np.clip(logit, -40.0, 40.0)))
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit, -40.0, 40.0))), np.float64)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ def read_marks(
 def components(plane: Plane, residual: Plane | None, kind: Kind, pixel: float, min_pixels: int) -> Components:
     """The marks of one kind: pixels of at least probability ``pixel``, joined over the kind's merge distance."""
     level = max(1, round(pixel * 255))
-    found = cv2.findNonZero(cv2.compare(plane, level, cv2.CMP_GE))
+    _, hot = cv2.threshold(plane, level - 1, 255, cv2.THRESH_BINARY)
+    found = cv2.findNonZero(hot)
     if found is None:
         return _nothing()
     points = found.reshape(-1, 2).astype(np.int64)
@@ -171,7 +172,7 @@ def _joined(points: npt.NDArray[np.int64], shape: tuple[int, ...], kind: Kind) -
     radius = max(1, round(MERGE_DISTANCE[kind] * max(height, width) / 2 / _CELL))
     near = cv2.dilate(grid, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     _, label = cv2.connectedComponents(near, connectivity=8, ltype=cv2.CV_32S)
-    return label[row, column].astype(np.int64)
+    return np.asarray(label[row, column], np.int64)
 
 
 def _component_features(

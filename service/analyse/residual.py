@@ -19,7 +19,7 @@ def residual(frame: Frame, restoration: Frame) -> Plane:
 
 def grown(mask: Plane, pixels: int = 1) -> Plane:
     """The mask (non-zero = marked) as 0 or 255, widened by ``pixels``: anti-aliased edges of a mark lie outside its mask."""
-    marked = cv2.compare(mask, 0, cv2.CMP_GT)
+    _, marked = cv2.threshold(mask, 0, 255, cv2.THRESH_BINARY)
     if pixels <= 0:
         return np.asarray(marked, np.uint8)
     return np.asarray(cv2.dilate(marked, np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)), np.uint8)

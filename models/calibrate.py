@@ -1,0 +1,156 @@
+"""Calibration and thresholds, fitted on validation data only: synthetic marks on frames that training never saw, and those
+frames as they are."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tomli_w
+from rich.progress import track
+from scipy.optimize import minimize
+
+from models.corruption import corrupt
+from models.dataset import Split, read_frame
+from models.served import Graph, Output
+from service.analyse.annotations import Calibration, Kind, Thresholds, components
+
+CALIBRATION = "calibration.toml"
+
+# Candidates for the pixel threshold; the calibrated score decides among them.
+_PIXEL = (0.3, 0.4, 0.5, 0.6)
+_MIN_PIXELS: Mapping[Kind, int] = {
+    Kind.BODY_MARKER: 24,
+    Kind.CALIPER: 12,
+    Kind.COLOR_BOX: 40,
+    Kind.TEXT: 12,
+    Kind.ARROW: 16,
+}
+_RIDGE = 0.02
+# A mark with fewer pixels in the frame than this cannot be seen for sure: such frames take no part in the fit.
+_VISIBLE_PIXELS = 25
+
+
+@dataclass(frozen=True)
+class Case:
+    """One validation frame: the network's answer, and per kind the number of pixels really marked."""
+
+    output: Output
+    marked: npt.NDArray[np.int64]
+    real: bool
+
+
+def cases(graph: Graph, parts: Split, samples: int, seed: int) -> Iterator[Case]:
+    """Every validation frame as it is, and ``samples`` of them with synthetic marks of training's styles."""
+    frames = parts.validation
+    rng = np.random.default_rng(seed)
+    # As many from each data set: the large held-out one must not decide alone.
+    sources = sorted({frame.source for frame in frames})
+    by_source = {source: [frame for frame in frames if frame.source == source] for source in sources}
+    for frame in track(frames, "Clean frames", transient=True):
+        yield Case(graph(read_frame(frame.path)), np.zeros(len(Kind), np.int64), real=True)
+    for _ in track(range(samples), "Synthetic frames", transient=True):
+        among = by_source[sources[int(rng.integers(len(sources)))]]
+        sample = corrupt(read_frame(among[int(rng.integers(len(among)))].path), rng, held_out=False)
+        marked = np.bincount(sample.labels.ravel(), minlength=len(Kind) + 1)[1:]
+        yield Case(graph(sample.noisy), marked, real=False)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    thresholds: Thresholds
+    calibration: Calibration
+    loss: float
+    sensitivity: float
+    specificity: float
+
+
+def fit(found: list[Case], kind: Kind) -> Fitted:
+    """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins."""
+    return min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
+
+
+def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:
+    plane = list(Kind).index(kind)
+    known = [case for case in found if case.marked[plane] == 0 or case.marked[plane] >= _VISIBLE_PIXELS]
+    truth = np.array([case.marked[plane] > 0 for case in known])
+    marks = [
+        components(case.output.kinds[plane], case.output.residual, kind, pixel, _MIN_PIXELS[kind]).features
+        for case in known
+    ]
+    # The strongest component speaks for its frame; a frame without any scores 0 whatever the weights.
+    strongest = np.array([features[features[:, 0].argmax()] if len(features) else np.zeros(7) for features in marks])
+    calibration = logistic(strongest, truth)
+    scores = np.array([float(calibration.score(features).max(initial=0.0)) for features in marks])
+    absent, present = bands(scores, truth)
+    clipped = np.clip(scores, 1e-3, 1 - 1e-3)
+    loss = float(-(np.where(truth, np.log(clipped), np.log(1 - clipped)) * _balance(truth)).mean())
+    limits = Thresholds(pixel, _MIN_PIXELS[kind], absent, present)
+    return Fitted(
+        limits, calibration, loss, float((scores[truth] >= present).mean()), float((scores[~truth] < present).mean())
+    )
+
+
+def logistic(features: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> Calibration:
+    """Ridge logistic regression with weights >= 0, both classes weighing the same."""
+    sign = np.where(truth, 1.0, -1.0)
+    weight = _balance(truth)
+    columns = np.column_stack([np.ones(len(features)), features])
+    ridge = np.r_[0.0, np.full(features.shape[1], _RIDGE)]
+
+    def loss(w: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        margin = sign * (columns @ w)
+        slope = -sign * weight / (1 + np.exp(np.clip(margin, -500, 500)))
+        return (
+            float((weight * np.logaddexp(0, -margin)).mean() + (ridge * w * w).sum()),
+            columns.T @ slope / len(sign) + 2 * ridge * w,
+        )
+
+    bounds = [(None, None)] + [(0.0, None)] * features.shape[1]
+    best = minimize(loss, np.zeros(columns.shape[1]), jac=True, bounds=bounds, method="L-BFGS-B")
+    return Calibration(*(round(float(value), 5) for value in best.x))
+
+
+def bands(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """``present``: the score that parts the classes best by Youden's index, in the middle of the gap there; ``absent``: where
+    what lies below is a mark in fewer than 2 % of the marked frames, and at most ``present``."""
+    levels = np.unique(np.r_[0.0, scores, 1.0])
+    middles = (levels[:-1] + levels[1:]) / 2
+    youden = [(scores[truth] >= t).mean() + (scores[~truth] < t).mean() for t in middles]
+    good = middles[np.flatnonzero(np.array(youden) >= max(youden) - 0.002)]
+    present = float(np.median(good))
+    absent = float(min(np.quantile(scores[truth], 0.02), present * 0.8))
+    return round(max(absent, 0.01), 4), round(max(present, 0.02), 4)
+
+
+def _balance(truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    share = np.clip(truth.mean(), 1e-3, 1 - 1e-3)
+    return np.where(truth, 0.5 / share, 0.5 / (1 - share))
+
+
+def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, tell: Callable[[str], None]) -> Path:
+    """Fit every kind and write the run's calibration file."""
+    found = list(cases(graph, parts, samples, seed))
+    fitted = {kind: fit(found, kind) for kind in Kind}
+    for kind, result in fitted.items():
+        tell(
+            f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}  log loss {result.loss:.3f}"
+        )
+    tables = {
+        "thresholds": {kind.value: asdict(result.thresholds) for kind, result in fitted.items()},
+        "calibration": {kind.value: asdict(result.calibration) for kind, result in fitted.items()},
+    }
+    (run / CALIBRATION).write_text(tomli_w.dumps(tables))
+    return run / CALIBRATION
+
+
+def read_calibration(path: Path) -> tuple[dict[Kind, Thresholds], dict[Kind, Calibration]]:
+    tables = tomllib.loads(path.read_text())
+    return (
+        {kind: Thresholds(**tables["thresholds"][kind]) for kind in Kind},
+        {kind: Calibration(**tables["calibration"][kind]) for kind in Kind},
+    )

@@ -1,0 +1,160 @@
+"""The training module's commands."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from models.errors import TrainingError
+from service.errors import SonomarkError
+
+app = typer.Typer(help="Train, calibrate, evaluate and export Sonomark's networks.", no_args_is_help=True)
+console = Console(stderr=True)
+
+Data = Annotated[
+    Path, typer.Option(help="Folder with frames, or with a CSV listing them.", exists=True, file_okay=False)
+]
+
+
+@app.callback()
+def main() -> None:
+    """Sonomark's training module."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe in models/recipes, or a TOML file.")],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="The run's folder (default runs/RECIPE-TIME).")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint.")] = False,
+    start_from: Annotated[Path | None, typer.Option(help="Begin with the weights of another run.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes; the schedule ends with them.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+) -> None:
+    """Train by a recipe on clean frames."""
+    import torch
+
+    from models import recipe as recipes
+    from models import train as training
+
+    if threads:
+        torch.set_num_threads(threads)
+    with _told():
+        chosen = recipes.load(recipe)
+        run = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        training.train(chosen, data, run, resume=resume, start_from=start_from, time_budget_min=time_budget)
+        console.print(f"Trained: {run}")
+
+
+Run = Annotated[Path, typer.Argument(help="A run's folder.", exists=True, file_okay=False)]
+
+
+@app.command()
+def calibrate(
+    run: Run,
+    data: Data,
+    samples: Annotated[int, typer.Option(help="Synthetic validation frames.")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic frames.")] = 11,
+) -> None:
+    """Fit presence scores and thresholds on the run's validation frames."""
+    from models import calibrate as calibration
+    from models import export as exporting
+    from models.dataset import Split
+    from models.served import Graph
+    from models.train import SPLIT
+
+    with _told(), TemporaryDirectory() as folder:
+        graph = exporting.graph_of(run, Path(folder) / "model.onnx")
+        parts = Split.read(run / SPLIT, data)
+        path = calibration.calibrate(
+            Graph(graph, exporting.MAX_SIDE),
+            parts,
+            run,
+            samples,
+            seed,
+            lambda line: console.print(line, highlight=False),
+        )
+        console.print(f"Calibrated: {path}")
+
+
+@app.command()
+def export(run: Run, weights: Annotated[Path, typer.Argument(help="Folder for model.onnx and card.toml.")]) -> None:
+    """Write a calibrated run's weights as an ONNX graph with its card."""
+    from models import export as exporting
+
+    with _told():
+        console.print(f"Exported: {exporting.export(run, weights)}")
+
+
+@app.command()
+def evaluate(
+    weights: Annotated[
+        Path, typer.Argument(help="Folder with model.onnx and card.toml.", exists=True, file_okay=False)
+    ],
+    data: Data,
+    run: Annotated[
+        Path | None, typer.Option(help="The run: adds its validation frames, clean and with unseen styles.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and pictures.")] = None,
+    samples: Annotated[int, typer.Option(help="Synthetic frames of unseen styles.")] = 200,
+    record: Annotated[bool, typer.Option(help="Write the figures into the card.")] = False,
+) -> None:
+    """Measure weights on real annotated frames, clean frames and unseen styles."""
+    from models import evaluate as evaluation
+    from models.dataset import Split
+    from models.served import Weights
+    from models.train import SPLIT
+
+    with _told():
+        served = Weights(weights)
+        report = evaluation.Report(served.card["name"])
+        folder = out or Path("runs") / f"evaluation-{served.card['name']}"
+        labels = evaluation.labels_of(data)
+        if labels is not None:
+            evaluation.real_frames(served, labels, report, folder / "pictures")
+        if run is not None:
+            parts = Split.read(run / SPLIT, data)
+            evaluation.clean_frames(served, parts.validation, report)
+            evaluation.synthetic_frames(served, parts.validation, samples, 23, report)
+        report.write(folder)
+        if record:
+            evaluation.record(report, weights)
+        console.print(report.markdown(), highlight=False)
+        console.print(f"Report: {folder}")
+
+
+@app.command()
+def tables(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Keeps drawn crops and finished cells; a second run goes on from there.")],
+    scale: Annotated[str, typer.Option(help="How much is run: smoke, cpu or gpu.")] = "smoke",
+    document: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/reproduction.md"),
+    time_budget: Annotated[float | None, typer.Option(help="Minutes; cells that would take longer wait.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+) -> None:
+    """Do the paper's tables and figures again and write them to a page."""
+    import torch
+
+    from models.reproduction import tables as reproduction
+
+    if threads:
+        torch.set_num_threads(threads)
+    with _told():
+        console.print(f"Written: {reproduction.tables(scale, data, out, document, console, time_budget)}")
+
+
+class _told:  # noqa: N801 (reads as a phrase where it is used)
+    """Shows an expected error as its message and a status of 1, not as a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, SonomarkError | TrainingError):
+            console.print(f"[red]{error}[/red]")
+            raise typer.Exit(1) from error

@@ -1,0 +1,200 @@
+"""Clean frames, and their split into training and validation by data set and by patient group."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import DataError, LeakySplit
+
+Frame = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+
+_THUMBNAIL = 48
+_NEAR_DUPLICATE = (
+    0.6  # correlation of high-passed thumbnails; frames of one clip reach it, frames of two patients hardly ever
+)
+
+
+@dataclass(frozen=True)
+class CleanFrame:
+    """One frame to draw on: its file, the data set it comes from and the group (patient, clip) that must not be split."""
+
+    path: Path
+    source: str
+    group: str
+    anatomy: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    training: tuple[CleanFrame, ...]
+    validation: tuple[CleanFrame, ...]
+
+    def refuse_leaks(self) -> None:
+        """Raise `LeakySplit` when a group or a file is on both sides."""
+        shared = {frame.group for frame in self.training} & {frame.group for frame in self.validation}
+        shared |= {str(f.path) for f in self.training} & {str(f.path) for f in self.validation}
+        if shared:
+            raise LeakySplit(
+                f"Training and validation share {len(shared)} groups, among them {sorted(shared)[0]}.",
+                cure="Give the frames of one patient the same `group` in the CSV and split by group.",
+            )
+
+    def write(self, manifest: Path, root: Path) -> None:
+        """Record which file went where; paths are relative to the data folder."""
+        sides = {
+            side: [{**asdict(f), "path": str(f.path.relative_to(root))} for f in getattr(self, side)]
+            for side in ("training", "validation")
+        }
+        manifest.write_text(json.dumps(sides, indent=1))
+
+    @classmethod
+    def read(cls, manifest: Path, root: Path) -> Split:
+        """The split a run was trained on. Raises `LeakySplit` for a manifest that shares groups."""
+        sides = json.loads(manifest.read_text())
+        parts = cls(
+            *(
+                tuple(CleanFrame(**{**f, "path": root / f["path"]}) for f in sides[side])
+                for side in ("training", "validation")
+            )
+        )
+        parts.refuse_leaks()
+        return parts
+
+
+def clean_frames(folder: Path) -> list[CleanFrame]:
+    """The frames listed in the folder's CSV (columns file, source, and group, anatomy where known), else every image below it.
+
+    Frames that look nearly the same share a group, whatever their names say. Raises `DataError` for an empty folder, a listed
+    file that is missing and an image that cannot be read.
+    """
+    listing = _listing(folder)
+    frames = _listed(listing) if listing else _found(folder)
+    if not frames:
+        raise DataError(
+            f"No image in {folder}.", cure="Give a folder with PNG, JPEG or DICOM frames, or with a CSV listing them."
+        )
+    return _joined_near_duplicates(frames)
+
+
+def _listing(folder: Path) -> Path | None:
+    for name in ("clean.csv", "frames.csv"):
+        for place in (folder / name, folder / "clean" / name):
+            if place.is_file():
+                return place
+    return None
+
+
+def _listed(listing: Path) -> list[CleanFrame]:
+    frames = []
+    with listing.open(newline="") as text:
+        for row in csv.DictReader(text):
+            # Paths in the CSV are relative to its folder or to the one above it.
+            places = (listing.parent / row["file"], listing.parent.parent / row["file"])
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                raise DataError(
+                    f"{listing} lists {row['file']}, which is not there.", cure="Restore the file or drop its row."
+                )
+            group = row.get("group") or _group(path, row["source"])
+            frames.append(CleanFrame(path, row["source"], group, row.get("anatomy", ""), row.get("licence", "")))
+    return frames
+
+
+def _found(folder: Path) -> list[CleanFrame]:
+    suffixes = IMAGE_SUFFIXES | DICOM_SUFFIXES
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    return [CleanFrame(path, path.parent.name, _group(path, path.parent.name)) for path in files]
+
+
+def _group(path: Path, source: str) -> str:
+    """The patient or clip a file name speaks of: DICOM says it, else the name without its last number."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "StudyInstanceUID"])
+        identity = str(header.get("PatientID") or header.get("StudyInstanceUID") or path.stem)
+        return f"{source}:{sha256(identity.encode()).hexdigest()[:16]}"
+    stem = re.sub(r"[_\-.]*(\d+_)?(frame|step|slice|f|t)?[_\-]?\d+$", "", path.stem)
+    subject = re.search(r"(?:^|[_\-])((?:S|p|pat|patient|subj|sub)\d+)(?=[_\-A-Z]|$)", stem, re.IGNORECASE)
+    if subject:
+        return f"{source}:{subject[1]}"
+    return f"{source}:{path.stem}"
+
+
+def read_frame(path: Path) -> Frame:
+    """A frame as displayed, uint8 RGB (H, W, 3). Raises `DataError` naming the file when it cannot be read."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        from service.dicom.pixels import first_frame
+
+        return first_frame(path)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(
+            f"{path} is not an image that can be read.", cure="Replace the file or remove it from the data."
+        )
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _joined_near_duplicates(frames: Sequence[CleanFrame]) -> list[CleanFrame]:
+    """Give frames of one scene one group: the split must not put two frames of a clip on both sides."""
+    looks = np.stack([_look(read_frame(frame.path)) for frame in frames])
+    alike = looks @ looks.T > _NEAR_DUPLICATE
+    parent = list(range(len(frames)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first_of: dict[str, int] = {}
+    for i, frame in enumerate(frames):
+        parent[root(i)] = root(first_of.setdefault(frame.group, i))
+    for i, j in np.argwhere(np.triu(alike, 1)):
+        parent[root(int(j))] = root(int(i))
+    return [replace(frame, group=frames[root(i)].group) for i, frame in enumerate(frames)]
+
+
+def _look(frame: Frame) -> npt.NDArray[np.float32]:
+    small = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    high = small.astype(np.float32) - cv2.GaussianBlur(small.astype(np.float32), (0, 0), 6)
+    high -= high.mean()
+    return (high / (np.linalg.norm(high) + 1e-6)).ravel()
+
+
+def split(frames: Iterable[CleanFrame], held_out_sources: Sequence[str], share: float, seed: int) -> Split:
+    """Hold out whole data sets, and a share of the groups of every other one.
+
+    The share is drawn by a hash of seed and group, so a frame added later does not move the others.
+    """
+    frames = list(frames)
+    away = {frame.group for frame in frames if frame.source in held_out_sources}
+
+    def held_out(frame: CleanFrame) -> bool:
+        draw = int(sha256(f"{seed}:{frame.group}".encode()).hexdigest()[:8], 16) / 16**8
+        return frame.group in away or draw < share
+
+    parts = Split(
+        tuple(frame for frame in frames if not held_out(frame)), tuple(frame for frame in frames if held_out(frame))
+    )
+    for side, part in (("training", parts.training), ("validation", parts.validation)):
+        if not part:
+            raise DataError(
+                f"The split leaves no frame for {side}.", cure="Add frames, or change `split` in the recipe."
+            )
+    parts.refuse_leaks()
+    return parts

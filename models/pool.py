@@ -1,0 +1,235 @@
+"""Training crops in shared memory: a worker process draws synthetic screens and keeps replacing the oldest crops.
+
+Drawing a screen costs far more than a training step takes from it, so each screen gives several crops and each crop is used a
+few times, with other brightness and colour, before it is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.sharedctypes import Synchronized
+from typing import Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.corruption import Sample, corrupt
+from models.dataset import CleanFrame, read_frame
+from models.errors import TrainingError
+
+Frame = npt.NDArray[np.uint8]
+
+_BYTES_PER_PIXEL = 7  # frame RGB, second RGB, kind
+_WAIT_S = 300.0
+_FIRST_CROPS = 256
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How screens become crops: side in pixels, crops from one screen, share centred on a mark, range of the resize."""
+
+    side: int = 256
+    per_screen: int = 6
+    centred: float = 0.6
+    smallest_scale: float = 0.5
+    largest_scale: float = 1.4
+    uses: float = 2.0
+    """How often a crop is used on average: fresh ones teach more, but drawing them takes time from training."""
+
+
+class CropPool:
+    """``capacity`` crops in shared memory; `batch` draws from those filled so far."""
+
+    def __init__(
+        self,
+        frames: Sequence[CleanFrame],
+        settings: CropSettings,
+        capacity: int,
+        workers: int,
+        seed: int,
+        niceness: int = 5,
+    ) -> None:
+        self.settings, self.capacity = settings, capacity
+        context = get_context("spawn")
+        self._memory = SharedMemory(create=True, size=capacity * _BYTES_PER_PIXEL * settings.side**2)
+        self._views = _views(self._memory, capacity, settings.side)
+        self._written = [context.Value("q", 0) for _ in range(workers)]
+        self._wanted = context.Value("d", _FIRST_CROPS * 4.0)
+        bounds = np.linspace(0, capacity, workers + 1).astype(int)
+        self._slots = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self._workers = [
+            context.Process(
+                target=_keep_drawing,
+                args=(
+                    self._memory.name,
+                    capacity,
+                    list(frames),
+                    settings,
+                    slots,
+                    seed * 1000 + number,
+                    written,
+                    self._wanted,
+                    niceness,
+                ),
+                daemon=True,
+            )
+            for number, (slots, written) in enumerate(zip(self._slots, self._written, strict=True))
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.terminate()
+            worker.join()
+        self._views = ()
+        self._memory.close()
+        self._memory.unlink()
+
+    @property
+    def drawn(self) -> int:
+        """Crops drawn so far, those already replaced included."""
+        return sum(written.value for written in self._written)
+
+    def wait(self, crops: int = _FIRST_CROPS) -> None:
+        """Wait for the first crops. Raises `TrainingError` when a worker has died."""
+        deadline = time.monotonic() + _WAIT_S
+        while self.drawn < min(crops, self.capacity):
+            self.refuse_dead_workers()
+            if time.monotonic() > deadline:
+                raise TrainingError("No synthetic crop after five minutes.", cure="Check the machine's load.")
+            time.sleep(0.2)
+
+    def refuse_dead_workers(self) -> None:
+        dead = [worker for worker in self._workers if worker.exitcode is not None]
+        if dead:
+            raise TrainingError(
+                f"A drawing worker ended with status {dead[0].exitcode}; its own message stands above.",
+                cure="Resume the run when the cause is gone.",
+            )
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[Frame, Frame, Frame]:
+        """``size`` crops: noisy and second noisy uint8 (n, side, side, 3), kind per pixel uint8 (n, side, side)."""
+        filled = np.concatenate(
+            [
+                np.arange(start, start + min(written.value, stop - start))
+                for (start, stop), written in zip(self._slots, self._written, strict=True)
+            ]
+        )
+        self._wanted.value += size / self.settings.uses / len(self._workers)
+        chosen = rng.choice(filled, size, replace=len(filled) < size)
+        noisy, second, kinds = self._views
+        return noisy[chosen], second[chosen], kinds[chosen]
+
+
+def _views(memory: SharedMemory, capacity: int, side: int) -> tuple[Frame, ...]:
+    colour = capacity * side * side * 3
+    shapes = ((0, (capacity, side, side, 3)), (colour, (capacity, side, side, 3)), (2 * colour, (capacity, side, side)))
+    return tuple(np.ndarray(shape, np.uint8, memory.buf, offset) for offset, shape in shapes)
+
+
+def _keep_drawing(
+    name: str,
+    capacity: int,
+    frames: list[CleanFrame],
+    settings: CropSettings,
+    slots: tuple[int, int],
+    seed: int,
+    written: Synchronized[int],
+    wanted: Synchronized[float],
+    niceness: int,
+) -> None:
+    """The worker: draws no more than is wanted, never ends by itself; the trainer terminates it."""
+    os.nice(niceness)
+    memory = SharedMemory(name=name)
+    noisy, second, kinds = _views(memory, capacity, settings.side)
+    rng = np.random.default_rng(seed)
+    backgrounds = Backgrounds(frames)
+    start, stop = slots
+    while os.getppid() != 1:
+        if written.value >= wanted.value:
+            time.sleep(0.1)
+            continue
+        for crop in crops(corrupt(backgrounds.draw(rng), rng), settings, rng):
+            slot = start + written.value % (stop - start)
+            noisy[slot], second[slot], kinds[slot] = crop
+            written.value += 1
+
+
+class Backgrounds:
+    """Clean frames in memory, every data set drawn as often as the square root of its size: large ones must not drown small ones."""
+
+    def __init__(self, frames: Sequence[CleanFrame]) -> None:
+        self._frames = [read_frame(frame.path) for frame in frames]
+        sources = [frame.source for frame in frames]
+        weight = np.array([1 / sources.count(source) ** 0.5 for source in sources])
+        self._share = weight / weight.sum()
+
+    def draw(self, rng: np.random.Generator) -> Frame:
+        """A frame, mirrored half of the time: before marks are drawn, because mirrored letters are no letters."""
+        frame = self._frames[int(rng.choice(len(self._frames), p=self._share))]
+        return np.ascontiguousarray(frame[:, ::-1]) if rng.random() < 0.5 else frame
+
+
+def crops(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> list[tuple[Frame, Frame, Frame]]:
+    """Crops of one screen at random scales, most of them on a mark, the others anywhere."""
+    return [_crop(sample, settings, rng) for _ in range(settings.per_screen)]
+
+
+def _crop(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> tuple[Frame, Frame, Frame]:
+    height, width = sample.labels.shape
+    scale = float(np.exp(rng.uniform(np.log(settings.smallest_scale), np.log(settings.largest_scale))))
+    if rng.random() < 0.4:
+        scale = 1.0
+    # At most the screen's shorter side: what lies beyond would be padding, which no archive holds.
+    span = min(round(settings.side / scale), max(32, min(height, width)))
+    x, y = _corner(sample.labels, span, settings.centred, rng)
+    window = np.s_[y : y + span, x : x + span]
+    parts = [sample.noisy[window], sample.noisy_again[window], sample.labels[window]]
+    down, right = span - parts[2].shape[0], span - parts[2].shape[1]
+    if down > 0 or right > 0:
+        parts = [cv2.copyMakeBorder(part, 0, max(down, 0), 0, max(right, 0), cv2.BORDER_REPLICATE) for part in parts]
+    if span == settings.side:
+        return parts[0], parts[1], parts[2]
+    size = (settings.side, settings.side)
+    smooth = cv2.INTER_AREA if span > settings.side else cv2.INTER_LINEAR
+    resized = [cv2.resize(np.ascontiguousarray(part), size, interpolation=smooth) for part in parts[:2]]
+    return resized[0], resized[1], resized_kinds(parts[2], settings.side, settings.side)
+
+
+def _corner(kinds: Frame, span: int, centred: float, rng: np.random.Generator) -> tuple[int, int]:
+    height, width = kinds.shape
+    present = np.flatnonzero(np.bincount(kinds.ravel(), minlength=2)[1:]) + 1
+    limit_x, limit_y = max(0, width - span), max(0, height - span)
+    if len(present) == 0 or rng.random() >= centred:
+        return int(rng.integers(0, limit_x + 1)), int(rng.integers(0, limit_y + 1))
+    # A kind first, then one of its pixels: a long text must not take every crop.
+    y, x = np.nonzero(kinds == rng.choice(present))
+    i = int(rng.integers(len(x)))
+    jitter = span // 3
+    return (
+        int(np.clip(x[i] - span // 2 + rng.integers(-jitter, jitter + 1), 0, limit_x)),
+        int(np.clip(y[i] - span // 2 + rng.integers(-jitter, jitter + 1), 0, limit_y)),
+    )
+
+
+def resized_kinds(kinds: Frame, width: int, height: int) -> Frame:
+    """A kind map at another size; a pixel takes a kind that covers a third of it, so that thin lines survive."""
+    result = np.zeros((height, width), np.uint8)
+    strongest = np.full((height, width), 84, np.uint8)
+    for kind in np.flatnonzero(np.bincount(kinds.ravel(), minlength=2)[1:]) + 1:
+        plane = cv2.compare(kinds, int(kind), cv2.CMP_EQ)
+        smooth = cv2.INTER_AREA if width < kinds.shape[1] else cv2.INTER_LINEAR
+        share = cv2.resize(plane, (width, height), interpolation=smooth)
+        wins = share > strongest
+        result[wins], strongest[wins] = kind, share[wins]
+    return result

@@ -1,0 +1,111 @@
+"""Recipes: everything that decides what a training run gives, in one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from models.errors import RecipeError
+from models.pool import CropSettings
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    channels: tuple[int, ...] = (16, 48, 64, 96, 128)
+    top_blocks: int = 1
+    dilations: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW under a one-cycle schedule; ``average`` is the decay of the weights' exponential moving average."""
+
+    rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1
+    average: float = 0.999
+    largest_gradient: float = 2.0
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the terms; ``marked`` is that of pixels under a mark against all others in the restoration's loss."""
+
+    restoration: float = 2.0
+    marked: float = 1.0
+    cross_entropy: float = 1.0
+    kind_weight: float = 4.0
+    focus: float = 1.5
+    dice: float = 0.5
+    presence: float = 0.1
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    held_out_sources: tuple[str, ...] = ()
+    share: float = 0.15
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    steps: int
+    batch: int = 16
+    seed: int = 20261123
+    pool: int = 8000
+    workers: int = 1
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    crops: CropSettings = field(default_factory=CropSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+
+
+def load(name: str | Path) -> Recipe:
+    """A recipe by its name in `models/recipes` or by its path. Raises `RecipeError` for an unknown name, key or section."""
+    path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError as missing:
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise RecipeError(f"No recipe {path}.", cure=f"Recipes at hand: {known}.") from missing
+    except tomllib.TOMLDecodeError as broken:
+        raise RecipeError(f"{path} is not valid TOML: {broken}.") from broken
+    return from_values({"name": path.stem, **values})
+
+
+def from_values(values: dict[str, Any]) -> Recipe:
+    """A recipe from the values `dataclasses.asdict` gave."""
+    recipe: Recipe = _built(Recipe, values, Path(f"{values.get('name', 'recipe')}.toml"))
+    return recipe
+
+
+_SECTIONS = {
+    "network": NetworkSettings,
+    "optimiser": OptimiserSettings,
+    "loss": LossSettings,
+    "crops": CropSettings,
+    "split": SplitSettings,
+}
+
+
+def _built(kind: type, values: dict[str, Any], path: Path) -> Any:
+    known = {entry.name for entry in fields(kind)}
+    unknown = set(values) - known
+    if unknown:
+        raise RecipeError(
+            f"{path} has an unknown key {sorted(unknown)[0]!r}.", cure=f"Known here: {', '.join(sorted(known))}."
+        )
+    converted = {}
+    for key, value in values.items():
+        if key in _SECTIONS and kind is Recipe:
+            value = _built(_SECTIONS[key], value, path)
+        converted[key] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**converted)
+    except TypeError as missing:
+        raise RecipeError(f"{path}: {missing}.") from missing

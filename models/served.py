@@ -1,0 +1,78 @@
+"""Exported weights, run as the service runs them: evaluation and calibration measure what will be served."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from models.errors import DataError
+from service.analyse.annotations import Calibration, Evidence, Kind, Thresholds, read_marks
+
+Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Output:
+    """restoration uint8 (H, W, 3), residual uint8 (H, W), kinds uint8 (K, H, W), and the frame they belong to: the frame
+    given, reduced where it was larger than the network's longest side."""
+
+    frame: Frame
+    restoration: Frame
+    residual: Frame
+    kinds: Frame
+
+
+class Graph:
+    """An exported graph behind padding to its stride and reduction to its longest side."""
+
+    def __init__(self, path: Path, max_side: int, stride: int = 32, threads: int = 2) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.max_side, self.stride = max_side, stride
+
+    def __call__(self, frame: Frame) -> Output:
+        frame = reduced(frame, self.max_side)
+        height, width = frame.shape[:2]
+        padded = cv2.copyMakeBorder(frame, 0, -height % self.stride, 0, -width % self.stride, cv2.BORDER_REPLICATE)
+        restoration, residual, kinds = self._session.run(None, {"frame": padded[None]})
+        return Output(
+            frame,
+            restoration[0, :height, :width],
+            np.ascontiguousarray(residual[0, :height, :width]),
+            np.ascontiguousarray(kinds[0, :, :height, :width]),
+        )
+
+
+class Weights:
+    """A folder with ``model.onnx`` and ``card.toml``. Raises `DataError` when they do not belong together."""
+
+    def __init__(self, folder: Path, threads: int = 2) -> None:
+        self.card: dict[str, Any] = tomllib.loads((folder / "card.toml").read_text())
+        graph = folder / "model.onnx"
+        if sha256(graph.read_bytes()).hexdigest() != self.card["sha256"]:
+            raise DataError(f"{graph} is not the file its card describes.", cure="Export the weights again.")
+        self.graph = Graph(graph, self.card["max_side"], self.card["stride"], threads)
+        self.thresholds = {kind: Thresholds(**self.card["thresholds"][kind]) for kind in Kind}
+        self.calibration = {kind: Calibration(**self.card["calibration"][kind]) for kind in Kind}
+
+    def read(self, output: Output) -> Evidence:
+        return read_marks(output.kinds, output.residual, self.thresholds, self.calibration)
+
+
+def reduced(frame: Frame, max_side: int) -> Frame:
+    """The frame, by area averaging no larger than ``max_side`` pixels on its longer side."""
+    height, width = frame.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return frame
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,273 @@
+"""The training loop, to be read in one sitting; the whole checkpoint is one visible dict."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from models.architectures.unshuffle_unet import UnshuffleUNet
+from models.dataset import Split, clean_frames, split
+from models.errors import Diverged, RecipeError
+from models.loss import product_loss
+from models.pool import CropPool
+from models.recipe import Recipe, from_values
+
+CHECKPOINT = "checkpoint.pt"
+SPLIT = "split.json"
+_CHECKPOINT_EVERY_S = 60.0
+_LOG_EVERY = 20
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    start_from: Path | None = None,
+    time_budget_min: float | None = None,
+) -> Path:
+    """Train by a recipe on the clean frames below ``data`` and return the run's folder.
+
+    The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the schedule
+    follows the clock and ends with it; without, it follows the recipe's steps. ``start_from`` takes weights of another run and
+    starts a new schedule. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    keep_freed_memory()
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
+    refuse_other_split(run, parts, data, resume)
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build(recipe).to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(network).eval()
+    optimiser = torch.optim.AdamW(parameter_groups(network, recipe.optimiser.weight_decay), lr=recipe.optimiser.rate)
+    state = {"step": 0, "elapsed_s": 0.0}
+    if resume and (run / CHECKPOINT).exists():
+        state = restore(run / CHECKPOINT, recipe, network, average, optimiser)
+    elif start_from is not None:
+        weights = torch.load(start_from / CHECKPOINT, weights_only=True)["average"]
+        network.load_state_dict(weights)
+        average.load_state_dict(weights)
+
+    budget_s = None if time_budget_min is None else time_budget_min * 60
+    started = time.monotonic() - state["elapsed_s"]
+    saved = time.monotonic()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    pool = CropPool(parts.training, recipe.crops, recipe.pool, recipe.workers, recipe.seed + state["step"])
+    with pool, SummaryWriter(str(run)) as events, Progress(*columns, transient=True) as progress:
+        bar = progress.add_task(recipe.name, total=recipe.steps if budget_s is None else int(budget_s))
+        pool.wait()
+        if state["step"] == 0:
+            started = time.monotonic()
+        while (done := _progress(recipe, state["step"], time.monotonic() - started, budget_s)) < 1.0:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.optimiser.rate * one_cycle(done, recipe.optimiser.warm_up)
+            noisy, second, kinds = (part.to(device) for part in varied(*pool.batch(rng, recipe.batch), rng))
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
+                restoration, logits = network(noisy)
+            loss, terms = product_loss(restoration.float(), logits.float(), second, kinds, recipe.loss)
+            if not torch.isfinite(loss):
+                raise Diverged(
+                    f"The loss of step {state['step']} is {loss.item()}; the checkpoint in {run} is from before."
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.optimiser.largest_gradient)
+            optimiser.step()
+            state["step"] += 1
+            follow(average, network, recipe.optimiser.average, state["step"])
+
+            if state["step"] % _LOG_EVERY == 0:
+                pool.refuse_dead_workers()
+                log(
+                    events,
+                    state["step"],
+                    loss,
+                    terms,
+                    optimiser.param_groups[0]["lr"],
+                    pool,
+                    time.monotonic() - started,
+                    recipe,
+                )
+            progress.update(bar, completed=state["step"] if budget_s is None else int(time.monotonic() - started))
+            if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                state["elapsed_s"] = time.monotonic() - started
+                save(run / CHECKPOINT, recipe, network, average, optimiser, state)
+                saved = time.monotonic()
+    state["elapsed_s"] = time.monotonic() - started
+    save(run / CHECKPOINT, recipe, network, average, optimiser, state)
+    return run
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed memory: by default each large tensor is mapped, zeroed and unmapped anew, which took two thirds
+    of a training step."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_max, 0)
+
+
+def build(recipe: Recipe) -> UnshuffleUNet:
+    settings = recipe.network
+    return UnshuffleUNet(channels=settings.channels, top_blocks=settings.top_blocks, dilations=settings.dilations)
+
+
+def refuse_other_split(run: Path, parts: Split, data: Path, resume: bool) -> None:
+    """Write the split's manifest; when a run resumes, its frames must still be on the same sides."""
+    manifest = run / SPLIT
+    before = manifest.read_text() if resume and manifest.exists() else None
+    parts.write(manifest, data)
+    if before is not None and before != manifest.read_text():
+        manifest.write_text(before)
+        raise RecipeError(
+            f"The data or the split in {run} changed since the run began.",
+            cure="Start a new run, or bring back the data it used.",
+        )
+
+
+def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
+    """The recipe a checkpoint was trained by."""
+    return from_values(checkpoint["recipe"])
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for convolutions, none for biases and normalisation."""
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """bfloat16 doubled the speed on CPUs that have its instructions and slows others down."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capable: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return capable
+
+
+def one_cycle(done: float, warm_up: float) -> float:
+    """Share of the peak rate after share ``done`` of the schedule: a linear rise, then half a cosine."""
+    if done < warm_up:
+        return 0.05 + 0.95 * done / warm_up
+    return 0.5 * (1 + float(np.cos(np.pi * (done - warm_up) / (1 - warm_up)))) * 0.999 + 0.001
+
+
+def varied(
+    noisy: np.ndarray, second: np.ndarray, kinds: np.ndarray, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops as tensors in [0, 1], each with its own gain, gamma and share of colour, the same for input and target.
+
+    Colour must not be a shortcut: some scanners draw boxes and markers in grey, and some archives keep grey frames only.
+    """
+    count = len(noisy)
+    both = torch.from_numpy(np.concatenate([noisy, second])).permute(0, 3, 1, 2).float().div_(255)
+    gain = torch.from_numpy(rng.uniform(0.75, 1.2, count).astype(np.float32)).repeat(2).view(-1, 1, 1, 1)
+    grey = torch.from_numpy((rng.random(count) < 0.25).astype(np.float32)).repeat(2).view(-1, 1, 1, 1)
+    luminance = (both * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    both = torch.lerp(both, luminance.expand_as(both), grey).mul_(gain).clamp_(0, 1)
+    noise = float(rng.choice([0.0, 0.0, 0.01, 0.02]))
+    frame = both[:count]
+    if noise:
+        frame = (frame + noise * torch.randn_like(frame[:, :1])).clamp_(0, 1)
+    layout = torch.channels_last
+    return (
+        frame.contiguous(memory_format=layout),
+        both[count:].contiguous(memory_format=layout),
+        torch.from_numpy(kinds.astype(np.int64)),
+    )
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of the weights; young averages forget faster."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - decay)
+        else:
+            mean.copy_(now)
+
+
+def log(
+    events: Any,
+    step: int,
+    loss: Tensor,
+    terms: dict[str, Tensor],
+    rate: float,
+    pool: CropPool,
+    elapsed_s: float,
+    recipe: Recipe,
+) -> None:
+    events.add_scalar("loss/total", loss.item(), step)
+    for name, term in terms.items():
+        events.add_scalar(f"loss/{name}", term.item(), step)
+    events.add_scalar("rate", rate, step)
+    events.add_scalar("crops/drawn", pool.drawn, step)
+    events.add_scalar("crops/per_second", step * recipe.batch / max(elapsed_s, 1e-6), step)
+    parts = " ".join(f"{name} {term.item():.4f}" for name, term in terms.items())
+    with (Path(events.log_dir) / "train.log").open("a") as text:
+        text.write(
+            f"{elapsed_s:7.0f} s  step {step}  loss {loss.item():.4f}  {parts}  drawn {pool.drawn}"
+            f"  {step * recipe.batch / max(elapsed_s, 1e-6):.1f} crops/s\n"
+        )
+
+
+def save(
+    path: Path,
+    recipe: Recipe,
+    network: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Any],
+) -> None:
+    """Write the checkpoint beside the old one and swap: an interrupted write leaves the old one whole."""
+    checkpoint = {
+        "recipe": asdict(recipe),
+        "network": network.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "state": dict(state),
+    }
+    beside = path.with_suffix(".part")
+    torch.save(checkpoint, beside)
+    os.replace(beside, path)
+
+
+def restore(
+    path: Path, recipe: Recipe, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
+    checkpoint = torch.load(path, weights_only=True)
+    if checkpoint["recipe"]["network"] != asdict(recipe)["network"]:
+        raise RecipeError(f"{path} holds another network than recipe {recipe.name}.", cure="Use the run's own recipe.")
+    network.load_state_dict(checkpoint["network"])
+    average.load_state_dict(checkpoint["average"])
+    optimiser.load_state_dict(checkpoint["optimiser"])
+    state: dict[str, Any] = checkpoint["state"]
+    return state
+
+
+def _progress(recipe: Recipe, step: int, elapsed_s: float, budget_s: float | None) -> float:
+    return step / recipe.steps if budget_s is None else elapsed_s / budget_s
