@@ -12,6 +12,7 @@ patient data (identify instances by SOP Instance UID or by path).
     │   ├── NotDicom                not a DICOM data set at all
     │   ├── DataSetMismatch         data set and C-STORE command disagree
     │   └── Undecodable             pixels missing, oversized or not decodable
+    │       └── DecoderFailed       the decoder crashed, hung or ran out of memory
     ├── StorageError                the archive cannot keep or return bytes
     │   ├── OutOfSpace              the disk is full or above its watermark
     │   └── DamagedObject           stored bytes no longer match their digest
@@ -74,6 +75,10 @@ class DataSetMismatch(DicomError):
 
 class Undecodable(DicomError):
     """Pixels are missing, oversized or in a syntax that no decoder here reads."""
+
+
+class DecoderFailed(Undecodable):
+    """The decoder process crashed, hung or ran out of memory; the machine may be to blame, so another try may help."""
 
 
 class StorageError(SonomarkError):

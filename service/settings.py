@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     decode_timeout_s: float = Field(60.0, gt=0)
     decode_memory_mb: int = Field(2048, ge=256)
 
-    lease_s: float = Field(60.0, gt=0, description="A worker that is silent this long loses its claim.")
+    lease_s: float = Field(20.0, gt=0, description="A worker that is silent this long loses its claim.")
     max_attempts: int = Field(3, ge=1)
     sweep_interval_s: float = Field(2.0, gt=0)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from service.analyse import residual
 from service.analyse.annotations import Annotation, Calibration, Evidence, Kind, Thresholds, read_marks
 from service.analyse.restoration import Network, Restored, load_network
-from service.dicom.pixels import close_decoders, iterate_frames, look
+from service.dicom.pixels import close_decoders, iterate_frames, look, start_decoder
 from service.errors import NetworkError
 from service.settings import Settings, settings
 
@@ -90,6 +90,7 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Pay now for what the first frame would otherwise wait for."""
+        start_decoder()
         self._network.restore([np.zeros((600, 800, 3), np.uint8)])
 
     def assess(self, path: Path) -> Assessment:

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import and_, case, func, select, update
+from sqlalchemy import case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from service.db.tables import Analysis, AnalysisState, Instance, now
+from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, now
 from service.errors import LeaseLost
 
 IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED)
@@ -95,16 +95,34 @@ def finish(session: Session, held: Claim, **record: Any) -> None:
     Raises `LeaseLost` when another worker has taken over, and then nothing of this transaction may be kept.
     """
     done = _change(
-        session, held, state=AnalysisState.DONE, finished_at=now(), token=None, lease_expires_at=None, **record
+        session,
+        held,
+        state=AnalysisState.DONE,
+        finished_at=now(),
+        token=None,
+        lease_expires_at=None,
+        reason="",
+        cure="",
+        **record,
     )
     if not done:
         raise LeaseLost(f"Analysis {held.analysis_id} is held by another worker.")
 
 
-def hand_back(session: Session, held: Claim, reason: str, cure: str) -> bool:
-    """Back into the queue for another attempt; False when the claim was no longer this worker's."""
+def hand_back(session: Session, held: Claim, reason: str, cure: str, *, counted: bool = True) -> bool:
+    """Back into the queue for another attempt; False when the claim was no longer this worker's.
+
+    An attempt that failed because the house around it is out of order (no disk, no network weights) is not ``counted``.
+    """
     return _change(
-        session, held, state=AnalysisState.QUEUED, token=None, lease_expires_at=None, reason=reason, cure=cure
+        session,
+        held,
+        state=AnalysisState.QUEUED,
+        token=None,
+        lease_expires_at=None,
+        attempts=held.attempt if counted else held.attempt - 1,
+        reason=reason,
+        cure=cure,
     )
 
 
@@ -134,6 +152,15 @@ def requeue(session: Session, analysis_ids: Sequence[int]) -> list[int]:
     return sorted(again)
 
 
+def keep_frames(session: Session, held: Claim, frames: Sequence[Frame]) -> None:
+    """The assessed frames of a claimed analysis, in place of those of an earlier run."""
+    earlier = select(Frame.id).where(Frame.analysis_id == held.analysis_id)
+    session.execute(delete(Annotation).where(Annotation.frame_id.in_(earlier)))
+    session.execute(delete(Frame).where(Frame.analysis_id == held.analysis_id))
+    session.add_all(frames)
+    session.flush()
+
+
 def leases(session: Session) -> list[Lease]:
     """Every claim there is, expired or not."""
     held = session.execute(
@@ -149,12 +176,16 @@ def take_away(session: Session, lease: Lease, reason: str) -> bool:
     return _change(
         session,
         lease,
-        Analysis.lease_expires_at == lease.expires_at,
         state=AnalysisState.QUEUED,
         token=None,
         lease_expires_at=None,
         reason=reason,
     )
+
+
+def known(session: Session, analysis_id: int) -> bool:
+    """Whether there is such an analysis."""
+    return bool(session.scalar(select(exists().where(Analysis.id == analysis_id))))
 
 
 def waiting(session: Session) -> tuple[int, datetime | None]:
@@ -163,6 +194,12 @@ def waiting(session: Session) -> tuple[int, datetime | None]:
         select(func.count(), func.min(Analysis.queued_at)).where(Analysis.state == AnalysisState.QUEUED)
     ).one()
     return count, oldest
+
+
+def oldest_waiting(session: Session, limit: int) -> list[int]:
+    """Ids of the analyses that a worker would claim next."""
+    queued = select(Analysis.id).where(Analysis.state == AnalysisState.QUEUED)
+    return list(session.scalars(queued.order_by(Analysis.priority, Analysis.id).limit(limit)))
 
 
 def flow(session: Session) -> dict[str, int | float]:
@@ -189,10 +226,12 @@ def flow(session: Session) -> dict[str, int | float]:
     }
 
 
-def _change(session: Session, held: Claim | Lease, *unless: Any, **values: Any) -> bool:
-    """Change the row if, and only if, the token still fits."""
-    mine = and_(Analysis.id == held.analysis_id, Analysis.state == AnalysisState.CLAIMED, Analysis.token == held.token)
+def _change(session: Session, held: Claim | Lease, **values: Any) -> bool:
+    """Change the row if, and only if, the token still fits and a lease seen earlier has not moved."""
+    mine = [Analysis.id == held.analysis_id, Analysis.state == AnalysisState.CLAIMED, Analysis.token == held.token]
+    if isinstance(held, Lease):
+        mine.append(Analysis.lease_expires_at == held.expires_at)
     changed = session.execute(
-        update(Analysis).where(mine, *unless).values(**values).execution_options(synchronize_session=False)
+        update(Analysis).where(*mine).values(**values).execution_options(synchronize_session=False)
     )
     return bool(changed.rowcount)  # type: ignore[attr-defined]

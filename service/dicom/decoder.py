@@ -28,6 +28,7 @@ def main() -> None:
     """Answer until standard input closes."""
     buffer, megabytes, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     _limit(megabytes)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides what ends
     asked = Asked()
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its default action ends the process
@@ -53,12 +54,12 @@ class Asked:
             frame = picture.rgb(request["frame"])
             _write(buffer, frame, request["at"])
             return {"shape": frame.shape}
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             return _error("FileNotFoundError", f"{error.filename} is not there.", "Check the path.")
         except (MemoryError, cv2.error) as error:
             if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
                 return _error("Undecodable", "The image cannot be decoded.", "Export the image again.")
-            return _error("Undecodable", NO_MEMORY, NO_MEMORY_CURE)
+            return _error("DecoderFailed", NO_MEMORY, NO_MEMORY_CURE)
         except DicomError as error:
             return _error(type(error).__name__, error.what, error.cure)
         except Exception as error:  # noqa: BLE001 - whatever a hostile file provokes is an answer, not a crash

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import DicomError, NotDicom, NotFound, Undecodable
+from service.errors import DecoderFailed, DicomError, NotDicom, NotFound, Undecodable
 from service.settings import settings
 
 RGB = npt.NDArray[np.uint8]  # (rows, columns, 3)
@@ -28,6 +28,7 @@ AT_ONCE = 4
 _ERRORS: dict[str, type[DicomError | NotFound]] = {
     "NotDicom": NotDicom,
     "Undecodable": Undecodable,
+    "DecoderFailed": DecoderFailed,
     "FileNotFoundError": NotFound,
 }
 
@@ -69,6 +70,12 @@ def iterate_frames(path: Path, numbers: Iterable[int] | None = None) -> Iterator
             if index + 1 < len(wanted):
                 decoder.send(path, wanted[index + 1])
             yield frame
+
+
+def start_decoder() -> None:
+    """Start a decoder process now, so that the first file does not wait for it."""
+    with _decoders.one() as decoder, suppress(NotFound):
+        decoder.ask(Path(os.devnull) / "nothing")
 
 
 def close_decoders() -> None:
@@ -149,12 +156,12 @@ class Decoder:
     def _died(self) -> None:
         end = -self._process.wait()
         if end in (signal.SIGALRM, signal.SIGKILL):
-            raise Undecodable(
+            raise DecoderFailed(
                 f"Decoding did not finish within {self._deadline_s:g} s.",
                 cure="If such images are real, raise SONOMARK_DECODE_TIMEOUT_S; if not, the file is damaged.",
             )
         name = signal.Signals(end).name if end > 0 else f"exit status {-end}"
-        raise Undecodable(
+        raise DecoderFailed(
             f"The decoder crashed on this image ({name}).",
             cure="Ask the modality or the PACS to send the original again; a crash on intact bytes is worth a report.",
         )

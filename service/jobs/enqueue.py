@@ -40,3 +40,9 @@ def ring(analysis_ids: Iterable[int]) -> bool:
         log.warning("broker away, the sweeper will ring", cause=type(error).__name__)
         return False
     return True
+
+
+def forget_silence() -> None:
+    """Ring the next time, even if the broker was away a moment ago."""
+    global _silent_until
+    _silent_until = 0.0

@@ -1,0 +1,261 @@
+"""The worker: claims analyses, assesses their instances, records what was found and the verdict in one transaction."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from threading import Event, Thread
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_process_init, worker_process_shutdown
+from structlog.contextvars import bound_contextvars
+
+from service import __version__, failpoints, logs, telemetry
+from service.analyse.pipeline import Assessment, Pipeline
+from service.analyse.restoration import choose_device, load_network
+from service.archive.store import archive
+from service.db import analyses
+from service.db.analyses import Claim
+from service.db.heartbeats import keep_beating
+from service.db.session import database
+from service.db.tables import Annotation, Frame, Instance, now
+from service.errors import (
+    DamagedObject,
+    DatabaseAway,
+    DecoderFailed,
+    DicomError,
+    LeaseLost,
+    SonomarkError,
+    StorageError,
+)
+from service.failpoints import fp
+from service.jobs import judge
+from service.jobs.app import ANALYSE, app
+from service.settings import settings
+
+log = logs.get(__name__)
+
+# No instance takes this long; whatever hangs where no other limit reaches is ended, and tried again elsewhere.
+TASK_LIMIT_S = 1800
+START_LIMIT_S = 120
+MOST_PROCESSES = 8
+
+
+def work() -> None:
+    """The role ``work``: analyse until SIGTERM, then finish what was begun.
+
+    Raises `NetworkError` at once when the network or its device is not to be had.
+    """
+    failpoints.refuse_in_production()
+    device = choose_device(settings().provider)
+    processes = worker_processes(device)
+    load_network(settings(), threads=1)
+    log.info("working", processes=processes, device=device, threads=threads_each(processes))
+    if device == "cuda":
+        _begin_process()  # CUDA does not survive a fork: one process, which is this one
+    worker = app().Worker(
+        hostname=f"work-{os.getpid()}@{socket.gethostname()}",
+        pool="solo" if device == "cuda" else "prefork",
+        concurrency=processes,
+        optimization="fair",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+        quiet=True,
+    )
+    worker.start()
+
+
+def worker_processes(device: str) -> int:
+    """As many as the machine has cores, with one thread each: twice the frames of one process with all threads."""
+    if device == "cuda":
+        return 1
+    return settings().workers or min(MOST_PROCESSES, os.cpu_count() or 1)
+
+
+def threads_each(processes: int) -> int:
+    """Threads of the network in each worker process."""
+    return settings().threads or max(1, (os.cpu_count() or 1) // processes)
+
+
+@shared_task(name=ANALYSE, time_limit=TASK_LIMIT_S)  # type: ignore[untyped-decorator]
+def analyse(analysis_id: int) -> None:
+    """The doorbell: somebody waits, perhaps this one. Whoever waits longest is served first.
+
+    Never raises: what went wrong stands in the row, and a bell that came to nothing is rung again by the sweeper.
+    """
+    try:
+        with database().begin() as session:
+            if not isinstance(analysis_id, int) or not analyses.known(session, analysis_id):
+                telemetry.ASSESSED.labels("ignored").inc()
+                log.warning("message names no analysis, ignored")
+                return
+            claims = analyses.claim(session, 1, settings().lease_s)
+            taken = [(held, session.get_one(Instance, held.instance_id)) for held in claims]
+    except DatabaseAway as error:
+        log.warning("database away, the sweeper will ring again", cause=error.what)
+        return
+    for held, instance in taken:
+        with bound_contextvars(analysis=held.analysis_id, correlation_id=instance.correlation_id):
+            attempt(held, instance)
+
+
+def attempt(held: Claim, instance: Instance) -> None:
+    """Bring one claimed analysis to its end, or back into the queue. Never raises."""
+    fp("analyse.after_claim")
+    try:
+        with _kept_alive(held):
+            _assess_and_record(held, instance)
+    except LeaseLost:
+        telemetry.ASSESSED.labels("lease_lost").inc()
+        log.warning("another worker took over, dropped", attempt=held.attempt)
+    except DatabaseAway as error:
+        log.warning("database away, the lease will run out", cause=error.what)
+    except Exception as error:  # noqa: BLE001 - one instance never stops the line
+        _give_back_or_up(held, error)
+
+
+def _assess_and_record(held: Claim, instance: Instance) -> None:
+    started = now()
+    assessment = None
+    if instance.number_of_frames:
+        fp("analyse.before_infer")
+        assessment = pipeline().assess(archive().path(instance.archive_key))
+    frames = _frames(held, assessment) if assessment else []
+    with database().begin() as session:
+        analyses.finish(session, held, **_record(assessment, (started - held.queued_at).total_seconds()))
+        analyses.keep_frames(session, held, frames)
+        verdict = judge.judge_instance(session, held.instance_id)
+        fp("analyse.before_verdict_commit")
+    fp("analyse.after_verdict_commit")
+    telemetry.ASSESSED.labels("done").inc()
+    log.info("assessed", verdict=verdict.value, frames=len(frames), attempt=held.attempt)
+
+
+def _frames(held: Claim, assessment: Assessment) -> list[Frame]:
+    """Rows for the assessed frames; their masks are in the archive before the rows are in the database."""
+    rows = []
+    for frame in assessment.frames:
+        mask_key = ""
+        if frame.annotations:
+            mask_key = f"masks/{held.analysis_id}/{frame.number}.png"
+            archive().put(mask_key, frame.mask_png())
+        rows.append(
+            Frame(
+                analysis_id=held.analysis_id,
+                number=frame.number,
+                rows=frame.rows,
+                columns=frame.columns,
+                scores={kind: round(score, 6) for kind, score in frame.scores.items()},
+                mask_key=mask_key,
+                annotations=[_annotation(mark) for mark in frame.annotations],
+            )
+        )
+    return rows
+
+
+def _annotation(mark: Any) -> Annotation:
+    x, y, width, height = mark.box
+    return Annotation(
+        kind=mark.kind.value, score=mark.score, x=x, y=y, width=width, height=height, pixels=mark.pixels
+    )
+
+
+def _record(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:
+    """Which versions gave the answer, and how long each step took."""
+    waited = {"wait": round(waited_s * 1000, 3)}
+    if assessment is None:
+        return {"code_version": __version__, "milliseconds": waited}
+    return {
+        "code_version": __version__,
+        "milliseconds": {**waited, **assessment.milliseconds},
+        "network": assessment.network,
+        "thresholds": assessment.thresholds,
+        "bands": {kind: list(band) for kind, band in assessment.bands.items()},
+        "provider": assessment.provider,
+    }
+
+
+def _give_back_or_up(held: Claim, error: Exception) -> None:
+    """Bytes that cannot be decoded stay so: quarantine at once. Anything else deserves its attempts.
+
+    What is wrong with the house (storage) is not the instance's fault and is not counted against it.
+    """
+    what, cure = _reason(error)
+    hopeless = isinstance(error, (DicomError, DamagedObject)) and not isinstance(error, DecoderFailed)
+    house = isinstance(error, StorageError) and not isinstance(error, DamagedObject)
+    try:
+        with database().begin() as session:
+            if hopeless or (held.attempt >= settings().max_attempts and not house):
+                if analyses.quarantine(session, held, what, cure):
+                    judge.judge_instance(session, held.instance_id)
+                outcome = "quarantined"
+            else:
+                analyses.hand_back(session, held, what, cure, counted=not house)
+                outcome = "handed_back"
+    except DatabaseAway as away:
+        log.warning("database away, the lease will run out", cause=away.what)
+        return
+    telemetry.ASSESSED.labels(outcome).inc()
+    log.warning(outcome.replace("_", " "), attempt=held.attempt, reason=what, cure=cure)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """For a person to read. Texts of foreign exceptions may quote patient data and are not repeated."""
+    if isinstance(error, SonomarkError):
+        return error.what, error.cure
+    return (
+        f"The analysis failed unexpectedly ({type(error).__name__}).",
+        "Queue it again; if it fails again, report it with the worker's log.",
+    )
+
+
+@contextmanager
+def _kept_alive(held: Claim) -> Iterator[None]:
+    """Renew the lease from a thread for as long as the block runs."""
+    stop = Event()
+    lease_s = settings().lease_s
+
+    def renew() -> None:
+        while not stop.wait(lease_s / 4):
+            try:
+                with database().begin() as session:
+                    analyses.renew(session, [held], lease_s)
+            except DatabaseAway:
+                log.warning("lease not renewed, database away", analysis=held.analysis_id)
+
+    keeper = Thread(target=renew, name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+@lru_cache
+def pipeline() -> Pipeline:
+    """This process's network."""
+    device = choose_device(settings().provider)
+    return Pipeline.of_settings(threads=threads_each(worker_processes(device)))
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _begin_process(**_: Any) -> None:
+    """A worker process begins: its own connections, its own network, warm before the first message comes."""
+    database.cache_clear()
+    archive.cache_clear()
+    pipeline.cache_clear()
+    pipeline().warm_up()
+    _beating.append(keep_beating(database(), "work"))
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _end_process(**_: Any) -> None:
+    while _beating:
+        _beating.pop().set()
+
+
+_beating: list[Event] = []

@@ -1,0 +1,38 @@
+"""The worker as a real Celery process, on both brokers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from working_house import WorkingHouse
+
+from service.db import analyses
+from service.db.session import database
+from service.db.tables import AnalysisState, Frame, Verdict, VerdictRecord
+
+Make = Callable[..., WorkingHouse]
+Ultrasound = Callable[..., Path]
+
+
+@pytest.fixture(params=["spool", "redis"])
+def broker(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("redis_url") if request.param == "redis" else ""
+
+
+def test_an_instance_becomes_frames_annotations_and_a_verdict(make_house: Make, ultrasound: Ultrasound, broker: str) -> None:
+    house = make_house(BROKER_URL=broker)
+    house.start("work")
+    marked, plain = house.store(ultrasound("marked")), house.store(ultrasound("plain", marked=False))
+    done = house.wait([marked, plain])
+    assert [analysis.state for analysis in done] == [AnalysisState.DONE] * 2
+    with database().read() as session:
+        frames = list(session.scalars(select(Frame).order_by(Frame.analysis_id)))
+        assert [[mark.kind for mark in frame.annotations] for frame in frames] == [["caliper"], []]
+        assert frames[0].scores["caliper"] > 0.9 > 0.1 > frames[1].scores["caliper"]
+        standing = session.scalars(select(VerdictRecord).where(VerdictRecord.instance_id.is_not(None))).all()
+        assert len(standing) == 2 and all(record.verdict in Verdict for record in standing)
+        assert analyses.flow(session) | {"oldest_in_flight_s": 0} == {
+            "acknowledged": 2, "terminal": 2, "in_flight": 0, "quarantined": 0, "oldest_in_flight_s": 0,
+        }
+    assert done[0].network.startswith("tiny@") and done[0].milliseconds["restore"] > 0
