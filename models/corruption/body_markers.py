@@ -10,6 +10,8 @@ from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashe
 from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, mark_colour, pick, shaded, split
 
 FAMILIES: tuple[str, ...] = tuple(OUTLINES)
+# Departments that mark nearly every image draw these.
+COMMON = ("breast", "thyroid", "abdomen", "leg", "neck")
 PROBES: tuple[str, ...] = (
     "bar",
     "thick L",
@@ -28,7 +30,8 @@ def draw(
     canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: Layout, family: str | None = None
 ) -> None:
     """Draw one marker, or one per half of a dual image."""
-    family = family or pick(rng, split(FAMILIES, pen.held_out))
+    families = split(FAMILIES, pen.held_out)
+    family = family or pick(rng, families, [2.5 if name.startswith(COMMON) else 1.0 for name in families])
     height = rng.uniform(38, 105) * pen.scale
     if rng.random() < 0.12:
         height *= rng.uniform(1.2, 1.9)
@@ -37,16 +40,30 @@ def draw(
     tilt = float(rng.normal(0, 3)) if rng.random() < 0.15 else 0.0
     flip = -1.0 if rng.random() < 0.3 else 1.0
     stretch = np.array([flip * rng.uniform(0.8, 1.2), rng.uniform(0.85, 1.15)]) * height
-    frame = Frame(np.array([x, y]), stretch, tilt)
-    _figure(canvas, rng, pen, kind, OUTLINES[family], frame)
+    bend = (
+        np.stack([rng.normal(0, 0.04, 2), rng.uniform(2, 9, 2), rng.uniform(0, 6.3, 2)]) if rng.random() < 0.6 else None
+    )
+    frame = Frame(np.array([x, y]), stretch, tilt, bend)
+    paths = _varied(rng, OUTLINES[family])
+    _figure(canvas, rng, pen, kind, paths, frame)
     probe(canvas, rng, pen, kind, frame, height)
     if len(layout.panes) > 1 and rng.random() < 0.5:
         # A dual image carries one per half.
         (x0, *_), (x1, *_) = layout.panes[0], layout.panes[-1]
-        apart = np.array([x1 - x0 if frame.centre[0] < x1 else x0 - x1, 0.0])
-        beside = Frame(frame.centre + apart, stretch, tilt)
-        _figure(canvas, rng, pen, kind, OUTLINES[family], beside)
+        beside = frame.moved(float(x1 - x0 if frame.centre[0] < x1 else x0 - x1))
+        _figure(canvas, rng, pen, kind, paths, beside)
         probe(canvas, rng, pen, kind, beside, height)
+
+
+def _varied(rng: np.random.Generator, paths: list[Path]) -> list[Path]:
+    """The family with a detail less, or one more: no two vendors agree on them."""
+    kept = [path for path in paths if len(paths) < 4 or rng.random() < 0.9]
+    if rng.random() < 0.12:
+        x, y = rng.uniform(-0.25, 0.25, 2)
+        size = rng.uniform(0.03, 0.14)
+        extra = arc(x, y, size, size, steps=20) if rng.random() < 0.6 else line(x - size, y, x + size, y)
+        kept.append(Path(extra, closed=len(extra) > 2))
+    return kept
 
 
 def place(rng: np.random.Generator, pane: Pane, size: float) -> tuple[float, float]:
@@ -75,11 +92,19 @@ def _place(rng: np.random.Generator, width: int, height: int, size: float) -> tu
 class Frame:
     """Where a unit outline comes to stand."""
 
-    def __init__(self, centre: Points, stretch: Points, tilt: float) -> None:
+    def __init__(self, centre: Points, stretch: Points, tilt: float, bend: Points | None = None) -> None:
         self.centre, self.stretch, self.tilt = centre, stretch, tilt
+        self.bend = np.zeros((3, 2)) if bend is None else bend
 
     def __call__(self, points: Points) -> Points:
-        return turned(points * self.stretch, self.tilt) + self.centre
+        # Vendors draw the same organ with other proportions: sway each axis along the other, by amplitude, rate, phase.
+        amplitude, rate, phase = self.bend
+        swayed = points + amplitude * np.sin(points[:, ::-1] * rate + phase)
+        return turned(swayed * self.stretch, self.tilt) + self.centre
+
+    def moved(self, right: float) -> Frame:
+        """The same frame, further right by that many pixels."""
+        return Frame(self.centre + np.array([right, 0.0]), self.stretch, self.tilt, self.bend)
 
 
 def _figure(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, paths: list[Path], frame: Frame) -> None:
