@@ -1,0 +1,335 @@
+"""The worklist: studies in the order in which they need a person, one keyset page at a time.
+
+The order is (rank, time of the last image, id). Pages are cut by the last row's own key and never by an offset, so a
+queue that is worked from the top neither skips nor repeats a row.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+
+from sqlalchemy import Select, func, literal, or_, select, tuple_
+from sqlalchemy.orm import Session, load_only
+
+from service.db.tables import (
+    Finding,
+    FindingState,
+    Hold,
+    Id,
+    Instance,
+    Study,
+    User,
+    Utc,
+    Verdict,
+    VerdictRecord,
+    now,
+)
+from service.errors import Conflict
+
+FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED = range(5)  # the values of Study.rank
+TABS: dict[str, tuple[int, ...]] = {
+    "flagged": (FLAGGED,),
+    "uncertain": (UNCERTAIN,),
+    "mine": (FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED),
+    "decided": (DECIDED,),
+    "all": (FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED),
+}
+QUEUES = ("flagged", "uncertain", "mine")  # worked from the oldest; the other tabs show the newest first
+COUNT_TO = 500
+
+Narrowed = TypeVar("Narrowed", Select[Study], Select[int])
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What the worklist is narrowed to. Empty fields narrow nothing."""
+
+    tab: str = "all"
+    verdict: Verdict | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    station: str = ""
+    operator: str = ""
+    missing: str = ""  # a requirement that is missing or uncertain
+    text: str = ""  # part of the name, or the beginning of the patient's id or the accession number
+    holder: int | None = None  # held by this user
+    site: str = ""  # of the reader's account, never of the URL
+
+    @property
+    def newest_first(self) -> bool:
+        return self.tab not in QUEUES
+
+    def digest(self) -> str:
+        """A short fingerprint that binds a cursor to its filter."""
+        told = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+class Key(NamedTuple):
+    """A row's place in the order."""
+
+    rank: int
+    received: datetime
+    id: int
+
+
+@dataclass
+class Row:
+    """A study as the worklist shows it."""
+
+    study: Study
+    images: int = 0
+    frames: int = 0
+    quarantined: bool = False
+    thumbnail: tuple[str, str] | None = None  # SOP Instance UID and SHA-256 of the first image with pixels
+    lacking: list[Finding] = field(default_factory=list)
+    holder: str = ""
+
+
+@dataclass
+class Page:
+    """Rows with the cursors of the pages beside them."""
+
+    rows: list[Row]
+    older: str = ""  # cursor of the next page in reading order
+    newer: str = ""  # and of the one before
+
+
+def page(session: Session, wanted: Filter, cursor: str = "", limit: int = 50) -> Page:
+    """One page of the worklist; raises Conflict when the cursor belongs to another filter."""
+    backwards, start = _read_cursor(wanted, cursor) if cursor else (False, None)
+    studies = _walk(session, wanted, start, limit + 1, backwards=backwards)
+    more, studies = len(studies) > limit, studies[:limit]
+    if backwards:
+        studies.reverse()
+    if not studies:
+        return Page([])
+    before, after = (more, True) if backwards else (start is not None, more)
+    return Page(
+        _rows(session, studies),
+        older=_cursor(wanted, studies[-1], backwards=False) if after else "",
+        newer=_cursor(wanted, studies[0], backwards=True) if before else "",
+    )
+
+
+def rows_of(session: Session, ids: Sequence[int], site: str = "") -> list[Row]:
+    """The rows of these studies, for a worklist that is being updated in place."""
+    query = select(Study).where(Study.id.in_(ids))
+    if site:
+        query = query.where(Study.institution == site)
+    return _rows(session, session.scalars(query).all())
+
+
+def neighbours(session: Session, wanted: Filter, study: Study) -> tuple[str | None, str | None]:
+    """Study Instance UIDs of the studies before and after this one in the queue."""
+    here = key_of(study)
+    before = _walk(session, wanted, here, 1, backwards=True)
+    after = _walk(session, wanted, here, 1, backwards=False)
+    return (
+        before[0].study_instance_uid if before else None,
+        after[0].study_instance_uid if after else None,
+    )
+
+
+def position(session: Session, wanted: Filter, study: Study) -> int:
+    """How many studies stand before this one in the queue, counted to 500."""
+    return len(_walk(session, wanted, key_of(study), COUNT_TO, backwards=True, ids_only=True))
+
+
+def key_of(study: Study) -> Key:
+    """The study's place in the worklist's order."""
+    return Key(study.rank, study.last_received_at, study.id)
+
+
+def count(session: Session, wanted: Filter) -> int:
+    """How many studies the filter finds, counted to 501: more than 500 is only said to be more."""
+    within = _narrow(select(Study.id), wanted).limit(COUNT_TO + 1).subquery()
+    return session.scalar(select(func.count()).select_from(within)) or 0
+
+
+def tab_counts(session: Session, wanted: Filter) -> dict[str, int]:
+    """The count of each tab with the other filters kept."""
+    return {tab: count(session, _on_tab(wanted, tab)) for tab in TABS}
+
+
+def last_received(session: Session, site: str = "") -> Study | None:
+    """The study whose image came last, for the words of an empty worklist."""
+    query = select(Study).order_by(Study.last_received_at.desc()).limit(1)
+    return session.scalar(query.where(Study.institution == site) if site else query)
+
+
+def choices(session: Session, site: str = "") -> dict[str, list[str]]:
+    """What the filters offer: stations, operators and requirements that occur."""
+
+    def distinct(column: object) -> list[str]:
+        query = select(column).distinct().where(column != "").order_by(column).limit(200)  # type: ignore[call-overload]
+        if site:
+            query = query.where(Study.institution == site)
+        return list(session.scalars(query))
+
+    requirements = session.scalars(
+        select(Finding.requirement)
+        .distinct()
+        .where(Finding.state.in_([FindingState.MISSING, FindingState.UNCERTAIN]))
+        .order_by(Finding.requirement)
+    )
+    return {
+        "station": distinct(Study.station),
+        "operator": distinct(Study.operator),
+        "missing": list(requirements),
+    }
+
+
+def changed_since(session: Session, moment: datetime) -> list[tuple[int, int, datetime]]:
+    """(id, version, time) of the studies changed at or after the moment, at most a thousand."""
+    found = session.execute(
+        select(Study.id, Study.version, Study.changed_at)
+        .where(Study.changed_at >= moment)
+        .order_by(Study.changed_at)
+        .limit(1000)
+    )
+    return [(id_, version, at) for id_, version, at in found]
+
+
+def _on_tab(wanted: Filter, tab: str) -> Filter:
+    return Filter(**{**asdict(wanted), "tab": tab})
+
+
+def _walk(
+    session: Session,
+    wanted: Filter,
+    start: Key | None,
+    limit: int,
+    *,
+    backwards: bool,
+    ids_only: bool = False,
+) -> list[Study]:
+    """Rows after (or before) ``start``. One rank after the other: each is one tight range of the worklist's index."""
+    ranks = sorted(TABS[wanted.tab], reverse=backwards)
+    descending = wanted.newest_first != backwards
+    place = tuple_(Study.last_received_at, Study.id)
+    found: list[Study] = []
+    for rank in ranks:
+        if start is not None and (rank > start.rank if backwards else rank < start.rank):
+            continue
+        query = _narrow(select(Study), wanted).where(Study.rank == rank)
+        if start is not None and rank == start.rank:
+            edge = tuple_(literal(start.received, Utc), literal(start.id, Id))
+            query = query.where(place < edge if descending else place > edge)
+        if descending:
+            query = query.order_by(Study.last_received_at.desc(), Study.id.desc())
+        else:
+            query = query.order_by(Study.last_received_at, Study.id)
+        if ids_only:
+            query = query.options(load_only(Study.id))
+        found += session.scalars(query.limit(limit - len(found)))
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _narrow(query: Narrowed, wanted: Filter) -> Narrowed:
+    """The filter's conditions without order and page."""
+    if wanted.tab not in ("all", "mine"):
+        query = query.where(Study.rank.in_(TABS[wanted.tab]))
+    if wanted.verdict is not None:
+        query = query.where(Study.verdict == wanted.verdict)
+    if wanted.since is not None:
+        query = query.where(Study.last_received_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(Study.last_received_at < wanted.until)
+    if wanted.station:
+        query = query.where(Study.station == wanted.station)
+    if wanted.operator:
+        query = query.where(Study.operator == wanted.operator)
+    if wanted.site:
+        query = query.where(Study.institution == wanted.site)
+    if wanted.missing:
+        query = query.where(Study.id.in_(_lacking(wanted.missing)))
+    if wanted.tab == "mine":
+        held = select(Hold.study_id).where(Hold.user_id == wanted.holder, Hold.expires_at > now())
+        query = query.where(Study.id.in_(held))
+    if wanted.text:
+        query = query.where(
+            or_(
+                Study.patient_name.icontains(wanted.text, autoescape=True),
+                Study.patient_id.startswith(wanted.text, autoescape=True),
+                Study.accession_number.startswith(wanted.text, autoescape=True),
+                Study.study_instance_uid == wanted.text,
+            )
+        )
+    return query
+
+
+def _lacking(requirement: str) -> Select[int]:
+    return (
+        select(VerdictRecord.study_id)
+        .join(Finding, Finding.verdict_id == VerdictRecord.id)
+        .where(
+            VerdictRecord.superseded_at.is_(None),
+            Finding.requirement == requirement,
+            Finding.state.in_([FindingState.MISSING, FindingState.UNCERTAIN]),
+        )
+    )
+
+
+def _rows(session: Session, studies: Sequence[Study]) -> list[Row]:
+    """What each study lacks, holds and consists of: one query per noun, not one per row."""
+    ids = [study.id for study in studies]
+    rows = {study.id: Row(study) for study in studies}
+    lacking = session.execute(
+        select(VerdictRecord.study_id, Finding)
+        .join(Finding, Finding.verdict_id == VerdictRecord.id)
+        .where(
+            VerdictRecord.study_id.in_(ids),
+            VerdictRecord.instance_id.is_(None),
+            VerdictRecord.superseded_at.is_(None),
+            Finding.state.in_([FindingState.MISSING, FindingState.UNCERTAIN]),
+        )
+        .order_by(Finding.id)
+    )
+    for study_id, finding in lacking:
+        rows[study_id].lacking.append(finding)
+    images = session.execute(
+        select(Instance.study_id, func.count(), func.coalesce(func.sum(Instance.number_of_frames), 0))
+        .where(Instance.study_id.in_(ids))
+        .group_by(Instance.study_id)
+    )
+    for study_id, total, frames in images:
+        rows[study_id].images, rows[study_id].frames = total, frames
+    firsts = select(func.min(Instance.id)).where(Instance.study_id.in_(ids), Instance.number_of_frames > 0)
+    for instance in session.scalars(select(Instance).where(Instance.id.in_(firsts.group_by(Instance.study_id)))):
+        rows[instance.study_id].thumbnail = (instance.sop_instance_uid, instance.sha256)
+    held = session.execute(
+        select(Hold.study_id, User.name)
+        .join(User, User.id == Hold.user_id)
+        .where(Hold.study_id.in_(ids), Hold.expires_at > now())
+    )
+    for study_id, name in held:
+        rows[study_id].holder = name
+    return [rows[study.id] for study in studies]
+
+
+def _cursor(wanted: Filter, study: Study, *, backwards: bool) -> str:
+    key = key_of(study)
+    told = [wanted.digest(), int(backwards), key.rank, key.received.isoformat(), key.id]
+    return base64.urlsafe_b64encode(json.dumps(told).encode()).decode().rstrip("=")
+
+
+def _read_cursor(wanted: Filter, cursor: str) -> tuple[bool, Key]:
+    try:
+        told = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        digest, backwards, rank, received, id_ = told
+        key = Key(int(rank), datetime.fromisoformat(received), int(id_))
+        if key.received.tzinfo is None or not 0 <= key.id < 2**63:
+            raise ValueError
+    except (ValueError, TypeError, binascii.Error, OverflowError) as error:
+        raise Conflict("This is not a cursor of the worklist.", cure="Start again without it.") from error
+    if digest != wanted.digest():
+        raise Conflict("The cursor belongs to another filter.", cure="Start again without it.")
+    return bool(backwards), key

@@ -1,0 +1,82 @@
+"""The dashboard's application and its process."""
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
+
+from service import logs
+from service.db import heartbeats, users
+from service.db.session import database
+from service.review import auth, drafts, flow, health, instances, preferences, problems, study, worklist
+from service.review.deps import genuine, secret_key
+from service.review.pages import STATIC, environment
+from service.review.security import Guard
+from service.settings import settings
+
+ROLE = "review"
+ROOMS = (auth, health, worklist, study, drafts, instances, flow, preferences)
+
+
+def create_app() -> FastAPI:
+    """The whole dashboard; it opens no connection until it is asked something."""
+    app = FastAPI(
+        title="Sonomark",
+        version="0.1.0",
+        description="Checks that ultrasound images carry the annotations a hospital requires.",
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(genuine)],
+    )
+    app.state.attempts = auth.Attempts()
+    app.add_middleware(Guard)
+    problems.install(app)
+    for room in ROOMS:
+        app.include_router(room.router)
+    environment().globals["rooms"] = {room.__name__.rpartition(".")[2] for room in ROOMS}
+    app.mount("/static", Assets(directory=STATIC), name="static")
+    return app
+
+
+def serve() -> None:
+    """Run the dashboard until SIGTERM or SIGINT."""
+    logs.configure(ROLE)
+    house = settings()
+    secret_key()
+    with database().read() as session:
+        if not users.anybody(session):
+            auth.announce_set_up()
+    config = uvicorn.Config(
+        create_app(),
+        host=house.http_host,
+        port=house.http_port,
+        log_level="warning",
+        access_log=False,  # addresses hold accession numbers and search texts
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=3,
+        ssl_certfile=house.http_certificate or None,
+        ssl_keyfile=house.http_private_key or None,
+    )
+    beating = heartbeats.keep_beating(database(), ROLE)
+    try:
+        uvicorn.Server(config).run()
+    finally:
+        beating.set()
+
+
+class Assets(StaticFiles):
+    """Static files; one asked for with its digest may be kept for a year."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kept = b"v=" in scope.get("query_string", b"")
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Cache-Control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+            await send(message)
+
+        await super().__call__(scope, receive, sending)

@@ -1,0 +1,176 @@
+"""What routes ask for: who is there, what the account may do, and the audit of what it saw."""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from secrets import token_urlsafe
+from tempfile import NamedTemporaryFile
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from service.db import audit, users
+from service.db.session import database
+from service.db.tables import Credential, Role, User
+from service.errors import ConfigurationError, NotAllowed
+from service.review.problems import SignInNeeded
+from service.settings import settings
+
+COOKIE = "sonomark_session"
+MIN_KEY = 32
+KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "default", "insecure")
+
+# What each role may do; `rank` is the least role that may, the auditor reads everything and changes nothing.
+RANK = {Role.AUDITOR: 0, Role.VIEWER: 0, Role.SONOGRAPHER: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
+SCOPE_RANK = {"read": 0, "review": 2, "admin": 3}
+
+bearer = HTTPBearer(auto_error=False, description="A token of `sonomark user token`.")
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who makes this request."""
+
+    user: User
+    credential: Credential
+    csrf: str
+    address: str
+
+    @property
+    def rank(self) -> int:
+        by_role = RANK[self.user.role]
+        if self.credential.purpose == users.TOKEN:
+            return min(by_role, SCOPE_RANK.get(self.credential.scope, 0))
+        return by_role
+
+    @property
+    def site(self) -> str:
+        """The institution this account is bound to; empty: all."""
+        return self.user.site
+
+    def may(self, role: Role) -> bool:
+        """Whether the account may do what ``role`` may."""
+        if role is Role.AUDITOR:
+            return self.user.role is Role.AUDITOR or self.rank >= RANK[Role.ADMIN]
+        return self.rank >= RANK[role]
+
+    @property
+    def decides(self) -> bool:
+        return self.may(Role.SONOGRAPHER)
+
+    @property
+    def is_admin(self) -> bool:
+        return self.may(Role.ADMIN)
+
+    @property
+    def audits(self) -> bool:
+        return self.may(Role.AUDITOR)
+
+
+@lru_cache
+def secret_key() -> bytes:
+    """The key that signs tokens: the setting, or one made on the first start and kept in DATA_DIR."""
+    given = settings().secret_key
+    if given:
+        if len(given) < MIN_KEY or given.lower().strip("!.0123456789 ") in KNOWN_KEYS or len(set(given)) < 10:
+            raise ConfigurationError(
+                "SONOMARK_SECRET_KEY is too short or a well-known default.",
+                cure="Set one of at least 32 random characters, or leave it empty to have one made.",
+            )
+        return given.encode()
+    kept = settings().data_dir / "secret_key"
+    keep_secret(kept, token_urlsafe(48))
+    return kept.read_bytes()
+
+
+def keep_secret(path: Path, text: str) -> None:
+    """Write the file whole and unreadable for others, unless it is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=path.parent, prefix=".secret-") as file:  # made with mode 0600
+        file.write(text)
+        file.flush()
+        with suppress(FileExistsError):
+            os.link(file.name, path)
+
+
+def csrf_of(secret: str) -> str:
+    """The token that a form of this session carries."""
+    return hmac.new(secret_key(), b"csrf:" + secret.encode(), hashlib.sha256).hexdigest()
+
+
+def cookie_name(request: Request) -> str:
+    """With TLS the name itself forbids other hosts and paths to set it."""
+    return f"__Host-{COOKIE}" if request.url.scheme == "https" else COOKIE
+
+
+def address_of(request: Request) -> str:
+    """The address the request came from."""
+    return request.client.host if request.client is not None else ""
+
+
+def somebody(
+    request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None
+) -> Account | None:
+    """Who is signed in, by bearer token or session cookie; None when nobody is."""
+    if shown is not None:
+        secret, purpose = shown.credentials, users.TOKEN
+    else:
+        secret, purpose = request.cookies.get(cookie_name(request), ""), users.SESSION
+    if not secret:
+        return None
+    with database().read() as session:
+        found = users.find_secret(session, secret, purpose)
+    if found is None:
+        return None
+    if users.is_stale(found.credential):
+        with database().begin() as session:
+            users.touch(session, found.credential.id)
+    csrf = csrf_of(secret) if purpose == users.SESSION else ""
+    account = Account(found.user, found.credential, csrf, address_of(request))
+    request.state.account = account
+    return account
+
+
+async def genuine(request: Request, account: Annotated[Account | None, Depends(somebody)]) -> None:
+    """A change made with a session cookie must carry that session's token; a bearer token is proof by itself."""
+    if request.method in ("GET", "HEAD", "OPTIONS") or account is None or not account.csrf:
+        return
+    shown = request.headers.get("x-csrf-token", "")
+    form_types = ("application/x-www-form-urlencoded", "multipart/form-data")
+    if not shown and request.headers.get("content-type", "").startswith(form_types):
+        shown = str((await request.form()).get("csrf", ""))
+    if not hmac.compare_digest(shown, account.csrf):
+        raise NotAllowed("The form is older than your sign-in.", cure="Load the page again and repeat it.")
+
+
+def needs(role: Role) -> Callable[[Account | None], Account]:
+    """A dependency that lets through accounts that may do what ``role`` may."""
+
+    def allowed(account: Annotated[Account | None, Depends(somebody)]) -> Account:
+        if account is None:
+            raise SignInNeeded("Nobody is signed in.", cure="Sign in, or send a bearer token.")
+        if not account.may(role):
+            raise NotAllowed(f"This needs the role {role.value}.", cure="Ask an administrator.")
+        return account
+
+    allowed.role = role  # type: ignore[attr-defined]  # read by the test of every role against every route
+    return allowed
+
+
+Reader = Annotated[Account, Depends(needs(Role.VIEWER))]
+Decider = Annotated[Account, Depends(needs(Role.SONOGRAPHER))]
+Reviewer = Annotated[Account, Depends(needs(Role.REVIEWER))]
+Admin = Annotated[Account, Depends(needs(Role.ADMIN))]
+Auditor = Annotated[Account, Depends(needs(Role.AUDITOR))]
+
+
+def note(account: Account, action: str, subject: str = "", detail: dict[str, Any] | None = None) -> None:
+    """Audit in a transaction of its own: for views, which change nothing else."""
+    with database().begin() as session:
+        audit.record(session, account.user.name, action, subject, account.address, detail)

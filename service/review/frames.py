@@ -1,0 +1,193 @@
+"""Pictures for the dashboard: decoded frames and what the network makes of them, kept on disk up to a size limit."""
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from secrets import token_hex
+from threading import Lock
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.analyse.pipeline import Pipeline, Restoration
+from service.archive.store import archive
+from service.db import studies
+from service.db.tables import Instance
+from service.dicom.pixels import read_frames
+from service.errors import NotFound
+from service.settings import settings
+
+Pixels = NDArray[np.uint8]
+
+WEBP_QUALITY = 92
+PRUNE_EVERY = 64  # writes
+# Index of each kind in the typed mask, and the overlay colours of the dashboard (Okabe–Ito, lightened for speckle).
+PALETTE = (0, 0, 0, 0x56, 0xB4, 0xE9, 0xE6, 0x9F, 0x00, 0xF0, 0xE4, 0x42, 0xE7, 0xA5, 0xCB, 0x3D, 0xDC, 0x97)
+
+
+class Picture(NamedTuple):
+    """Encoded bytes and their media type."""
+
+    data: bytes
+    media_type: str
+
+
+def image(instance: Instance, number: int, *, webp: bool = False, width: int = 0) -> Picture:
+    """The frame as displayed: PNG, which is exact, or WebP, which is small; scaled down to ``width`` if given."""
+    kind = "webp" if webp else "png"
+    name = f"{number}-{width or 'full'}.{kind}"
+
+    def make() -> bytes:
+        pixels = _decoded(instance, number)
+        if width and width < pixels.shape[1]:
+            height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+            pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        return _webp(pixels) if webp else _png(pixels)
+
+    return Picture(_kept(instance, name, make), f"image/{kind}")
+
+
+def mask(instance: Instance, number: int) -> Picture:
+    """The typed mask, one colour for each kind, transparent where the network found no mark."""
+    frame = studies.frame(instance, number)
+    if frame is None:
+        raise NotFound(f"Frame {number} of this instance was not assessed.", cure="A cine is sampled; see its frames.")
+
+    def make() -> bytes:
+        if frame.mask_key:
+            kinds = np.array(Image.open(BytesIO(archive().get(frame.mask_key))))
+        else:
+            kinds = np.zeros((frame.rows, frame.columns), np.uint8)
+        picture = Image.fromarray(kinds.astype(np.uint8), "P")
+        picture.putpalette(PALETTE)
+        out = BytesIO()
+        picture.save(out, "PNG", transparency=0)
+        return out.getvalue()
+
+    return Picture(_kept(instance, f"{number}-mask-{frame.analysis_id}.png", make), "image/png")
+
+
+def restoration(instance: Instance, number: int, *, webp: bool = False) -> Picture:
+    """The frame as the network would have it without any mark. Not for diagnosis."""
+    kind = "webp" if webp else "png"
+
+    def make() -> bytes:
+        restored = _restored(instance, number).restored
+        return _webp(restored) if webp else _png(restored)
+
+    name = f"{number}-restoration-{_network()}.{kind}"
+    return Picture(_kept(instance, name, make), f"image/{kind}")
+
+
+def residual(instance: Instance, number: int) -> Picture:
+    """|frame − what the network made of it|, the largest of the three channels, as an 8-bit grey PNG."""
+    name = f"{number}-residual-{_network()}.png"
+    return Picture(_kept(instance, name, lambda: _png(_restored(instance, number).residual)), "image/png")
+
+
+def _decoded(instance: Instance, number: int) -> Pixels:
+    if not 1 <= number <= instance.number_of_frames:
+        raise NotFound(f"This instance has {instance.number_of_frames} frames; there is no frame {number}.")
+    return read_frames(archive().path(instance.archive_key), [number])[0]
+
+
+def _restored(instance: Instance, number: int) -> Restoration:
+    frame = _decoded(instance, number)
+    with _one_at_a_time:  # the network takes every core it is given; more at once would only take more memory
+        return pipeline().restore(frame)
+
+
+@lru_cache
+def pipeline() -> Pipeline:
+    """The network, loaded when the first restoration is looked at."""
+    return Pipeline.of_settings()
+
+
+def _network() -> str:
+    """The network's name and digest: another network's pictures have other names."""
+    return pipeline().version.replace("/", "_")
+
+
+_one_at_a_time = Lock()
+
+
+def _png(pixels: Pixels) -> bytes:
+    return _encoded(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+
+
+def _webp(pixels: Pixels) -> bytes:
+    return _encoded(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
+
+
+def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
+    written, data = cv2.imencode(suffix, pixels[:, :, ::-1] if pixels.ndim == 3 else pixels, options)
+    if not written:
+        raise ValueError(f"a picture of shape {pixels.shape} could not be encoded as {suffix}")
+    return data.tobytes()
+
+
+def _kept(instance: Instance, name: str, make: Callable[[], bytes]) -> bytes:
+    """The cached bytes, made when they are not there. Digest and number name them, so nothing ever goes stale."""
+    path = folder() / instance.sha256[:2] / instance.sha256 / name
+    try:
+        data = path.read_bytes()
+        os.utime(path)  # what was looked at last is thrown away last
+        return data
+    except FileNotFoundError:
+        data = make()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_suffix(f".{token_hex(4)}.part")
+    part.write_bytes(data)
+    part.replace(path)
+    _written.count()
+    return data
+
+
+def folder() -> Path:
+    """Where the pictures are kept; they are patient data, so nobody else may look in."""
+    kept = settings().data_dir / "cache" / "frames"
+    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return kept
+
+
+class Writes:
+    """Counts what was written and throws the oldest pictures away now and then."""
+
+    def __init__(self) -> None:
+        self._since = 0
+        self._lock = Lock()
+
+    def count(self) -> None:
+        with self._lock:
+            self._since += 1
+            due = self._since >= PRUNE_EVERY
+            if due:
+                self._since = 0
+        if due:
+            prune(settings().cache_mb * 1024 * 1024)
+
+
+_written = Writes()
+
+
+def prune(limit: int) -> int:
+    """Remove the pictures that were not looked at for longest until at most ``limit`` bytes are left."""
+    kept = []
+    for path in folder().rglob("*.*"):
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            continue
+        kept.append((facts.st_mtime, facts.st_size, path))
+    total = sum(size for _, size, _ in kept)
+    for _, size, path in sorted(kept):
+        if total <= limit:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
+    return total

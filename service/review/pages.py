@@ -1,0 +1,75 @@
+"""Rendering: the templates with what every page needs."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from service.review import words
+
+HERE = Path(__file__).resolve().parent
+STATIC = HERE / "static"
+
+
+@lru_cache
+def environment() -> Environment:
+    """The templates. Everything is escaped; a name that is not given is an error."""
+    env = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(
+        person=words.person,
+        kind=words.kind,
+        requirement=words.requirement,
+        age=words.age,
+        clock=words.clock,
+        iso=words.iso,
+        exam=words.exam,
+        plural=words.plural,
+    )
+    env.globals.update(
+        asset=asset,
+        state_of=words.state_of,
+        VERDICTS=words.VERDICTS,
+        DECISIONS=words.DECISIONS,
+        FINDINGS=words.FINDINGS,
+        KINDS=words.KINDS,
+        years=words.years,
+    )
+    return env
+
+
+@lru_cache
+def asset(name: str) -> str:
+    """The address of a static file; it carries the file's digest, so that browsers may keep it for a year."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]
+    return f"/static/{name}?v={digest}"
+
+
+def render(
+    request: Request,
+    template: str,
+    context: dict[str, Any] | None = None,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> HTMLResponse:
+    """A page (or a fragment) with the reader's account, token and theme at hand."""
+    account = getattr(request.state, "account", None)
+    told = {
+        "account": account,
+        "csrf": account.csrf if account is not None else "",
+        "preferences": account.user.preferences if account is not None else {},
+        "path": request.url.path,
+        "query": request.url.query,
+    }
+    html = environment().get_template(template).render(told | (context or {}))
+    return HTMLResponse(html, status_code=status, headers=headers)

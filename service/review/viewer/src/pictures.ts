@@ -1,0 +1,54 @@
+/** Pictures of frames: fetched once, decoded, and kept while memory allows. */
+
+export type What = "image" | "mask" | "restoration" | "residual";
+
+const LIMIT_BYTES = 256 * 1024 * 1024;
+
+export class Refused extends Error {}
+
+export class Pictures {
+  private readonly kept = new Map<string, Promise<ImageBitmap>>();
+  private bytes = 0;
+
+  address(uid: string, sha256: string, frame: number, what: What): string {
+    const webp = what === "image" || what === "restoration" ? "&webp=1" : "";
+    return `/api/instances/${uid}/frames/${frame}/${what}?sha256=${sha256}${webp}`;
+  }
+
+  get(address: string): Promise<ImageBitmap> {
+    const known = this.kept.get(address);
+    if (known) {
+      this.kept.delete(address); // to the end: what was looked at last goes last
+      this.kept.set(address, known);
+      return known;
+    }
+    const coming = load(address).then((bitmap) => {
+      this.bytes += bitmap.width * bitmap.height * 4;
+      this.forget(address);
+      return bitmap;
+    });
+    coming.catch(() => this.kept.delete(address));
+    this.kept.set(address, coming);
+    return coming;
+  }
+
+  private forget(newest: string): void {
+    for (const [address, coming] of this.kept) {
+      if (this.bytes <= LIMIT_BYTES || address === newest) return;
+      this.kept.delete(address);
+      void coming.then((bitmap) => {
+        this.bytes -= bitmap.width * bitmap.height * 4;
+        bitmap.close();
+      });
+    }
+  }
+}
+
+async function load(address: string): Promise<ImageBitmap> {
+  const answer = await fetch(address, { credentials: "same-origin" });
+  if (!answer.ok) {
+    const problem = (await answer.json().catch(() => ({}))) as { detail?: string; cure?: string };
+    throw new Refused([problem.detail, problem.cure].filter(Boolean).join(" ") || `The server answered ${answer.status}.`);
+  }
+  return createImageBitmap(await answer.blob());
+}

@@ -1,0 +1,104 @@
+"""How states, kinds, people and times read on a page."""
+
+from datetime import UTC, date, datetime
+
+from service.db.tables import Decision, FindingState, Severity, Study, Verdict, now
+
+# word, glyph and the class that colours the chip: a state never speaks by colour alone
+VERDICTS: dict[Verdict | None, tuple[str, str, str]] = {
+    Verdict.NON_COMPLIANT: ("Flagged", "⚑", "flagged"),
+    Verdict.INDETERMINATE: ("Uncertain", "?", "uncertain"),
+    Verdict.COMPLIANT: ("Complete", "✓", "met"),
+    Verdict.NOT_APPLICABLE: ("No rule applies", "–", "quiet"),
+    None: ("Waiting", "…", "quiet"),
+}
+DECISIONS: dict[Decision, tuple[str, str, str]] = {
+    Decision.CONFIRM: ("Confirmed", "✓", "decided"),
+    Decision.OVERRIDE: ("Overridden", "↷", "decided"),
+    Decision.RETAKE: ("Retake asked", "↻", "decided"),
+    Decision.WITHDRAW: ("Taken back", "↶", "quiet"),
+}
+FINDINGS: dict[FindingState, tuple[str, str, str]] = {
+    FindingState.MET: ("Met", "✓", "met"),
+    FindingState.MISSING: ("Missing", "⚑", "flagged"),
+    FindingState.UNCERTAIN: ("Uncertain", "?", "uncertain"),
+    FindingState.NOT_APPLICABLE: ("Not applicable", "–", "quiet"),
+}
+SEVERITIES = {severity: severity.value for severity in Severity}
+KINDS = {
+    "body_marker": "Body marker",
+    "caliper": "Caliper",
+    "color_box": "Colour box",
+    "text": "Text",
+    "arrow": "Arrow",
+}
+
+
+def state_of(study: Study) -> tuple[str, str, str]:
+    """What the worklist says of a study: a person's decision outranks the verdict."""
+    return DECISIONS[study.decision] if study.decision is not None else VERDICTS[study.verdict]
+
+
+def person(name: str) -> str:
+    """A DICOM person name as people read it: 'DOE^Jane^^Dr=…' becomes 'DOE, Jane (…)'. The family name in capitals."""
+    groups = [_group(part, capitals=place == 0) for place, part in enumerate(name.split("="))]
+    spoken = [group for group in groups if group]
+    if not spoken:
+        return ""
+    return spoken[0] if len(spoken) == 1 else f"{spoken[0]} ({', '.join(spoken[1:])})"
+
+
+def _group(components: str, *, capitals: bool) -> str:
+    family, given, middle, prefix, suffix = (*(part.strip() for part in components.split("^")), *[""] * 5)[:5]
+    family = family.upper() if capitals and (given or middle) else family
+    rest = " ".join(part for part in (prefix, given, middle, suffix) if part)
+    return ", ".join(part for part in (family, rest) if part)
+
+
+def kind(name: str) -> str:
+    """An annotation's kind in words."""
+    return KINDS.get(name, name.replace("_", " ").capitalize())
+
+
+def requirement(name: str) -> str:
+    """A requirement's name as a phrase: 'breast-body-marker' becomes 'breast body marker'."""
+    return name.replace("-", " ").replace("_", " ")
+
+
+def age(at: datetime) -> str:
+    """How long ago, in the largest unit that fits."""
+    seconds = max(0, int((now() - at).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def clock(at: datetime) -> str:
+    """Time of day in the house's own time zone; with the date when it is not today."""
+    local = at.astimezone()
+    return f"{local:%H:%M}" if local.date() == datetime.now(UTC).astimezone().date() else f"{local:%Y-%m-%d %H:%M}"
+
+
+def iso(at: datetime | None) -> str:
+    """UTC in ISO 8601, for machines."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if at is not None else ""
+
+
+def years(birth: date | None, at: date | None) -> str:
+    """Age in years on a day."""
+    if birth is None or at is None:
+        return ""
+    return f"{at.year - birth.year - ((at.month, at.day) < (birth.month, birth.day))} y"
+
+
+def exam(study: Study) -> str:
+    """What was examined, from the most telling field that was filled in."""
+    what = study.description or study.procedure or study.body_part.capitalize()
+    side = {"L": "left", "R": "right", "B": "both"}.get(study.laterality, "")
+    return ", ".join(part for part in (what or "Ultrasound", side if side not in what.lower() else "") if part)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """'1 image', '2 images'."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
