@@ -152,7 +152,7 @@ def style(rng: np.random.Generator, pen: Pen) -> Style:
     if rng.random() < 0.12 or name == "small plus":
         size = rng.uniform(4.5, 9) * max(1.0, pen.scale)
     lines = split(LINES, pen.held_out)
-    weights = [{"dotted": 3.0, "none": 2.5, "dashed": 1.5}.get(one, 0.8) for one in lines]
+    weights = [{"dotted": 3.5, "none": 3.0, "dashed": 1.5}.get(one, 0.8) for one in lines]
     return Style(name, pick(rng, lines, weights), float(size), pick(rng, fonts(pen.held_out)), bool(rng.random() < 0.6))
 
 
@@ -161,7 +161,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
     look = style(rng, pen)
     pane = layout.pick(rng)[0]
     size = (pane[2] * pane[3]) ** 0.5
-    radius = size * float(np.clip(np.exp(rng.normal(-2.2, 0.6)), 0.015, 0.45))
+    radius = size * float(np.clip(np.exp(rng.normal(-2.05, 0.6)), 0.015, 0.45))
     if look.size < 9 * pen.scale and rng.random() < 0.5:
         radius = look.size * rng.uniform(0.8, 3.0)
     x, y = site(canvas, rng, pane, radius)

@@ -46,6 +46,9 @@ def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) ->
     x, y = left + rng.uniform(0.02, 0.98) * max(width - w, 1), top + rng.uniform(0.02, 0.98) * max(height - h, 1)
     if rng.random() < 0.08:
         x -= w * rng.uniform(0.1, 0.5)
+    elif rng.random() < 0.05:
+        # A crop through the box: two of its sides run from edge to edge.
+        y, h = top - 0.1 * height, 1.2 * height
     elif rng.random() < 0.03:
         # A crop from within the box: the flow is all that is left of it.
         x, y, w, h = left - 4.0, top - 4.0, width + 8.0, height + 8.0

@@ -9,8 +9,9 @@ import numpy as np
 
 from models.corruption.doppler import MAPS, colour_map
 from models.corruption.layouts import Layout, Lettering, Pane
-from models.corruption.strokes import Canvas, Colour, Image, Stroke, arc, line, noise, rectangle, smooth
-from models.corruption.styles import CYANS, GREENS, YELLOWS, pick, shaded, ui_colour
+from models.corruption.strokes import Canvas, Colour, Image, Stroke, arc, line, rectangle, smooth, turned
+from models.corruption.styles import pick, shaded, ui_colour
+from models.corruption.traces import ecg, motion, spectrum, tinted
 
 
 def ticks(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -42,6 +43,8 @@ def ticks(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, 
                     0,
                 )
             )
+    if rng.random() < 0.2:
+        strokes.append(Stroke(line(at, y, at, y + h), 1.0))
     canvas.draw(strokes, ui_colour(rng), fineness=1 if shape == "tick" else 4)
     if rng.random() < 0.55:
         first, unit = int(rng.integers(0, 2)), int(pick(rng, (1, 1, 2, 5)))
@@ -97,8 +100,8 @@ def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name
         left = min(canvas.width - width - 2, x + w + int(rng.integers(8, 40)))
     top = y + int(rng.uniform(-0.03, 0.5) * h)
     plane = ramp[:, None].repeat(width, 1)
-    paint = cv2.merge([plane] * 3) if name is None else colour_map(rng, name, plane)
-    canvas.stamp(np.full_like(plane, 255), left, top, np.asarray(paint, np.uint8))
+    paint = tinted(rng, plane) if name is None else colour_map(rng, name, plane)
+    canvas.stamp(np.full_like(plane, 255), left, top, paint)
     if rng.random() < 0.35:
         canvas.draw(
             [Stroke(rectangle(left - 1, top - 1, left + width, top + len(ramp)), 1.0, True)], ui_colour(rng), fineness=1
@@ -203,80 +206,45 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
         )
 
 
-def ecg(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
-    x, y, w, h = pane
-    t = np.arange(0, w * rng.uniform(0.4, 1.0), 2.0)
-    phase = (t % (period := w / rng.uniform(2, 7))) / period
-    beat = (
-        np.exp(-(((phase - 0.3) / 0.015) ** 2))
-        - 0.25 * np.exp(-(((phase - 0.34) / 0.02) ** 2))
-        + 0.2 * np.exp(-(((phase - 0.6) / 0.05) ** 2))
-    )
-    level = y + h * rng.uniform(0.85, 1.05) - beat * h * rng.uniform(0.04, 0.1)
-    canvas.draw(
-        [Stroke(np.stack([x + t, level], 1), rng.uniform(1, 2))], shaded(rng, pick(rng, GREENS + YELLOWS + CYANS))
-    )
-    if rng.random() < 0.5:
-        layout.letters.append(
-            Lettering(x + w * 0.9, y + h * 1.02, 12 * scale, f"{int(rng.integers(45, 150))} bpm", True)
-        )
-
-
-def spectrum(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
-    """A spectral Doppler strip with its base line and time ticks."""
-    x, y, w, h = pane
-    height = int(h * rng.uniform(0.22, 0.45))
-    top = min(y + h - height // 3, canvas.height - height)
-    t = np.arange(w)
-    phase = (t % (period := w / rng.uniform(3, 8))) / period
-    sharp, floor = rng.uniform(1.5, 5), rng.uniform(0.02, 0.3)
-    envelope = (np.minimum(phase * 12, 1) * np.exp(-phase * sharp) * 0.8 + floor) * height * 0.55
-    base = height * rng.uniform(0.45, 0.8)
-    row = np.arange(height)[:, None]
-    rise = base - row if rng.random() < 0.8 else row - base
-    lit = (rise > 0) & (rise < envelope)
-    if rng.random() < 0.5:
-        lit &= rise > envelope * rng.uniform(0.2, 0.7)
-    grain = np.abs(noise(rng, w, height, 2.0))
-    grey = np.clip(np.where(lit, rng.uniform(50, 110) + 70 * grain, rng.uniform(2, 25) * grain), 0, 255).astype(
-        np.uint8
-    )
-    tint = np.array(pick(rng, ((1, 1, 1), (1, 1, 1), (1, 0.8, 0.6), (0.9, 0.6, 0.9), (1, 0.9, 0.6), (0.6, 0.8, 1))))
-    canvas.stamp(np.full_like(grey, 255), x, top, (cv2.merge([grey] * 3) * tint).astype(np.uint8))
+def plane_sign(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """The sign of a transducer's frequency or plane: a small triangle, dial or wheel between letters."""
+    s = rng.uniform(7, 16) * scale
+    x = rng.uniform(2 * s, max(pane[0] + s, 3 * s)) if rng.random() < 0.7 else canvas.width - 3 * s
+    at = np.array([x, rng.uniform(0.1, 0.9) * canvas.height])
     colour = ui_colour(rng)
-    canvas.draw([Stroke(line(x, top + base, x + w, top + base), 1.0)], colour, fineness=1)
-    gap = w / rng.uniform(4, 30)
-    canvas.draw(
-        [Stroke(line(x + i * gap, top + height - 4, x + i * gap, top + height), 1.0) for i in range(int(w / gap) + 1)],
-        colour,
-        fineness=1,
-    )
+    if rng.random() < 0.5:
+        strokes = [Stroke(np.array([[-s, s * 0.7], [0, -s], [s, s * 0.7]]) + at, 1.2, True)]
+        strokes += [
+            Stroke(line(0, -s, share * s, s * 0.7) + at, 1.0) for share in (0.0, 0.4)[: int(rng.integers(0, 3))]
+        ]
+        if rng.random() < 0.5:
+            strokes.append(Stroke(arc(at[0] - s * 1.6, at[1], s * 0.5, s * 0.5), 1.2, True))
+    else:
+        angle = float(rng.uniform(0, 180))
+        start, turn = (180.0, 180.0) if rng.random() < 0.6 else (0.0, 360.0)
+        strokes = [Stroke(arc(at[0], at[1], s, s, start, start + turn), 1.2)]
+        strokes.append(Stroke(turned(line(at[0] - s, at[1], at[0], at[1]), angle, at[0], at[1]), 1.2))
+    canvas.draw(strokes, colour)
     if rng.random() < 0.6:
-        size = 11 * scale
-        for share in (0.1, 0.35, 0.9):
-            layout.letters.append(
-                Lettering(
-                    x + w + 4,
-                    top + height * share,
-                    size,
-                    f"{int(rng.integers(-9, 13)) * 10}{pick(rng, ('', '', ' cm/s'))}",
-                )
-            )
+        names = pick(rng, (("P", "R", "G"), ("0", "180", "66"), ("V", "", "")))
+        for name, dx, dy in zip(names, (-2.2, 1.3, -0.3), (-0.4, -0.4, -1.9), strict=True):
+            if name:
+                layout.letters.append(Lettering(at[0] + dx * s, at[1] + dy * s, s * 0.9, name))
 
 
-def motion(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
-    """An M-mode strip: one beam over time, in wavy layers."""
+def bracket(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """The extent of a focal zone or of a magnified part: an I-shaped bar outside of the tissue, or beside it."""
     x, y, w, h = pane
-    height = int(h * rng.uniform(0.25, 0.45))
-    top = min(y + h - height // 3, canvas.height - height)
-    layers = np.clip(60 + 70 * noise(rng, 1, height + 40, rng.uniform(4, 12))[:, 0], 0, 255)
-    beat = np.sin(np.arange(w) / w * rng.uniform(15, 60)) * rng.uniform(0, 12)
-    rows = np.clip(np.arange(height)[:, None] + 20 + beat[None] * np.linspace(0.2, 1, height)[:, None], 0, height + 39)
-    grey = np.clip(layers[rows.astype(int)] + 14 * noise(rng, w, height, 2), 0, 255).astype(np.uint8)
-    canvas.stamp(np.full_like(grey, 255), x, top, np.asarray(cv2.merge([grey] * 3), np.uint8))
-    gap = w / rng.uniform(4, 12)
-    marks = [Stroke(line(x + i * gap, top + height - 5, x + i * gap, top + height), 1.0) for i in range(int(w / gap))]
-    canvas.draw(marks, ui_colour(rng), fineness=1)
+    at = np.array([x + w + rng.uniform(3, 14) * scale, y + h * rng.uniform(0.2, 0.8)])
+    if rng.random() < 0.3:
+        at = np.array([x + w * rng.uniform(0.7, 0.95), y + h * rng.uniform(0.05, 0.4)])
+    half, cap = rng.uniform(12, 50) * scale, rng.uniform(2, 5) * scale
+    angle = 0.0 if rng.random() < 0.7 else float(rng.uniform(-60, 60))
+    bars = [line(0, -half, 0, half), line(-cap, -half, cap, -half), line(-cap, half, cap, half)]
+    strokes = [Stroke(turned(bar, angle) + at, rng.uniform(1, 2)) for bar in bars]
+    if rng.random() < 0.4:
+        strokes.append(Stroke(arc(at[0], at[1], cap, cap, steps=14), 0))
+    canvas.draw(strokes, ui_colour(rng))
 
 
 def badges(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -336,6 +304,20 @@ def sidebar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane
         )
 
 
+def button_row(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """A row of soft keys or a status bar along the bottom or under the banner."""
+    height = float(rng.uniform(10, 22) * scale)
+    top = canvas.height - height - rng.uniform(0, 12) * scale if rng.random() < 0.7 else rng.uniform(0, 1) * pane[1]
+    shade = pick(rng, ((40, 60, 110), (60, 60, 64), (30, 34, 40), (90, 95, 100), (50, 70, 60)))
+    left, right = canvas.width * rng.uniform(0, 0.3), canvas.width * rng.uniform(0.6, 1.0)
+    keys = int(rng.integers(1, 8))
+    for i in range(keys):
+        x0, x1 = left + (right - left) * i / keys, left + (right - left) * (i + rng.uniform(0.85, 1.0)) / keys
+        canvas.draw([Stroke(rectangle(x0, top, x1, top + height), 0)], shaded(rng, shade), fineness=1)
+        if rng.random() < 0.5:
+            layout.letters.append(Lettering(x0 + 4, top + height * 0.2, height * 0.6, "parameter"))
+
+
 def cine_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """The progress bar of a cine loop."""
     x, y, w, h = pane
@@ -382,16 +364,19 @@ PIECES: dict[Piece, float] = {
     ticks: 0.8,
     rulers: 0.2,
     grey_bar: 0.6,
-    colour_bar: 0.28,
+    colour_bar: 0.33,
     focus: 0.5,
     orientation: 0.55,
     logo: 0.3,
-    ecg: 0.14,
-    spectrum: 0.12,
+    ecg: 0.18,
+    spectrum: 0.16,
     motion: 0.04,
     badges: 0.15,
+    plane_sign: 0.12,
+    bracket: 0.08,
     sidebar: 0.15,
     cine_bar: 0.12,
+    button_row: 0.12,
     redaction: 0.05,
     gain_curve: 0.08,
 }
@@ -399,6 +384,7 @@ PIECES: dict[Piece, float] = {
 
 def furnish(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """Put each piece in its place, or leave it out."""
+    duplex = canvas.height - pane[1] - pane[3] > 0.3 * canvas.height
     for piece, chance in PIECES.items():
-        if rng.random() < chance:
+        if rng.random() < (0.7 if duplex and piece is spectrum else chance):
             piece(canvas, rng, layout, pane, scale)

@@ -92,6 +92,20 @@ def _membrane(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     )
 
 
+def _ringing(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
+    """Reverberations at the face of the probe: bright parallel lines, or arcs where it is curved."""
+    x, y, w, _ = pane
+    centre, radius = x + w * rng.uniform(0.4, 0.6), w * rng.uniform(0.1, 1.5)
+    half = float(np.degrees(rng.uniform(0.1, 0.45) * min(w / 2 / radius, 1.0)))
+    gap = rng.uniform(3, 8)
+    for i in range(int(rng.integers(2, 8))):
+        reach = radius + i * gap
+        path = arc(centre, y - radius, reach, reach, 90 - half, 90 + half, 24) + np.array([0, gap])
+        _glow(
+            canvas, rng, [Stroke(path, rng.uniform(1, 2.5))], int(rng.integers(140, 250)), float(rng.uniform(0.5, 1.0))
+        )
+
+
 def _specular(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     """Short bright reflections, some of them crossing."""
     x, y, w, h = pane
@@ -222,6 +236,7 @@ def _bubble(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
 CHANCES: dict[Callable[[Canvas, np.random.Generator, Pane], None], float] = {
     _tint: 0.08,
     _needle: 0.05,
+    _ringing: 0.05,
     _membrane: 0.06,
     _specular: 0.08,
     _grid: 0.03,

@@ -56,6 +56,7 @@ PLANS: dict[str, Plan] = {
     "low banner": Plan(0.06, 0.14, 0.03, 0.2, ("below", "over left"), banner_rows=0),
     "over the tissue": Plan(0.02, 0.03, 0.04, 0.03, ("over left", "over right"), banner_rows=1),
     "dual with column": Plan(0.06, 0.2, 0.1, 0.06, ("right",), panes=2, banner_rows=1),
+    "duplex": Plan(0.2, 0.2, 0.12, 0.7, ("left",)),
 }
 
 
@@ -200,6 +201,7 @@ def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) 
         if rng.random() < 0.12:
             continue
         text = banner(rng) if each.says == "banner" else parameter(rng) if each.says == "parameter" else each.says
+        edge = "tile" if rng.random() < 0.02 else "none"
         colour = colours[0] if rng.random() < 0.85 else colours[1]
         write(
             canvas,
@@ -211,6 +213,7 @@ def letter(canvas: Canvas, rng: np.random.Generator, layout: Layout, kind: int) 
             colour,
             kind,
             crisp=crisp,
+            edge=edge,
             stretch=stretch,
             right_aligned=each.right_aligned,
         )

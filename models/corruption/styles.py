@@ -89,7 +89,7 @@ def pen(rng: np.random.Generator, scale: float, held_out: bool, colour: Colour |
         scale=scale,
         width=round(width) if crisp else width,
         fineness=1 if crisp else FINENESS,
-        alpha=1.0 if rng.random() < 0.75 else float(rng.uniform(0.7, 1.0)),
+        alpha=1.0 if rng.random() < 0.7 else float(rng.uniform(0.5, 1.0)),
         edge=bool(rng.random() < 0.25),
         colour=colour or mark_colour(rng, held_out),
         held_out=held_out,

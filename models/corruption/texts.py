@@ -112,11 +112,16 @@ def write(
     stretch: float = 1.0,
     right_aligned: bool = False,
 ) -> tuple[int, int]:
-    """Write one line, its top left (or right) corner at x, y; returns its size. `edge`: none, shadow or outline."""
+    """Write one line, its top left (or right) corner at x, y; returns its size. `edge`: none, shadow, outline, tile."""
     coverage = letters(text, font, max(size, 6), crisp, stretch)
     left, top = round(x) - (coverage.shape[1] if right_aligned else 0), round(y)
     if edge == "shadow":
         canvas.stamp(coverage, left + 1, top + 1, (0, 0, 0), kind)
+    elif edge == "tile":
+        # Black letters on a tile of the ink's colour.
+        tile = np.full((coverage.shape[0] + 4, coverage.shape[1] + 6), 255, np.uint8)
+        canvas.stamp(tile, left - 3, top - 2, colour, kind, alpha=alpha)
+        colour = (0, 0, 0)
     elif edge == "outline":
         swollen = np.asarray(cv2.dilate(np.pad(coverage, 1), np.ones((3, 3), np.uint8)), np.uint8)
         canvas.stamp(swollen, left - 1, top - 1, (0, 0, 0), kind)
@@ -128,13 +133,13 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     """The user's annotation: one or two lines, mostly lower left but anywhere."""
     font = pick(rng, fonts(pen.held_out))
     size = int(np.clip(rng.uniform(11, 24) * pen.scale, 8, 64))
-    edge = pick(rng, ("none", "shadow", "outline"), (0.6, 0.15, 0.25))
+    edge = pick(rng, ("none", "shadow", "outline", "tile"), (0.58, 0.15, 0.24, 0.03))
     crisp = bool(rng.random() < 0.25)
     stretch = float(pick(rng, STRETCHES))
     place = pick(rng, ("lower", "upper", "anywhere"), (0.5, 0.15, 0.35))
-    y0, y1 = {"lower": (0.6, 0.95), "upper": (0.02, 0.2), "anywhere": (0.0, 0.95)}[place]
+    y0, y1 = {"lower": (0.6, 1.0), "upper": (0.02, 0.2), "anywhere": (0.0, 0.95)}[place]
     pane = layout.pick(rng)[0] if rng.random() < 0.7 else (0, 0, canvas.width, canvas.height)
-    x = pane[0] + rng.uniform(-0.02, 0.7 if rng.random() < 0.5 else 0.25) * pane[2]
+    x = pane[0] + rng.uniform(-0.08, 0.7 if rng.random() < 0.5 else 0.25) * pane[2]
     y = pane[1] + rng.uniform(y0, y1) * pane[3]
     for _ in range(pick(rng, (1, 2, 3), (0.75, 0.2, 0.05))):
         width, height = write(
