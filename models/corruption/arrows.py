@@ -47,7 +47,7 @@ _POINTER = np.array([(0, 0), (0, 0.85), (0.2, 0.66), (0.33, 0.98), (0.46, 0.92),
 def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, name: str | None = None) -> None:
     """One to three arrows of one look."""
     name = name or pick(rng, split(ARROWS, pen.held_out))
-    length = float(rng.uniform(16, 60) * pen.scale)
+    length = float(rng.uniform(20, 70) * pen.scale)
     degrees = float(rng.uniform(0, 360))
     for _ in range(pick(rng, (1, 2, 3), (0.7, 0.2, 0.1))):
         x, y = rng.uniform(0.05, 0.95) * canvas.width, rng.uniform(0.05, 0.95) * canvas.height

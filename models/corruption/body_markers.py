@@ -32,7 +32,7 @@ def draw(
     """Draw one marker, or one per half of a dual image."""
     families = split(FAMILIES, pen.held_out)
     family = family or pick(rng, families, [2.5 if name.startswith(COMMON) else 1.0 for name in families])
-    height = rng.uniform(38, 105) * pen.scale
+    height = rng.uniform(44, 110) * pen.scale
     if rng.random() < 0.12:
         height *= rng.uniform(1.2, 1.9)
     ground = (0, 0, canvas.width, canvas.height)

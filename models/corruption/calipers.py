@@ -111,15 +111,15 @@ def _square(x: float, y: float, h: float) -> Points:
     return np.array([[x - h, y - h], [x + h, y - h], [x + h, y + h], [x - h, y + h]], np.float64)
 
 
-def connection(name: str, path: Points, width: float, *, closed: bool = False) -> list[Stroke]:
-    """Strokes of the line that joins two end marks, or of a trace."""
+def connection(name: str, path: Points, width: float, *, pitch: float = 1.0, closed: bool = False) -> list[Stroke]:
+    """Strokes of the line that joins two end marks, or of a trace; `pitch` widens its dashes and gaps."""
     if name == "none":
         return []
     if name in ("solid", "thin solid"):
         return [Stroke(path, 1.0 if name == "thin solid" else width, closed)]
-    w = max(1.0, width * 0.8)
+    w = max(1.0, width)
     on, off = {
-        "dotted": (w * 0.6, 2.2 * w),
+        "dotted": (w * 0.7, 1.9 * w),
         "dense dotted": (w * 0.6, 1.2 * w),
         "coarse dotted": (w, 4.5 * w),
         "dashed": (4 * w, 3 * w),
@@ -127,7 +127,7 @@ def connection(name: str, path: Points, width: float, *, closed: bool = False) -
         "dash-dot": (5 * w, 2.5 * w),
         "ends only": (6 * w, 3 * w),
     }[name]
-    pieces = dashed(path, on, off, closed=closed)
+    pieces = dashed(path, on * pitch, off * pitch, closed=closed)
     if name == "ends only" and len(pieces) > 6:
         pieces = pieces[:3] + pieces[-3:]
     if name == "dash-dot":
@@ -140,20 +140,35 @@ class Style:
     glyph: str
     line: str
     size: float
+    glyph_width: float
+    line_width: float
+    pitch: float
     font: str
     digits: bool
 
 
 def style(rng: np.random.Generator, pen: Pen) -> Style:
     name = pick(rng, split(GLYPHS, pen.held_out))
-    if not pen.held_out and rng.random() < 0.5:
+    if not pen.held_out and rng.random() < 0.55:
         name = "plus"
     size = float(np.clip(rng.normal(16, 5), 5, 32)) * pen.scale
     if rng.random() < 0.12 or name == "small plus":
         size = rng.uniform(4.5, 9) * max(1.0, pen.scale)
     lines = split(LINES, pen.held_out)
-    weights = [{"dotted": 3.5, "none": 3.0, "dashed": 1.5}.get(one, 0.8) for one in lines]
-    return Style(name, pick(rng, lines, weights), float(size), pick(rng, fonts(pen.held_out)), bool(rng.random() < 0.6))
+    weights = [{"dotted": 4.0, "none": 4.5, "dashed": 1.5}.get(one, 0.8) for one in lines]
+    glyph_width = float(pick(rng, (1.0, 1.4, 2.0, 2.4, 3.0), (0.27, 0.18, 0.25, 0.12, 0.18)) * max(1.0, pen.scale**0.7))
+    glyph_width = min(glyph_width, max(1.0, size / 4.5))
+    return Style(
+        glyph=name,
+        line=pick(rng, lines, weights),
+        size=float(size),
+        glyph_width=round(glyph_width) if pen.fineness == 1 else glyph_width,
+        # The line between the marks is as thin as they are, or thinner.
+        line_width=max(1.0, glyph_width * float(rng.uniform(0.4, 1.0))),
+        pitch=float(rng.uniform(0.8, 1.5)),
+        font=pick(rng, fonts(pen.held_out)),
+        digits=bool(rng.random() < 0.6),
+    )
 
 
 def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kind: int, layout: Layout) -> None:
@@ -179,10 +194,12 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
         _ink(
             canvas,
             pen,
-            connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True),
+            connection(
+                look.line if look.line != "none" else "dotted", outline, look.line_width, pitch=look.pitch, closed=True
+            ),
             kind,
         )
-        _ink(canvas, pen, glyph(look.glyph, outline[0, 0], outline[0, 1], look.size, pen.width, 0), kind)
+        _ink(canvas, pen, glyph(look.glyph, outline[0, 0], outline[0, 1], look.size, look.glyph_width, 0), kind)
         results.append("Area")
     if shape == "angle":
         # Hip and other angles: long lines that cross.
@@ -209,7 +226,13 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
             _ink(
                 canvas,
                 pen,
-                connection(look.line if look.line != "none" else "dotted", outline, pen.width, closed=True),
+                connection(
+                    look.line if look.line != "none" else "dotted",
+                    outline,
+                    look.line_width,
+                    pitch=look.pitch,
+                    closed=True,
+                ),
                 kind,
             )
         _pair(canvas, rng, pen, look if number % 2 else other, ends, angle, number, kind)
@@ -254,9 +277,9 @@ def _pair(
         span = np.hypot(*(ends[1] - ends[0]))
         trim = min(0.4, look.size / 2 / max(span, 1))
         inner = ends + (ends[::-1] - ends) * trim
-    _ink(canvas, pen, connection(look.line, inner, pen.width), kind)
+    _ink(canvas, pen, connection(look.line, inner, look.line_width, pitch=look.pitch), kind)
     for (x, y), toward in zip(ends, (angle, angle + 180), strict=True):
-        _ink(canvas, pen, glyph(look.glyph, float(x), float(y), look.size, pen.width, toward), kind)
+        _ink(canvas, pen, glyph(look.glyph, float(x), float(y), look.size, look.glyph_width, toward), kind)
     if rng.random() < 0.06:
         # Some scanners write the length beside the line.
         at = ends[int(rng.integers(2))] + rng.uniform(4, 9, 2)

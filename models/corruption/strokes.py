@@ -135,10 +135,24 @@ def _rasterise(
             if fineness == 1:
                 fixed = ((fixed + (1 << (_SHIFT - 1))) >> _SHIFT) << _SHIFT
             thickness = max(1, round(stroke.width * fineness))
+            if len(fixed) == 2 and (fixed[0] == fixed[1]).sum() == 1:
+                _upright(fine, fixed >> _SHIFT, thickness)
+                continue
             cv2.polylines(fine, [fixed], stroke.closed, 255, thickness, cv2.LINE_8, _SHIFT)
     if fineness > 1:
         fine = np.asarray(cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA), np.uint8)
     return left, top, fine
+
+
+def _upright(plane: Image, ends: npt.NDArray[np.int32], thickness: int) -> None:
+    """A level or upright line has square ends on a scanner; cv2 would round them."""
+    before, after = thickness // 2, (thickness - 1) // 2
+    (x0, y0), (x1, y1) = ends.min(axis=0).tolist(), ends.max(axis=0).tolist()
+    if y0 == y1:
+        y0, y1 = y0 - before, y1 + after
+    else:
+        x0, x1 = x0 - before, x1 + after
+    plane[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = 255
 
 
 def dashed(points: Points, on: float, off: float, *, closed: bool = False) -> list[Points]:
