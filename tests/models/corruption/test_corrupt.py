@@ -113,3 +113,15 @@ def test_black_and_white_frames_take_marks_too() -> None:
 def test_a_frame_that_is_no_rgb_image_is_refused(frame: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8 HxWx3"):
         corrupt(frame, np.random.default_rng(0))
+
+
+def test_the_second_rendering_seldom_marks_the_same_pixels() -> None:
+    # Noise2Noise learns the clean frame only where fewer than half of the targets are marked.
+    frame = tissue(300, 400)
+    marked = again = 0
+    for seed in range(80):
+        sample = corrupt(frame, np.random.default_rng(seed))
+        other = np.abs(sample.noisy_again.astype(int) - sample.clean).max(axis=2) > 40
+        marked += np.count_nonzero(sample.labels)
+        again += np.count_nonzero(other & (sample.labels > 0))
+    assert again < 0.25 * marked
