@@ -7,10 +7,10 @@ length of the queue, is read from the database when the dashboard's ``/metrics``
 
 import json
 import math
-import time
+import os
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -37,9 +37,6 @@ HTTP_SECONDS = Histogram(
 LEASES_EXPIRED = Counter("sonomark_leases_expired", "Claims taken from silent workers.", registry=PROCESS)
 DISK_FREE = Gauge("sonomark_disk_free_bytes", "Space left on the archive's file system.", registry=PROCESS)
 DISK_RESERVE = Gauge("sonomark_disk_reserve_bytes", "Below this, C-STORE answers 0xA700.", registry=PROCESS)
-LAST_BEAT = Gauge(
-    "sonomark_last_beat_timestamp_seconds", "When this process last wrote its heartbeat.", registry=PROCESS
-)
 DATABASE_UP = Gauge("sonomark_database_up", "1 while the dashboard can read the database.", registry=PROCESS)
 
 # The whole house, from the database.
@@ -87,35 +84,33 @@ PEER_LAST_SEEN = Gauge(
 PEER_REFUSED = Gauge("sonomark_peer_refused", "What a calling AE title was refused, ever.", ["peer"], registry=HOUSE)
 CLOCK_SKEW = Gauge("sonomark_clock_skew_seconds", "This machine's clock minus the database's.", registry=HOUSE)
 
-FRESH_S = 10.0
-_last_beat = float("-inf")
+# A process that forks while another thread holds a metric's lock would give its child a lock that nobody opens.
+_scraping = Lock()
+os.register_at_fork(before=_scraping.acquire, after_in_parent=_scraping.release, after_in_child=_scraping.release)
 
 
 def exposition() -> bytes:
     """What this process counted, in Prometheus' text format."""
-    return generate_latest(PROCESS)
+    with _scraping:
+        return generate_latest(PROCESS)
 
 
 def house_exposition() -> bytes:
     """What this process counted and what is true of the whole house."""
-    return generate_latest(PROCESS) + generate_latest(HOUSE)
+    with _scraping:
+        return generate_latest(PROCESS) + generate_latest(HOUSE)
 
 
-def beat() -> None:
-    """This process' heartbeat has just reached the database."""
-    global _last_beat
-    _last_beat = time.monotonic()
-    LAST_BEAT.set_to_current_time()
+def serve(host: str, port: int, missing: Callable[[], dict[str, str]]) -> ThreadingHTTPServer:
+    """Answer ``/metrics``, ``/healthz`` and ``/readyz`` for this process from a daemon thread.
 
+    ``missing`` is asked at each ``/readyz``: what this role lacks, by name and in words; nothing when it is ready.
+    """
 
-def ready() -> bool:
-    """Whether this process' heartbeat reached the database within the last ten seconds."""
-    return time.monotonic() - _last_beat < FRESH_S
+    class Door(_Door):
+        lacks = staticmethod(missing)
 
-
-def serve(host: str, port: int) -> ThreadingHTTPServer:
-    """Answer ``/metrics``, ``/healthz`` and ``/readyz`` for this process from a daemon thread."""
-    server = ThreadingHTTPServer((host, port), _Door)
+    server = ThreadingHTTPServer((host, port), Door)
     server.daemon_threads = True
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
@@ -138,6 +133,7 @@ class _Door(BaseHTTPRequestHandler):
     """A scraper and a health check, nobody else: three paths, no input."""
 
     timeout = 5  # seconds of silence after which a connection is dropped
+    lacks: Callable[[], dict[str, str]]
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
@@ -146,8 +142,8 @@ class _Door(BaseHTTPRequestHandler):
         elif path == "/healthz":
             self._answer_json(200, {"status": "alive"})
         elif path == "/readyz":
-            heartbeat = "ok" if ready() else "did not reach the database within ten seconds"
-            self._answer_json(200 if ready() else 503, {"ready": ready(), "checks": {"database": heartbeat}})
+            missing = self.lacks()
+            self._answer_json(503 if missing else 200, {"ready": not missing, "checks": missing})
         else:
             self._answer_json(404, {"status": "not found"})
 

@@ -1,5 +1,9 @@
 """Each role's own metrics port: three paths, readiness that follows the heartbeat."""
 
+import json
+import os
+import signal
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,13 +13,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import telemetry
 
+MISSING: dict[str, str] = {}
+
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = telemetry.serve("127.0.0.1", 0)
+    server = telemetry.serve("127.0.0.1", 0, lambda: MISSING)
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+    MISSING.clear()
 
 
 def _get(url: str) -> tuple[int, str]:
@@ -44,12 +51,35 @@ def test_disk_is_asked_at_every_scrape(address: str) -> None:
         telemetry.watch_disk(lambda: 0.0, 0.0)
 
 
-def test_readiness_follows_the_heartbeat(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "_last_beat", float("-inf"))
-    assert _get(f"{address}/readyz")[0] == 503
-    assert _get(f"{address}/healthz")[0] == 200
-    telemetry.beat()
+def test_readiness_says_what_is_missing(address: str) -> None:
     assert _get(f"{address}/readyz")[0] == 200
+    MISSING["database"] = "The database refused: no route to host."
+    status, body = _get(f"{address}/readyz")
+    assert (status, json.loads(body)["checks"]) == (503, MISSING)
+    assert _get(f"{address}/healthz")[0] == 200  # alive, and that is another question
+
+
+def test_a_fork_in_the_middle_of_scrapes_gets_free_locks(address: str) -> None:
+    stop = threading.Event()
+
+    def scrape() -> None:
+        while not stop.is_set():
+            telemetry.exposition()
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)  # ends the child by a signal where it would wait for ever
+                telemetry.STORED.labels("success").inc()
+                telemetry.exposition()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        scraper.join()
 
 
 def test_anything_else_is_not_found(address: str) -> None:

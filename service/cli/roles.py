@@ -4,8 +4,9 @@ import typer
 
 from service import logs, telemetry
 from service.archive.store import archive
-from service.db import schema
+from service.db import heartbeats, schema
 from service.db.session import database
+from service.errors import DatabaseAway
 from service.settings import settings
 
 app = typer.Typer()
@@ -17,7 +18,17 @@ def _begin(role: str) -> None:
     here = settings()
     telemetry.watch_disk(archive().free_bytes, here.disk_reserve_mb << 20)
     if here.metrics_port:
-        telemetry.serve(here.metrics_host, here.metrics_port)
+        telemetry.serve(here.metrics_host, here.metrics_port, lambda: _missing(role))
+
+
+def _missing(role: str) -> dict[str, str]:
+    """What keeps this role from being ready, by name: its process may live and yet not do its work."""
+    try:
+        with database().read() as session:
+            alive = heartbeats.alive_here(session, role)
+    except DatabaseAway as away:
+        return {"database": away.what}
+    return {} if alive else {role: "no sign of life within ten seconds"}
 
 
 @app.command()

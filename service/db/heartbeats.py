@@ -6,10 +6,9 @@ from datetime import timedelta
 from threading import Event, Thread
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service import telemetry
 from service.db.session import Database
 from service.db.tables import Heartbeat, now
 from service.errors import DatabaseAway
@@ -32,6 +31,13 @@ def alive(session: Session) -> dict[str, int]:
     return {role: roles.count(role) for role in set(roles)}
 
 
+def alive_here(session: Session, role: str) -> int:
+    """How many processes of ``role`` on this machine (this container) were alive within the last ten seconds."""
+    mine = Heartbeat.process.startswith(f"{socket.gethostname()}:"[:96], autoescape=True)
+    fresh = select(func.count()).where(Heartbeat.role == role, mine, Heartbeat.at > now() - FRESH)
+    return session.scalar(fresh) or 0
+
+
 def keep_beating(database: Database, role: str) -> Event:
     """Beat from a daemon thread until the returned event is set; a database that is away is tried again."""
     stop = Event()
@@ -41,7 +47,6 @@ def keep_beating(database: Database, role: str) -> Event:
             try:
                 with database.begin() as session:
                     beat(session, role)
-                telemetry.beat()
             except DatabaseAway:
                 pass  # readiness falls by itself once the beat is stale
             stop.wait(INTERVAL_S)

@@ -78,7 +78,6 @@ def test_every_metric_of_ours_is_on_the_board_or_in_an_alert() -> None:
     assert unused == {
         "sonomark_instances_assessed",
         "sonomark_step_seconds",
-        "sonomark_last_beat_timestamp_seconds",
         "sonomark_peer_refused",
     }
 
