@@ -46,7 +46,7 @@ def _graph() -> bytes:
     constants = [
         helper.make_tensor("red_weight", TensorProto.FLOAT, [1, 3, 1, 1], [1.0, 1.0, -1.0]),
         helper.make_tensor("almost_yellow", TensorProto.FLOAT, [], [500.0]),
-        helper.make_tensor("which", TensorProto.FLOAT, [1, len(Kind), 1, 1], [255.0 * (k == Kind.CALIPER) for k in Kind]),
+        helper.make_tensor("which", TensorProto.FLOAT, [1, len(Kind), 1, 1], [255.0 * (k == "caliper") for k in Kind]),
         helper.make_tensor("channels", TensorProto.INT64, [1], [1]),
         helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
     ]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -71,7 +72,8 @@ class WorkingHouse:
         deadline = time.monotonic() + timeout
         while True:
             with database().read() as session:
-                found = list(session.scalars(select(Analysis).where(Analysis.id.in_(analysis_ids)).order_by(Analysis.id)))
+                wished = select(Analysis).where(Analysis.id.in_(analysis_ids)).order_by(Analysis.id)
+                found = list(session.scalars(wished))
             if all(analysis.state in wanted for analysis in found):
                 return found
             if time.monotonic() > deadline:
@@ -85,6 +87,19 @@ class WorkingHouse:
     def kill(self, process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
         """Signal a role with all its children."""
         os.killpg(process.pid, number)
+
+    def stop_between_writes(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGSTOP a role, but not while it holds SQLite's only write lock: then nobody could go on."""
+        for _ in range(100):
+            self.kill(process, signal.SIGSTOP)
+            with sqlite3.connect(settings().data_dir / "sonomark.sqlite", timeout=0.2) as probe:
+                try:
+                    probe.execute("BEGIN IMMEDIATE").connection.rollback()
+                    return
+                except sqlite3.OperationalError:
+                    self.kill(process, signal.SIGCONT)
+                    time.sleep(0.05)
+        raise AssertionError("the role writes all the time")
 
     def stop_all(self) -> None:
         for process in self.processes:

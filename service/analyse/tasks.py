@@ -2,6 +2,7 @@
 
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -9,6 +10,7 @@ from threading import Event, Thread
 from typing import Any
 
 from celery import shared_task
+from celery.platforms import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
 from structlog.contextvars import bound_contextvars
 
@@ -55,6 +57,8 @@ def work() -> None:
     log.info("working", processes=processes, device=device, threads=threads_each(processes))
     if device == "cuda":
         _begin_process()  # CUDA does not survive a fork: one process, which is this one
+    # Celery warns root of pickled messages; this one takes JSON only.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app().Worker(
         hostname=f"work-{os.getpid()}@{socket.gethostname()}",
         pool="solo" if device == "cuda" else "prefork",

@@ -80,7 +80,8 @@ def claim(session: Session, limit: int, lease_s: float) -> list[Claim]:
         .returning(Analysis.id, Analysis.instance_id, Analysis.token, Analysis.attempts, Analysis.queued_at)
         .execution_options(synchronize_session=False)
     )
-    return sorted((Claim(*row._tuple()) for row in taken), key=lambda held: held.analysis_id)  # type: ignore[arg-type]
+    claims = [Claim(row.id, row.instance_id, row.token, row.attempts, row.queued_at) for row in taken]
+    return sorted(claims, key=lambda held: held.analysis_id)
 
 
 def renew(session: Session, claims: Collection[Claim], lease_s: float) -> None:
@@ -168,7 +169,7 @@ def leases(session: Session) -> list[Lease]:
             Analysis.state == AnalysisState.CLAIMED
         )
     )
-    return [Lease(*row._tuple()) for row in held]  # type: ignore[arg-type]
+    return [Lease(row.id, row.token, row.lease_expires_at, row.attempts) for row in held]
 
 
 def take_away(session: Session, lease: Lease, reason: str) -> bool:

@@ -86,7 +86,11 @@ def _write(buffer: int, frame: np.ndarray[Any, Any], at: int) -> None:
 
 
 def _limit(megabytes: int) -> None:
-    size = megabytes * 1024 * 1024
+    mapped = 512 * 1024 * 1024
+    # The libraries alone map half a gigabyte of addresses; the limit is on what an image adds to that.
+    with suppress(OSError):
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    size = mapped + megabytes * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's image
     with suppress(OSError):

@@ -51,6 +51,10 @@ def _transport_options(broker: str) -> dict[str, Any]:
         return {"folder": spool.folder(broker)}
     return {
         # A C-STORE never waits longer than this for a broker that does not answer.
+        "max_retries": 0,
+        "interval_start": 0,
+        "interval_step": 0,
+        "connect_retries_timeout": 0.1,
         "socket_connect_timeout": 1.0,
         "socket_timeout": 5.0,
         "socket_keepalive": True,

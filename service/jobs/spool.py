@@ -92,6 +92,10 @@ class Transport(virtual.Transport):
     def driver_version(self) -> str:
         return "1"
 
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        return {}  # a folder has neither host nor port
+
 
 def _take(path: Path) -> dict[str, Any] | None:
     """The message, if this process is the one that unlinks it and it is one."""

@@ -85,13 +85,20 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 def ultrasound(tmp_path: Path) -> Callable[..., Path]:
     """Makes an ultrasound instance, with a yellow cross on every frame or without."""
 
-    def make(name: str = "one", frames: int = 1, marked: bool = True, **elements: object) -> Path:
+    def make(
+        name: str = "one",
+        frames: int = 1,
+        marked: bool = True,
+        transfer_syntax: str = ExplicitVRLittleEndian,
+        **elements: object,
+    ) -> Path:
         frame = np.full((96, 128, 3), 60, np.uint8)
         if marked:
             frame[40, 30:50] = frame[30:50, 40] = YELLOW
         data = Dataset()
         data.SOPClassUID, data.SOPInstanceUID = US_IMAGE, generate_uid(entropy_srcs=[name])
-        data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(entropy_srcs=["s"]), generate_uid(entropy_srcs=["e"])
+        data.StudyInstanceUID = generate_uid(entropy_srcs=["study"])
+        data.SeriesInstanceUID = generate_uid(entropy_srcs=["series"])
         data.Modality, data.StudyDescription = "US", "Breast"
         data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = 96, 128, 3, "RGB"
         data.BitsAllocated = data.BitsStored = 8
@@ -102,7 +109,7 @@ def ultrasound(tmp_path: Path) -> Callable[..., Path]:
         for keyword, value in elements.items():
             setattr(data, keyword, value)
         data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.TransferSyntaxUID = transfer_syntax
         path = tmp_path / f"{name}.dcm"
         data.save_as(path, enforce_file_format=True)
         return path
@@ -121,8 +128,14 @@ def instance_rows(db: Database) -> Callable[[int], list[Instance]]:
             session.flush()
             rows = [
                 Instance(
-                    study_id=study.id, series_id=series.id, sop_instance_uid=str(generate_uid()), sop_class_uid=US_IMAGE,
-                    transfer_syntax_uid=ExplicitVRLittleEndian, sha256=f"{n:064d}", size=1, archive_key="none",
+                    study_id=study.id,
+                    series_id=series.id,
+                    sop_instance_uid=str(generate_uid()),
+                    sop_class_uid=US_IMAGE,
+                    transfer_syntax_uid=ExplicitVRLittleEndian,
+                    sha256=f"{n:064d}",
+                    size=1,
+                    archive_key="none",
                 )
                 for n in range(count)
             ]

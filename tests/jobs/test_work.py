@@ -20,7 +20,9 @@ def broker(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue("redis_url") if request.param == "redis" else ""
 
 
-def test_an_instance_becomes_frames_annotations_and_a_verdict(make_house: Make, ultrasound: Ultrasound, broker: str) -> None:
+def test_an_instance_becomes_frames_annotations_and_a_verdict(
+    make_house: Make, ultrasound: Ultrasound, broker: str
+) -> None:
     house = make_house(BROKER_URL=broker)
     house.start("work")
     marked, plain = house.store(ultrasound("marked")), house.store(ultrasound("plain", marked=False))

@@ -1,0 +1,90 @@
+"""The sweeper, round by round."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from service.db import analyses
+from service.db.analyses import Claim
+from service.db.session import Database
+from service.db.tables import Analysis, AnalysisState, Instance, VerdictRecord, now
+from service.jobs import enqueue
+from service.jobs.sweep import Sweeper, waiting_messages
+
+Rows = Callable[[int], list[Instance]]
+LEASE_S = 0.15
+
+
+@pytest.fixture
+def sweeper(db: Database) -> Sweeper:
+    return Sweeper(db, LEASE_S, max_attempts=2)
+
+
+def queue_one(db: Database, instance_rows: Rows) -> int:
+    (instance,) = instance_rows(1)
+    with db.begin() as session:
+        return enqueue.enqueue(session, session.merge(instance)).id
+
+
+def claim(db: Database) -> Claim:
+    with db.begin() as session:
+        (held,) = analyses.claim(session, 1, LEASE_S)
+    return held
+
+
+def state(db: Database, analysis: int) -> AnalysisState:
+    with db.read() as session:
+        return session.get_one(Analysis, analysis).state
+
+
+def test_a_silent_worker_loses_its_claim_and_in_the_end_the_instance_is_quarantined(
+    db: Database, sweeper: Sweeper, instance_rows: Rows
+) -> None:
+    analysis = queue_one(db, instance_rows)
+    for expected in (AnalysisState.QUEUED, AnalysisState.QUARANTINED):
+        claim(db)
+        assert sweeper.take_from_the_silent() == 0  # seen for the first time
+        time.sleep(LEASE_S * 1.5)
+        assert sweeper.take_from_the_silent() == 1
+        assert state(db, analysis) is expected
+    with db.read() as session:
+        row = session.get_one(Analysis, analysis)
+        assert "2 attempts" in row.reason and row.cure
+        assert session.query(VerdictRecord).filter_by(instance_id=row.instance_id).count() == 1
+
+
+def test_a_worker_that_renews_keeps_its_claim(db: Database, sweeper: Sweeper, instance_rows: Rows) -> None:
+    analysis = queue_one(db, instance_rows)
+    held = claim(db)
+    for _ in range(4):
+        sweeper.take_from_the_silent()
+        time.sleep(LEASE_S * 0.6)
+        with db.begin() as session:
+            analyses.renew(session, [held], LEASE_S)
+    assert state(db, analysis) is AnalysisState.CLAIMED
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=3), timedelta(hours=-1)])
+def test_a_clock_that_jumps_takes_nothing_away(
+    db: Database, sweeper: Sweeper, instance_rows: Rows, jump: timedelta
+) -> None:
+    analysis = queue_one(db, instance_rows)
+    claim(db)
+    with db.begin() as session:  # as if written before the clock was set
+        session.execute(update(Analysis).values(lease_expires_at=now() - jump))
+    assert sweeper.take_from_the_silent() == 0
+    assert sweeper.take_from_the_silent() == 0
+    assert state(db, analysis) is AnalysisState.CLAIMED
+
+
+def test_it_rings_once_for_what_has_no_message(db: Database, sweeper: Sweeper, instance_rows: Rows) -> None:
+    queue_one(db, instance_rows)
+    assert sweeper.ring_for_the_forgotten() == 0  # its message may still be on the way
+    with db.begin() as session:
+        session.execute(update(Analysis).values(queued_at=now() - timedelta(minutes=1)))
+    assert sweeper.ring_for_the_forgotten() == 1
+    assert sweeper.ring_for_the_forgotten() == 0
+    assert waiting_messages() == 1
