@@ -17,8 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from service.dicom.codecs import RESEND
 from service.dicom.picture import Picture, open_picture
-from service.errors import DicomError, Undecodable
+from service.errors import DicomError
 
 NO_MEMORY = "Decoding needed more memory than allowed."
 NO_MEMORY_CURE = "Raise SONOMARK_DECODE_MEMORY_MB if such images are real."
@@ -63,7 +64,7 @@ class Asked:
         except DicomError as error:
             return _error(type(error).__name__, error.what, error.cure)
         except Exception as error:  # noqa: BLE001 - whatever a hostile file provokes is an answer, not a crash
-            return _error("Undecodable", f"Decoding failed ({type(error).__name__}).", Undecodable.cure)
+            return _error("Undecodable", f"Decoding failed ({type(error).__name__}).", RESEND)
 
     def _open(self, path: Path, max_pixels: int) -> Picture:
         status = path.stat()

@@ -133,7 +133,7 @@ def _palette(header: Dataset, patterns: int) -> Table:
     try:
         columns = [_palette_column(header, color) for color in ("Red", "Green", "Blue")]
         first = int(header.RedPaletteColorLookupTableDescriptor[1])
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise Undecodable("The color palette is missing or damaged.", cure=RESEND) from error
     if any(column.size == 0 for column in columns):
         raise Undecodable("The color palette is empty.", cure=RESEND)
