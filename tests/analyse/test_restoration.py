@@ -1,0 +1,157 @@
+"""The network's folder, its device, and what goes in and comes out."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from tiny_network import YELLOW, write_weights
+
+from service.analyse import restoration
+from service.analyse.restoration import Network, choose_device, devices, load_network
+from service.errors import NetworkError
+from service.settings import WEIGHTS, Settings
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def network(weights: Path) -> Network:
+    return Network(weights)
+
+
+def marked(rows: int, columns: int) -> np.ndarray:
+    frame = np.full((rows, columns, 3), 90, np.uint8)
+    frame[-3:, -5:] = YELLOW  # at the edge that is padded
+    return frame
+
+
+@given(rows=st.integers(4, 70), columns=st.integers(6, 70))
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_frames_of_any_size_come_back_in_their_size(network: Network, rows: int, columns: int) -> None:
+    frame = marked(rows, columns)
+    (restored,) = network.restore([frame])
+    assert (restored.frame == frame).all()
+    yellow = (frame == YELLOW).all(axis=2)
+    assert (restored.restoration == np.where(yellow[..., None], 0, frame)).all()
+    assert ((restored.residual == 255) == yellow).all()
+    assert restored.kinds.shape == (5, rows, columns) and ((restored.kinds[1] == 255) == yellow).all()
+
+
+def test_frames_of_different_sizes_keep_their_order(network: Network) -> None:
+    frames = [marked(40, 50), marked(64, 96), marked(40, 50), marked(33, 31)]
+    for frame, restored in zip(frames, network.restore(frames), strict=True):
+        assert (restored.frame == frame).all()
+
+
+def test_a_batch_gives_what_single_frames_give(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [np.roll(marked(48, 64), shift, axis=1) for shift in range(5)]
+    single = [network.restore([frame])[0] for frame in frames]
+    monkeypatch.setattr(restoration, "BATCH", {"cuda": 8, "openvino": 3, "cpu": 3})
+    for one, batched in zip(single, network.restore(frames), strict=True):
+        assert (one.kinds == batched.kinds).all() and (one.restoration == batched.restoration).all()
+
+
+def test_a_frame_larger_than_the_network_takes_is_reduced(network: Network) -> None:
+    (restored,) = network.restore([np.zeros((1200, 2048, 3), np.uint8)])
+    assert restored.frame.shape == (600, 1024, 3) and restored.kinds.shape == (5, 600, 1024)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("no folder", "no network"),
+        ("other bytes", "not those"),
+        ("no graph", "cannot be read"),
+        ("card without digest", "cannot be used"),
+        ("card that is no TOML", "cannot be used"),
+        ("another contract", "other inputs"),
+        ("no graph at all", "cannot run"),
+    ],
+)
+def test_weights_that_are_not_what_they_claim_are_refused(tmp_path: Path, damage: str, reason: str) -> None:
+    folder = write_weights(tmp_path / "weights")
+    card = tomllib.loads((folder / "card.toml").read_text())
+    match damage:
+        case "no folder":
+            folder = tmp_path / "nowhere"
+        case "other bytes":
+            (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b"\0")
+        case "no graph":
+            (folder / "model.onnx").unlink()
+        case "card without digest":
+            del card["sha256"]
+            (folder / "card.toml").write_text(tomli_w.dumps(card))
+        case "card that is no TOML":
+            (folder / "card.toml").write_text("name = ")
+        case "another contract":
+            replace_graph(folder, card, other_graph())
+        case "no graph at all":
+            replace_graph(folder, card, b"not a graph")
+    with pytest.raises(NetworkError, match=reason) as refused:
+        Network(folder)
+    assert refused.value.cure
+
+
+def replace_graph(folder: Path, card: dict[str, object], graph: bytes) -> None:
+    from hashlib import sha256
+
+    (folder / "model.onnx").write_bytes(graph)
+    (folder / "card.toml").write_text(tomli_w.dumps(card | {"sha256": sha256(graph).hexdigest()}))
+
+
+def other_graph() -> bytes:
+    shape = ["n"]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["image"], ["same"])],
+        "other",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("same", TensorProto.UINT8, shape)],
+    )
+    return onnx.helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    ).SerializeToString()
+
+
+def test_the_network_is_found_by_folder(house: Settings, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_network(house.model_copy(update={"network": str(weights), "provider": "cpu"}))
+    assert network.name.startswith("tiny@") and network.provider in ("cpu", "openvino")
+
+
+def test_cuda_is_refused_with_a_cure_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert "cuda" not in devices() and choose_device("auto") == choose_device("cpu")
+    with pytest.raises(NetworkError, match="CUDA") as refused:
+        choose_device("cuda")
+    assert "gpu" in refused.value.cure
+
+
+def test_cpu_never_means_a_graphics_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    assert devices()[0] == "cuda" == choose_device("auto")
+    assert choose_device("cpu") != "cuda"
+
+
+@pytest.mark.skipif(len(devices()) < 2, reason="this machine offers one device only")
+@pytest.mark.skipif(not WEIGHTS.joinpath("sonomark", "card.toml").exists(), reason="no trained weights")
+def test_every_device_gives_the_same_answer_within_rounding() -> None:
+    rng = np.random.default_rng(3)
+    speckle = rng.integers(0, 120, (300, 400), np.uint8)
+    frame = np.repeat(speckle[..., None], 3, axis=2)
+    frame[150, 100:200] = frame[100:200, 150] = 255
+    answers = [Network(WEIGHTS / "sonomark", device).restore([frame])[0] for device in devices()]
+    for answer in answers[1:]:
+        difference = np.abs(answer.kinds.astype(int) - answers[0].kinds)
+        assert np.percentile(difference, 99.9) <= 8
