@@ -193,15 +193,17 @@ class Network:
             raise NetworkError(f"The graph of {self.card.name} has other inputs or outputs than expected.", cure=_CURE)
 
 
-def load_network(settings: Settings, threads: int | None = None) -> Network:
-    """The network that the settings name, on the device they allow.
+def load_network(settings: Settings, threads: int | None = None, callers: int = 1) -> Network:
+    """The network that the settings name, on the device they allow, for ``callers`` threads that use it at once.
 
+    On the plain CPU each of them computes on its share of the cores, which is faster than all taking turns on all.
     Raises `NetworkError` when there is no such network or no such device.
     """
     named = Path(settings.network)
     folder = named if named.is_dir() else WEIGHTS / settings.network
+    device = choose_device(settings.provider)
     chosen = threads or settings.threads or os.cpu_count() or 1
-    return Network(folder, choose_device(settings.provider), chosen)
+    return Network(folder, device, max(1, chosen // callers) if device == "cpu" else chosen)
 
 
 def choose_device(wanted: Literal["auto", "cuda", "cpu"]) -> Device:

@@ -1,5 +1,7 @@
 """One file's answer, as ``sonomark assess --json`` prints it: the same analysis and rules, without any server."""
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,15 @@ def answer(pipeline: Pipeline, rulebook: Rulebook, path: Path) -> Answer:
         "frames": [_frame(frame) for frame in assessment.frames],
         "findings": _findings(outcome),
     }
+
+
+def answers(pipeline: Pipeline, rulebook: Rulebook, paths: Sequence[Path], at_once: int) -> Iterator[Answer]:
+    """`answer` for many files, ``at_once`` of them at the same time, in the order of the files."""
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="assess")
+    try:
+        yield from pool.map(lambda path: answer(pipeline, rulebook, path), paths)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _frame(frame: AssessedFrame) -> Answer:

@@ -1,6 +1,7 @@
 """Files in, answers out: assess without any server, send to a DICOM node."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from rich.table import Table
 
 from service import logs
-from service.cli.answer import Answer, answer
+from service.cli.answer import Answer, answers
 from service.cli.console import err, out, progress
 from service.compliance import rulebook as rulebooks
 from service.deliver.send import Node, Sent, dicom_files
@@ -34,14 +35,14 @@ def assess(
     files = list(dicom_files(paths))
     failed = 0
     table = Table("File", "Verdict", "Annotations", "Findings")
-    with Pipeline.of_settings() as pipeline, progress("Assessing", len(files)) as advance:
-        for path in files:
-            found = answer(pipeline, book, path)
+    at_once = os.cpu_count() or 1
+    with Pipeline.of_settings(callers=at_once) as pipeline, progress("Assessing", len(files)) as advance:
+        for found in answers(pipeline, book, files, at_once):
             failed += found["error"] is not None
             if as_json:
                 typer.echo(json.dumps(found))
             else:
-                table.add_row(str(path), found["verdict"] or "not assessed", _kinds(found), _words(found))
+                table.add_row(found["path"], found["verdict"] or "not assessed", _kinds(found), _words(found))
             advance()
     if not as_json:
         out.print(table)
