@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from service.compliance import sentences
 from service.compliance.answers import Answer, answers_to, truth_of
 from service.compliance.evidence import evidence_of
-from service.compliance.excuses import excuses, in_grace
+from service.compliance.excuses import in_grace, not_excused
 from service.compliance.facts import InstanceFacts, StudyFacts
-from service.compliance.matching import applies
+from service.compliance.matching import Headers
 from service.compliance.outcome import Finding, FindingState, Outcome, Severity, verdict_of
 from service.compliance.rulebook import Requirement, Rulebook
 from service.compliance.truth import Truth
@@ -30,14 +30,16 @@ _STATE = {
 
 def judge_instance(rulebook: Rulebook, image: InstanceFacts) -> Outcome:
     """The verdict on one image by itself: what the rule book asks of every image."""
+    headers = Headers([image])
     asked = [requirement for requirement in rulebook.requirements if not requirement.of_study]
-    return _outcome([_assessed([image]), *(_finding(rulebook, requirement, [image]) for requirement in asked)])
+    return _outcome([_assessed([image]), *(_finding(rulebook, requirement, headers) for requirement in asked)])
 
 
 def judge_study(rulebook: Rulebook, study: StudyFacts) -> Outcome:
     """The verdict on a whole study."""
     images = study.newest_versions()
-    asked = (_finding(rulebook, requirement, images) for requirement in rulebook.requirements)
+    headers = Headers(images)
+    asked = (_finding(rulebook, requirement, headers) for requirement in rulebook.requirements)
     return _outcome([_assessed(images), _one_version(images), *asked])
 
 
@@ -46,15 +48,14 @@ def _outcome(findings: Iterable[Finding | None]) -> Outcome:
     return Outcome(verdict_of(kept), kept)
 
 
-def _finding(rulebook: Rulebook, requirement: Requirement, images: Sequence[InstanceFacts]) -> Finding | None:
+def _finding(rulebook: Rulebook, requirement: Requirement, headers: Headers) -> Finding | None:
     """What became of ``requirement``; None when it does not speak of any of these images."""
-    concerned = [image for image in images if applies(requirement, image)]
-    if not concerned:
+    spoken_of = headers.concerned(requirement)
+    if not spoken_of:
         return None
-    reasons = excuses(rulebook, requirement, concerned)
-    held = [image for image, reason in zip(concerned, reasons, strict=True) if not reason]
+    held, excuse = not_excused(rulebook, requirement, spoken_of)
     if not held:
-        sentence = sentences.excused(requirement, reasons[0])
+        sentence = sentences.excused(requirement, excuse)
         return Finding(requirement.id, FindingState.NOT_APPLICABLE, requirement.severity, sentence)
     answers = answers_to(requirement, held)
     if not answers:

@@ -13,10 +13,17 @@ from service.compliance.matching import fits
 from service.compliance.rulebook import Requirement, Rulebook, Waiver
 
 
-def excuses(rulebook: Rulebook, requirement: Requirement, images: Sequence[InstanceFacts]) -> list[str]:
-    """For each image why the requirement asks nothing of it; empty where it does."""
+def not_excused(
+    rulebook: Rulebook, requirement: Requirement, images: Sequence[InstanceFacts]
+) -> tuple[Sequence[InstanceFacts], str]:
+    """The images of which the requirement asks something, and why it asks nothing of the first of the others."""
     waivers = [waiver for waiver in rulebook.waivers if waiver.requirement == requirement.id]
-    return [_reason(requirement, waivers, image) for image in images]
+    dated = requirement.effective_from or requirement.effective_until
+    if not (waivers or dated or requirement.exemptions):
+        return images, ""
+    reasons = [_reason(requirement, waivers, image) for image in images]
+    held = [image for image, reason in zip(images, reasons, strict=True) if not reason]
+    return held, next(filter(None, reasons), "")
 
 
 def in_grace(requirement: Requirement, day: date | None) -> bool:

@@ -78,8 +78,9 @@ class FrameFacts:
 
     def presence(self, kind: str, bands: Mapping[str, tuple[float, float]]) -> Presence:
         """Whether this frame carries ``kind``: what a person, an overlay or an SR drew counts without a score."""
-        if any(mark.kind == kind and mark.source != "network" for mark in self.annotations):
-            return Presence.PRESENT
+        for mark in self.annotations:
+            if mark.kind == kind and mark.source != "network":
+                return Presence.PRESENT
         if kind not in self.scores:
             return Presence.UNKNOWN
         absent, present = bands.get(kind, WIDE_BAND)
@@ -116,6 +117,8 @@ class InstanceFacts:
     received: str = ""  # ISO time and digest: which of two versions is the newer
     study_date: date | None = None
     patient_age: float | None = None  # years
+    # What was worked out once, because a hundred rules ask it again: see truth.py and evidence.py.
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_cine(self) -> bool:

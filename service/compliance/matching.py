@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from service.compliance.facts import InstanceFacts
 from service.compliance.rulebook import Match, Requirement
@@ -13,18 +13,36 @@ def fits(match: Match, image: InstanceFacts) -> bool:
     words = image.words
     for name, patterns in match.fields:
         texts = words.get(name)
-        if not texts or not any(pattern.found_in_any(texts) for pattern in patterns):
+        if not texts or not patterns.found_in(*texts):
             return False
-    return _fits_rest(match, image)
+    return match.reads_words_only or _fits_rest(match, image)
 
 
 def fits_any(matches: Iterable[Match], image: InstanceFacts) -> bool:
     return any(fits(match, image) for match in matches)
 
 
+class Headers:
+    """The images of a study by their header's words: most share them as one object, which is looked at once."""
+
+    def __init__(self, images: Sequence[InstanceFacts]) -> None:
+        self.images = images
+        self._first_with = {id(image.words): image for image in images}
+
+    def concerned(self, requirement: Requirement) -> Sequence[InstanceFacts]:
+        """The images of which the requirement speaks, in their order."""
+        if not requirement.reads_words_only:
+            return [image for image in self.images if applies(requirement, image)]
+        fitting = {words for words, image in self._first_with.items() if applies(requirement, image)}
+        if len(fitting) == len(self._first_with):
+            return self.images
+        return [image for image in self.images if id(image.words) in fitting] if fitting else ()
+
+
 def applies(requirement: Requirement, image: InstanceFacts) -> bool:
     """Whether the requirement speaks of an image with this header."""
-    if requirement.applies_to and not fits_any(requirement.applies_to, image):
+    wanted = requirement.applies_to
+    if wanted and not (fits(wanted[0], image) if len(wanted) == 1 else fits_any(wanted, image)):
         return False
     return not (requirement.unless and fits_any(requirement.unless, image))
 

@@ -25,9 +25,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from service.compliance import facts
+from service.compliance import facts, pattern
 from service.compliance.outcome import Severity
-from service.compliance.pattern import BadPattern, Pattern, pattern
 from service.compliance.problems import Problem, problems_in, syntax_problem
 from service.errors import RulebookError
 from service.settings import RULEBOOKS
@@ -41,17 +40,17 @@ def _one_or_many(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-def _compiled(value: Any) -> tuple[Pattern, ...]:
+def _compiled(value: Any) -> pattern.Patterns:
     sources = _one_or_many(value)
     if not sources or not all(isinstance(source, str) and source for source in sources):
         raise ValueError("write one regular expression, or a list of them")
     try:
-        return tuple(pattern(source) for source in sources)
-    except BadPattern as bad:
+        return pattern.Patterns(*sources)
+    except pattern.BadPattern as bad:
         raise ValueError(f"bad regular expression: {bad}") from bad
 
 
-Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_compiled)]
+Patterns = Annotated[pattern.Patterns, BeforeValidator(_compiled)]
 
 
 class Part(BaseModel):
@@ -84,10 +83,15 @@ class Match(Part):
     max_age: float | None = Field(None, ge=0)
 
     @cached_property
-    def fields(self) -> tuple[tuple[str, tuple[Pattern, ...]], ...]:
+    def fields(self) -> tuple[tuple[str, pattern.Patterns], ...]:
         """The header fields asked for, with their patterns."""
         asked = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return tuple((name, value) for name, value in asked if isinstance(value, tuple))
+        return tuple((name, value) for name, value in asked if isinstance(value, pattern.Patterns))
+
+    @cached_property
+    def reads_words_only(self) -> bool:
+        """Whether nothing but the header's text decides it."""
+        return self.model_fields_set == {name for name, _ in self.fields}
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -118,6 +122,11 @@ class Expectation(Part):
     all_of: tuple[Expectation, ...] = ()
     none_of: tuple[Expectation, ...] = ()
     words: str = ""  # what a sentence calls it
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether it asks for one annotation somewhere on the image, as most do."""
+        return self.model_fields_set <= {"annotation", "words"}
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -211,7 +220,12 @@ class Requirement(Part):
             return self.at_least or 1, None
         return None
 
-    @property
+    @cached_property
+    def reads_words_only(self) -> bool:
+        """Whether the header's text alone decides to which images it applies."""
+        return all(match.reads_words_only for match in (*self.applies_to, *self.unless))
+
+    @cached_property
     def of_study(self) -> bool:
         """Whether it asks something of the study as a whole, so that a single image cannot answer it."""
         return self.limits is not None or self.pair is not None

@@ -174,7 +174,7 @@ def _phrases(expected: Expectation) -> list[str]:
     if expected.region:
         said.append(_with_article(_NAMES[expected.region]))
     if expected.text:
-        said.append(f"the text {' or '.join(f'/{text.source}/' for text in expected.text)}")
+        said.append(f"the text {' or '.join(f'/{source}/' for source in expected.text.sources)}")
     if expected.header:
         fields = " and ".join(name.replace("_", " ") for name, _ in expected.header.fields)
         said.append(f"the header's {fields} as required")

@@ -21,18 +21,22 @@ class Truth(StrEnum):
 
 def both(truths: Iterable[Truth]) -> Truth:
     """True when all are."""
-    seen = set(truths)
-    return next((truth for truth in (Truth.NO, Truth.UNSURE, Truth.SILENT) if truth in seen), Truth.YES)
+    return min(truths, key=_DOUBT_OF_ALL.__getitem__, default=Truth.YES)
 
 
 def either(truths: Iterable[Truth]) -> Truth:
     """True when one is."""
-    seen = set(truths)
-    return next((truth for truth in (Truth.YES, Truth.UNSURE, Truth.SILENT) if truth in seen), Truth.NO)
+    return min(truths, key=_DOUBT_OF_ONE.__getitem__, default=Truth.NO)
 
 
 def negated(truth: Truth) -> Truth:
-    return {Truth.YES: Truth.NO, Truth.NO: Truth.YES}.get(truth, truth)
+    return _NEGATED[truth]
+
+
+# What decides first: one "no" breaks "all of these", one "yes" makes "one of these".
+_DOUBT_OF_ALL = {Truth.NO: 0, Truth.UNSURE: 1, Truth.SILENT: 2, Truth.YES: 3}
+_DOUBT_OF_ONE = {Truth.YES: 0, Truth.UNSURE: 1, Truth.SILENT: 2, Truth.NO: 3}
+_NEGATED = {Truth.YES: Truth.NO, Truth.NO: Truth.YES, Truth.UNSURE: Truth.UNSURE, Truth.SILENT: Truth.SILENT}
 
 
 def shows(expected: Expectation, image: InstanceFacts, cine: str = "any") -> Truth:
@@ -41,7 +45,18 @@ def shows(expected: Expectation, image: InstanceFacts, cine: str = "any") -> Tru
     Of a cine's sampled frames "any" one, "most" or "every" one must carry an annotation; an annotation that must *not*
     be there may be on none of them.
     """
+    if expected.is_simple and expected.annotation is not None:
+        return carries(image, expected.annotation, cine)
     return both(_parts(expected, image, cine))
+
+
+def carries(image: InstanceFacts, kind: str, cine: str = "any") -> Truth:
+    """Whether the image carries an annotation of this kind anywhere."""
+    known: Truth | None = image.memo.get((kind, cine))
+    if known is None:
+        known = _over_frames(image, cine, lambda frame: _TRUTH[frame.presence(kind, image.bands)])
+        image.memo[kind, cine] = known
+    return known
 
 
 def _parts(expected: Expectation, image: InstanceFacts, cine: str) -> Iterable[Truth]:
@@ -49,8 +64,7 @@ def _parts(expected: Expectation, image: InstanceFacts, cine: str) -> Iterable[T
         kind = expected.annotation
         yield _over_frames(image, cine, lambda frame: _annotated(expected, kind, image, frame))
     if expected.without is not None:
-        unwanted = expected.without
-        yield negated(_over_frames(image, "any", lambda frame: _TRUTH[frame.presence(unwanted, image.bands)]))
+        yield negated(carries(image, expected.without))
     if expected.text is not None:
         yield _over_frames(image, cine, lambda frame: _reads(expected, frame))
     if expected.region is not None:
@@ -132,6 +146,6 @@ def _lies_in(mark: Mark, data_type: str, image: InstanceFacts) -> bool:
 
 def _reads(expected: Expectation, frame: FrameFacts) -> Truth:
     texts = [mark.text for mark in frame.annotations if mark.text]
-    if any(pattern.found_in_any(texts) for pattern in expected.text or ()):
+    if expected.text is not None and expected.text.found_in(*texts):
         return Truth.YES
     return Truth.NO if frame.text_read else Truth.SILENT

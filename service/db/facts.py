@@ -13,6 +13,7 @@ from service.compliance.facts import (
     InstanceFacts,
     Mark,
     StudyFacts,
+    Words,
     age_in_years,
     age_of,
     regions_of,
@@ -130,32 +131,41 @@ def _judgeable(
 ) -> Iterable[tuple[Judgeable, int]]:
     done = [row.analysis_id for row in rows if row.state is AnalysisState.DONE]
     frames = _frames(session, done)
+    known: dict[tuple[Any, ...], Words] = {}
     for row in rows:
-        facts = _facts(row, studies[row.study_id], frames.get(row.analysis_id, ()))
+        study = studies[row.study_id]
+        words = _words(row, study)
+        # Images of one series say the same; sharing the object lets rules look at it once.
+        words = known.setdefault(tuple(words.items()), words)
+        facts = _facts(row, study, words, frames.get(row.analysis_id, ()))
         in_flight = row.state in IN_FLIGHT
         yield Judgeable(row.id, facts, row.network or "", row.thresholds or "", in_flight), row.study_id
 
 
-def _facts(row: Row[Any], study: Row[Any], frames: tuple[FrameFacts, ...]) -> InstanceFacts:
+def _words(row: Row[Any], study: Row[Any]) -> Words:
+    return words_of(
+        row.header or {},
+        study_description=study.description,
+        series_description=row.series_description,
+        body_part=[study.body_part, row.series_body_part],
+        procedure=study.procedure,
+        laterality=row.series_laterality,
+        modality=row.modality,
+        station=study.station,
+        institution=study.institution,
+        operator=study.operator,
+        ae_title=row.calling_ae_title,
+        patient_sex=study.patient_sex,
+    )
+
+
+def _facts(row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFacts, ...]) -> InstanceFacts:
     header: Mapping[str, Any] = row.header or {}
     day = study.study_date or study.first_received_at.date()
     return InstanceFacts(
         sop_instance_uid=row.sop_instance_uid,
         number=row.instance_number,
-        words=words_of(
-            header,
-            study_description=study.description,
-            series_description=row.series_description,
-            body_part=[study.body_part, row.series_body_part],
-            procedure=study.procedure,
-            laterality=row.series_laterality,
-            modality=row.modality,
-            station=study.station,
-            institution=study.institution,
-            operator=study.operator,
-            ae_title=row.calling_ae_title,
-            patient_sex=study.patient_sex,
-        ),
+        words=words,
         regions=regions_of(header),
         number_of_frames=row.number_of_frames,
         frames=frames,

@@ -10,7 +10,7 @@ from service.compliance import rulebook
 from service.compliance.evaluate import judge_instance, judge_study
 from service.compliance.facts import KINDS, FrameFacts, InstanceFacts, StudyFacts, words_of
 from service.compliance.outcome import Severity, Verdict
-from service.compliance.pattern import BadPattern, Pattern
+from service.compliance.pattern import BadPattern, Patterns
 from service.compliance.positions import line_of, lines_of
 from service.errors import RulebookError
 
@@ -157,18 +157,18 @@ until = 2026-02-01
 
 class TestPatterns:
     def test_a_pattern_that_explodes_elsewhere_is_quick_here(self) -> None:
-        explosive = Pattern("(a+)+$")
+        explosive = Patterns("(a+)+$")
         started = time.perf_counter()
         assert not explosive.found_in("a" * 1000 + "!")
         assert time.perf_counter() - started < 5  # a backtracking engine would outlive us all
 
     def test_a_repetition_that_would_fill_the_memory_is_refused(self) -> None:
         with pytest.raises(BadPattern):
-            Pattern("((a{1000}){1000}){1000}")
+            Patterns("((a{1000}){1000}){1000}")
 
     @pytest.mark.parametrize("text", ["US BREAST", "us_breast_lt", "US^Breast", "Breast"])
     def test_scanners_spelling_does_not_matter(self, text: str) -> None:
-        assert Pattern(r"\bbreast\b").found_in(text)
+        assert Patterns(r"\bbreast\b").found_in(text)
 
 
 class TestPositions:
