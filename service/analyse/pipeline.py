@@ -84,6 +84,11 @@ class Pipeline:
         """Names the weights for good."""
         return self._network.name
 
+    @property
+    def provider(self) -> str:
+        """Where the network runs: cuda, openvino or cpu."""
+        return self._network.provider
+
     def __enter__(self) -> "Pipeline":
         return self
 
