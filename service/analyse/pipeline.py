@@ -136,7 +136,8 @@ class Pipeline:
         learned = _enlarged(restored.restoration, size, cv2.INTER_LINEAR)
         return Restoration(
             frame,
-            residual.filled(frame, learned, residual.grown(mask)),
+            # Inpainting under a true mask comes closer to the clean frame than what the network paints there.
+            residual.inpainted(frame, residual.grown(mask)),
             residual.residual(frame, learned),
             mask,
         )
