@@ -82,7 +82,7 @@ def test_a_restoration_changes_nothing_outside_the_mask(pipeline: Pipeline) -> N
     yellow = (frame == YELLOW).all(axis=2)
     near = cv2.dilate(yellow.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     assert (restoration.restored[~near] == frame[~near]).all()
-    assert (restoration.restored[yellow] == 70).all()
+    assert np.abs(restoration.restored[yellow].astype(int) - 70).max() <= 2
     assert ((restoration.residual > 0) == yellow).all() and ((restoration.mask > 0) == yellow).all()
 
 
