@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from service.compliance import facts, pattern
-from service.compliance.outcome import Severity
+from service.compliance.outcome import Severity, Verdict
 from service.compliance.problems import Problem, problems_in, syntax_problem
 from service.errors import RulebookError
 from service.settings import RULEBOOKS
@@ -257,6 +257,32 @@ class Requirement(Part):
         return self
 
 
+class ExampleImage(Part):
+    """An image of an example; without ``text`` nobody has read what is written on it."""
+
+    header: dict[facts.Field, str] = Field(default_factory=dict)
+    shows: tuple[facts.Kind, ...] = ()
+    count: dict[facts.Kind, int] = Field(default_factory=dict)
+    unsure: tuple[facts.Kind, ...] = ()
+    text: tuple[str, ...] | None = None
+    regions: tuple[facts.Region, ...] | None = None
+    measurements: int | None = None
+    assessed: bool = True
+
+
+class Example(Part):
+    """A study and the verdict that the rule book must reach on it; ``sonomark rules test`` tries them all."""
+
+    name: str = Field(min_length=1)
+    header: dict[facts.Field, str] = Field(default_factory=dict)
+    images: tuple[ExampleImage, ...]
+    study_date: date | None = None
+    patient_age: float | None = None
+    verdict: Verdict
+    missing: tuple[Id, ...] | None = None
+    uncertain: tuple[Id, ...] | None = None
+
+
 class Rulebook(Part):
     """A versioned set of requirements."""
 
@@ -266,6 +292,7 @@ class Rulebook(Part):
     source: str = ""
     requirements: tuple[Requirement, ...] = Field(alias="requirement")
     waivers: tuple[Waiver, ...] = Field((), alias="waiver")
+    examples: tuple[Example, ...] = Field((), alias="example")
     sha256: str = ""  # of the TOML text, set by `parse`
     toml: str = Field("", repr=False)
 
@@ -342,7 +369,7 @@ def shipped() -> list[str]:
 
 def _fields() -> set[str]:
     """Every field name of every table."""
-    tables = (Rulebook, Requirement, Match, Expectation, Member, Pair, Exemption, Waiver)
+    tables = (Rulebook, Requirement, Match, Expectation, Member, Pair, Exemption, Waiver, Example, ExampleImage)
     names = {field.alias or name for table in tables for name, field in table.model_fields.items()}
     return names - {"sha256", "toml"}
 
