@@ -46,6 +46,10 @@ class Settings(BaseSettings):
         description="Host names the dashboard answers to, comma separated; empty means loopback names when it listens"
         " on loopback, and any name otherwise.",
     )
+    http_proxies: str = Field(
+        "127.0.0.1",
+        description="Addresses of proxies whose X-Forwarded-For and -Proto are believed, comma separated; * for all.",
+    )
     http_certificate: str = Field("", description="TLS certificate chain of the dashboard (PEM).")
     http_private_key: str = Field("", description="TLS private key of the dashboard (PEM).")
     cache_mb: int = Field(2048, ge=16, description="Disk that decoded frames for the dashboard may take in DATA_DIR.")

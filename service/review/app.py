@@ -54,6 +54,7 @@ def serve() -> None:
         log_level="warning",
         access_log=False,  # addresses hold accession numbers and search texts
         server_header=False,
+        forwarded_allow_ips=house.http_proxies,
         date_header=True,
         timeout_keep_alive=20,
         timeout_graceful_shutdown=3,
