@@ -34,6 +34,7 @@ from service.errors import (
 )
 from service.failpoints import fp
 from service.jobs import judge
+from service.jobs import reevaluate as reevaluate  # its message is answered by this worker too
 from service.jobs.app import ANALYSE, app
 from service.settings import settings
 

@@ -454,6 +454,28 @@ class RulebookVersion(Base):
     retired_at: Mapped[datetime | None]
 
 
+class Reevaluation(Base):
+    """Studies judged again by stored annotations: for good, or only to see what a rule book would change."""
+
+    __tablename__ = "reevaluations"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    rulebook_version_id: Mapped[int] = mapped_column(ForeignKey("rulebook_versions.id"), index=True)
+    requested_by: Mapped[str] = mapped_column(String(64))
+    records: Mapped[bool]  # False: what-if, nothing is written
+    first_study: Mapped[int] = mapped_column(BigInteger)  # ids, both included; in the order in which studies came
+    last_study: Mapped[int] = mapped_column(BigInteger)
+    received_from: Mapped[datetime | None]
+    received_to: Mapped[datetime | None]
+    reached: Mapped[int] = mapped_column(BigInteger, default=0)  # the last study that was looked at
+    total: Mapped[int] = mapped_column(default=0)  # studies in the range when it was asked for
+    done: Mapped[int] = mapped_column(default=0)
+    changes: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"compliant>non_compliant": {"count", "studies"}}
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+
+
 class Heartbeat(Base):
     """When each running role last said that it is alive."""
 

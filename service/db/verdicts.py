@@ -1,12 +1,13 @@
 """Verdicts on instances and studies. Append-only but for the moment at which a newer one took a row's place."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
+from service import __version__
 from service.compliance.outcome import Outcome, Verdict
 from service.db.tables import Analysis, AnalysisState, Finding, Instance, Study, VerdictRecord, now
 
@@ -19,6 +20,21 @@ class Versions:
     thresholds: str
     rulebook: str
     code_version: str
+
+    @classmethod
+    def of(cls, networks: Sequence[str], thresholds: Sequence[str], rulebook: str) -> "Versions":
+        """Today's code, a rule book's label, and the networks and thresholds behind all the images."""
+        return cls(_one_name(networks, 96), _one_name(thresholds, 16), rulebook, __version__)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An outcome to be recorded; without an instance it is the study's."""
+
+    study_id: int
+    instance_id: int | None
+    outcome: Outcome
+    versions: Versions
 
 
 def lock(session: Session, study_id: int) -> Study | None:
@@ -40,38 +56,67 @@ def standing(session: Session, study_id: int, instance_id: int | None = None) ->
     )
 
 
-def record(
-    session: Session, study_id: int, instance_id: int | None, outcome: Outcome, versions: Versions
-) -> VerdictRecord | None:
-    """Write a verdict and supersede the standing one; None, and nothing written, when that one says the same."""
-    former = standing(session, study_id, instance_id)
-    if former is not None:
-        if _says_the_same(former, outcome, versions):
-            return None
-        former.superseded_at = now()
-        session.flush()  # before the insert: one standing verdict at a time, says the unique index
-    written = VerdictRecord(
-        study_id=study_id,
-        instance_id=instance_id,
-        verdict=outcome.verdict,
-        network=versions.network,
-        thresholds=versions.thresholds,
-        rulebook=versions.rulebook,
-        code_version=versions.code_version,
-        findings=[
-            Finding(
-                requirement=finding.requirement,
-                state=finding.state,
-                severity=finding.severity,
-                sentence=finding.sentence,
-                evidence=dict(finding.evidence),
-            )
-            for finding in outcome.findings
-        ],
+def of_studies(session: Session, study_ids: Sequence[int]) -> dict[int, Verdict | None]:
+    """The verdict of each of these studies, None where there is none yet."""
+    rows = session.execute(select(Study.id, Study.verdict).where(Study.id.in_(study_ids)))
+    return {study_id: verdict for study_id, verdict in rows}  # noqa: C416
+
+
+def record(session: Session, study_id: int, instance_id: int | None, outcome: Outcome, versions: Versions) -> bool:
+    """Write a verdict and supersede the standing one; False, and nothing written, when that one says the same."""
+    return bool(record_all(session, [Judged(study_id, instance_id, outcome, versions)]))
+
+
+def record_all(session: Session, judged: Sequence[Judged]) -> list[Judged]:
+    """`record` for many at once, in a handful of statements; returns those that were written."""
+    former = _standing(session, judged)
+    changed = [each for each in judged if not _says_the_same(former.get((each.study_id, each.instance_id)), each)]
+    moment = now()
+    passed = [record.id for each in changed if (record := former.get((each.study_id, each.instance_id)))]
+    # Before the insert: one standing verdict at a time, says the unique index.
+    session.execute(
+        update(VerdictRecord)
+        .where(VerdictRecord.id.in_(passed))
+        .values(superseded_at=moment)
+        .execution_options(synchronize_session="fetch")
     )
-    session.add(written)
-    session.flush()
-    return written
+    if not changed:
+        return []
+    ids = session.scalars(
+        insert(VerdictRecord).returning(VerdictRecord.id, sort_by_parameter_order=True),
+        [
+            {
+                "study_id": each.study_id,
+                "instance_id": each.instance_id,
+                "verdict": each.outcome.verdict,
+                "created_at": moment,
+                **asdict(each.versions),
+            }
+            for each in changed
+        ],
+    ).all()
+    findings = [
+        {**finding.as_json(), "state": finding.state, "severity": finding.severity, "verdict_id": verdict_id}
+        for verdict_id, each in zip(ids, changed, strict=True)
+        for finding in each.outcome.findings
+    ]
+    if findings:
+        session.execute(insert(Finding), findings)
+    return changed
+
+
+def settle_all(session: Session, outcomes: Mapping[int, Verdict]) -> None:
+    """Give studies that had settled before their verdicts anew; each is one a reviewer should know of."""
+    by_verdict: dict[Verdict, list[int]] = {}
+    for study_id, verdict in outcomes.items():
+        by_verdict.setdefault(verdict, []).append(study_id)
+    for verdict, ids in by_verdict.items():
+        session.execute(
+            update(Study)
+            .where(Study.id.in_(ids))
+            .values(verdict=verdict, version=Study.version + 1)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def settle(session: Session, study: Study, verdict: Verdict, *, changed: bool) -> None:
@@ -100,7 +145,7 @@ def due(session: Session, limit: int = 100) -> list[int]:
     )
 
 
-def one_name(names: Sequence[str], width: int) -> str:
+def _one_name(names: Sequence[str], width: int) -> str:
     """One name for several versions at once: their common one, or a digest of the list that fits the column."""
     if len(names) <= 1:
         return "".join(names)
@@ -108,12 +153,30 @@ def one_name(names: Sequence[str], width: int) -> str:
     return f"{len(names)}:{digest}"[:width]
 
 
-def _says_the_same(former: VerdictRecord, outcome: Outcome, versions: Versions) -> bool:
+def _standing(session: Session, judged: Sequence[Judged]) -> dict[tuple[int, int | None], VerdictRecord]:
+    """The verdicts that stand where these are to stand."""
+    instances = [each.instance_id for each in judged if each.instance_id is not None]
+    studies = [each.study_id for each in judged if each.instance_id is None]
+    of_these = VerdictRecord.instance_id.in_(instances) | (
+        VerdictRecord.instance_id.is_(None) & VerdictRecord.study_id.in_(studies)
+    )
+    found = session.scalars(
+        select(VerdictRecord)
+        .where(of_these, VerdictRecord.superseded_at.is_(None))
+        .options(selectinload(VerdictRecord.findings))
+    )
+    return {(record.study_id, record.instance_id): record for record in found}
+
+
+def _says_the_same(former: VerdictRecord | None, judged: Judged) -> bool:
+    if former is None:
+        return False
     by = Versions(former.network, former.thresholds, former.rulebook, former.code_version)
-    if by != versions or former.verdict is not outcome.verdict or len(former.findings) != len(outcome.findings):
+    findings = judged.outcome.findings
+    if by != judged.versions or former.verdict is not judged.outcome.verdict or len(former.findings) != len(findings):
         return False
     return all(
         (then.requirement, then.state, then.severity, then.sentence, then.evidence)
         == (today.requirement, today.state, today.severity, today.sentence, dict(today.evidence))
-        for then, today in zip(former.findings, outcome.findings, strict=True)
+        for then, today in zip(former.findings, findings, strict=True)
     )

@@ -2,12 +2,11 @@
 
 from sqlalchemy.orm import Session
 
-from service import __version__
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
-from service.compliance.rulebook import Rulebook
 from service.db import facts, rulebooks, verdicts
 from service.db.tables import now
+from service.db.verdicts import Versions
 from service.errors import NotFound
 
 
@@ -20,7 +19,7 @@ def judge_instance(session: Session, instance_id: int) -> Verdict:
     study = verdicts.lock(session, study_id)
     rulebook = rulebooks.in_force(session)
     outcome = evaluate.judge_instance(rulebook, image.facts)
-    by = _versions(rulebook, (image.network,), (image.thresholds,))
+    by = Versions.of([image.network], [image.thresholds], rulebook.label)
     verdicts.record(session, study_id, instance_id, outcome, by)
     if study is not None and study.settles_at <= now():
         judge_study(session, study_id)
@@ -37,9 +36,9 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
         return None
     rulebook = rulebooks.in_force(session)
     outcome = evaluate.judge_study(rulebook, record.facts)
-    by = _versions(rulebook, record.networks, record.thresholds)
-    written = verdicts.record(session, study_id, None, outcome, by)
-    verdicts.settle(session, study, outcome.verdict, changed=written is not None)
+    by = Versions.of(record.networks, record.thresholds, rulebook.label)
+    changed = verdicts.record(session, study_id, None, outcome, by)
+    verdicts.settle(session, study, outcome.verdict, changed=changed)
     return outcome.verdict
 
 
@@ -49,9 +48,3 @@ def judge_due(session: Session, limit: int = 100) -> int:
     for study_id in ids:
         judge_study(session, study_id)
     return len(ids)
-
-
-def _versions(rulebook: Rulebook, networks: tuple[str, ...], thresholds: tuple[str, ...]) -> verdicts.Versions:
-    return verdicts.Versions(
-        verdicts.one_name(networks, 96), verdicts.one_name(thresholds, 16), rulebook.label, __version__
-    )

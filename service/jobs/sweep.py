@@ -19,7 +19,7 @@ from service.db.session import Database, database
 from service.db.tables import Analysis, now
 from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
-from service.jobs import judge
+from service.jobs import judge, reevaluate
 from service.jobs.app import QUEUE, app
 from service.jobs.enqueue import ring
 from service.settings import settings
@@ -28,6 +28,7 @@ log = logs.get(__name__)
 
 RINGS_AT_ONCE = 1000
 STUDIES_AT_ONCE = 100
+REEVALUATIONS_EVERY_S = 60.0
 WORKER_GONE = "Its worker died or fell silent"
 
 
@@ -71,12 +72,14 @@ class Sweeper:
         self._lease_s = lease_s
         self._max_attempts = max_attempts
         self._seen: dict[tuple[int, str], Seen] = {}
+        self._rang_at = monotonic()
 
     def sweep(self) -> None:
         """One round."""
         self.take_from_the_silent()
         self.ring_for_the_forgotten()
         self.judge_the_settled()
+        self.ring_for_reevaluations()
 
     def take_from_the_silent(self) -> int:
         """Queue again what a silent worker holds, or give it up after too many attempts; returns how many."""
@@ -113,6 +116,12 @@ class Sweeper:
                     raise
                 log.error("study not judged", study=study_id, cause=error.what, cure=error.cure)
         return len(due)
+
+    def ring_for_reevaluations(self) -> None:
+        """Once in a while ring for re-evaluations whose message was lost; a second ring finds nothing to do."""
+        if monotonic() - self._rang_at > REEVALUATIONS_EVERY_S:
+            self._rang_at = monotonic()
+            reevaluate.ring_for_unfinished()
 
     def _expired(self, held: list[Lease]) -> list[Lease]:
         at = monotonic()

@@ -9,6 +9,7 @@ from service.compliance.check import errors_among, lint, lint_text
 from service.errors import RulebookError
 
 HEAD = 'name = "test"\nversion = "1"\n'
+EXEMPT = '[[requirement.exemptions]]\nreason = "r"\n'
 TEXT = 'expect = { annotation = "text" }'
 
 
@@ -32,7 +33,7 @@ def test_a_sound_rule_book_has_no_problems() -> None:
             "f:8: requirement[0].unless: It takes",
         ),
         (
-            f'{TEXT}\napplies_to = {{ view = "a" }}\n[[requirement.exemptions]]\nmatch = {{ view = "a" }}\nreason = "r"',
+            f'{TEXT}\napplies_to = {{ view = "a" }}\n{EXEMPT}match = {{ view = "a" }}',
             "f:8: requirement[0].exemptions: An exemption takes out all",
         ),
         (

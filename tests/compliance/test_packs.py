@@ -62,7 +62,10 @@ def test_waivers_and_dates_are_explained() -> None:
         '[[requirement]]\nid = "r"\ntitle = "R"\nexpect = { annotation = "text" }\ncine = "every"\n'
         "effective_from = 2026-01-01\ngrace_days = 14\n"
     )
-    waiver = '[[waiver]]\nrequirement = "r"\nreason = "the printer is broken"\nuntil = 2026-03-31\nmatch = { station = "US1" }\n'
+    waiver = (
+        '[[waiver]]\nrequirement = "r"\nreason = "the printer is broken"\n'
+        'until = 2026-03-31\nmatch = { station = "US1" }\n'
+    )
     assert rulebook_in_words(parse(f'name = "t"\nversion = "1"\n{rule}{waiver}')) == [
         "r (major): every image must show a text label (in a cine on every sampled frame). "
         "In force from 2026-01-01, for 14 days as information only.",

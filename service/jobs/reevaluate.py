@@ -1,0 +1,118 @@
+"""Judge studies again by their stored annotations, without the network: for good, or to see what a draft would change.
+
+A re-evaluation is a row that is taken further in small steps, each one transaction. Whoever takes a step may die: the
+next one starts where the last commit ended. A Celery message only says that there is something to do.
+"""
+
+from time import monotonic
+
+from celery import shared_task
+from kombu.exceptions import KombuError
+from sqlalchemy.orm import Session
+
+from service import logs
+from service.compliance import evaluate
+from service.compliance.rulebook import Rulebook
+from service.db import facts, reevaluations, rulebooks, verdicts
+from service.db.reevaluations import Range
+from service.db.session import Database, database
+from service.db.tables import Reevaluation, Verdict
+from service.db.verdicts import Judged, Versions
+from service.jobs.app import app
+
+log = logs.get(__name__)
+
+TASK = "sonomark.reevaluate"
+STEP = 200  # studies a transaction
+TURN_S = 2.0  # after which a worker rings for the rest and lets images go first
+
+
+def ask(session: Session, rulebook_version_id: int, which: Range, by: str, *, records: bool) -> Reevaluation:
+    """Ask for a re-evaluation (``records``) or a what-if; call `ring` after the commit."""
+    rulebooks.get(session, rulebook_version_id)
+    return reevaluations.ask(session, rulebook_version_id, which, by, records=records)
+
+
+def ring(reevaluation_id: int) -> None:
+    """Tell the workers. A message that is lost is made good by the sweeper's next `ring_for_unfinished`."""
+    try:
+        app().send_task(TASK, args=[reevaluation_id])
+    except (KombuError, OSError) as error:
+        log.warning("broker away", reevaluation=reevaluation_id, cause=type(error).__name__)
+
+
+def ring_for_unfinished() -> int:
+    """Ring for everything unfinished; returns how many. A step that another process is at is left to it."""
+    with database().read() as session:
+        ids = reevaluations.unfinished(session)
+    for reevaluation_id in ids:
+        ring(reevaluation_id)
+    return len(ids)
+
+
+@shared_task(name=TASK)  # type: ignore[untyped-decorator]
+def reevaluate(reevaluation_id: int) -> None:
+    """A worker's turn."""
+    if not run(database(), reevaluation_id, for_s=TURN_S):
+        ring(reevaluation_id)
+
+
+def run(db: Database, reevaluation_id: int, for_s: float | None = None) -> bool:
+    """Take steps until it is over, or for so many seconds; returns whether nothing is left for this process to do."""
+    started = monotonic()
+    while for_s is None or monotonic() - started < for_s:
+        with db.begin() as session:
+            if not step(session, reevaluation_id):
+                return True
+    return False
+
+
+def step(session: Session, reevaluation_id: int, limit: int = STEP) -> bool:
+    """Judge the next studies; False when it is over, cancelled, or in another process's hands."""
+    asked = reevaluations.take(session, reevaluation_id)
+    if asked is None:
+        return False
+    ids = reevaluations.next_studies(session, asked, limit)
+    rulebook = rulebooks.parsed(rulebooks.get(session, asked.rulebook_version_id))
+    changed = _judge(session, rulebook, ids, records=asked.records)
+    reevaluations.advance(asked, ids, changed)
+    session.flush()
+    if asked.finished_at is not None:
+        log.info("re-evaluated", reevaluation=asked.id, studies=asked.done, rulebook=rulebook.label)
+    return asked.finished_at is None
+
+
+def _judge(
+    session: Session, rulebook: Rulebook, ids: list[int], *, records: bool
+) -> list[tuple[Verdict | None, Verdict, str]]:
+    before = verdicts.of_studies(session, ids)
+    known = facts.of_studies(session, ids)
+    studies = [record for record in (known[study_id] for study_id in ids if study_id in known) if not record.in_flight]
+    outcomes = {record.study_id: evaluate.judge_study(rulebook, record.facts) for record in studies}
+    if records:
+        judged = [
+            Judged(
+                record.study_id,
+                None,
+                outcomes[record.study_id],
+                Versions.of(record.networks, record.thresholds, rulebook.label),
+            )
+            for record in studies
+        ]
+        judged += [
+            Judged(
+                record.study_id,
+                image.instance_id,
+                evaluate.judge_instance(rulebook, image.facts),
+                Versions.of([image.network], [image.thresholds], rulebook.label),
+            )
+            for record in studies
+            for image in record.instances
+        ]
+        written = {each.study_id for each in verdicts.record_all(session, judged) if each.instance_id is None}
+        verdicts.settle_all(session, {study_id: outcomes[study_id].verdict for study_id in written})
+    return [
+        (before.get(record.study_id), outcomes[record.study_id].verdict, record.facts.study_instance_uid)
+        for record in studies
+        if before.get(record.study_id) is not outcomes[record.study_id].verdict
+    ]
