@@ -1,5 +1,7 @@
 """Instances over HTTP: their state, and the pictures of their frames."""
 
+from threading import Lock
+from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
@@ -8,7 +10,7 @@ from service.db import studies
 from service.db.session import database
 from service.db.tables import Instance
 from service.review import frames, schemas, shaping
-from service.review.deps import Reader, note
+from service.review.deps import Account, Reader, note
 from service.review.problems import PROBLEM_RESPONSES
 
 router = APIRouter(prefix="/api/instances/{sop_instance_uid}", tags=["instances"], responses=PROBLEM_RESPONSES)
@@ -46,13 +48,13 @@ def get_image(
     sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "", webp: Webp = False, width: Width = 0
 ) -> Response:
     """The frame as displayed."""
-    return _shown(frames.image(_instance(account.site, sop_instance_uid, sha256), number, webp=webp, width=width))
+    return _shown(frames.image(_instance(account, sop_instance_uid, sha256), number, webp=webp, width=width))
 
 
 @router.get("/frames/{number}/mask", responses=PICTURE, response_class=Response)
 def get_mask(sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "") -> Response:
     """Where marks were found: a palette PNG whose index is the kind (0: none), transparent where there is none."""
-    return _shown(frames.mask(_instance(account.site, sop_instance_uid, sha256), number))
+    return _shown(frames.mask(_instance(account, sop_instance_uid, sha256), number))
 
 
 @router.get("/frames/{number}/restoration", responses=PICTURE, response_class=Response)
@@ -60,18 +62,44 @@ def get_restoration(
     sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "", webp: Webp = False
 ) -> Response:
     """The frame as the network would have it without any mark. Not for diagnosis."""
-    return _shown(frames.restoration(_instance(account.site, sop_instance_uid, sha256), number, webp=webp))
+    return _shown(frames.restoration(_instance(account, sop_instance_uid, sha256), number, webp=webp))
 
 
 @router.get("/frames/{number}/residual", responses=PICTURE, response_class=Response)
 def get_residual(sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "") -> Response:
     """|frame − restoration| as a grey PNG."""
-    return _shown(frames.residual(_instance(account.site, sop_instance_uid, sha256), number))
+    return _shown(frames.residual(_instance(account, sop_instance_uid, sha256), number))
 
 
-def _instance(site: str, sop_instance_uid: str, sha256: str) -> Instance:
+def _instance(account: Account, sop_instance_uid: str, sha256: str) -> Instance:
     with database().read() as session:
-        return studies.instance(session, sop_instance_uid, site, sha256)
+        found = studies.instance(session, sop_instance_uid, account.site, sha256)
+    if _seen.first(account.credential.id, sop_instance_uid):
+        note(account, "instance.view", sop_instance_uid)
+    return found
+
+
+class Seen:
+    """Which account looked at which instance lately: a cine of hundreds of frames is one view, not hundreds."""
+
+    def __init__(self, within_s: float = 600.0, at_most: int = 10_000) -> None:
+        self._within_s, self._at_most = within_s, at_most
+        self._seen: dict[tuple[int, str], float] = {}
+        self._lock = Lock()
+
+    def first(self, credential_id: int, sop_instance_uid: str) -> bool:
+        """Whether this view is to be written down."""
+        at, key = monotonic(), (credential_id, sop_instance_uid)
+        with self._lock:
+            last = self._seen.pop(key, None)
+            fresh = last is not None and at - last < self._within_s
+            self._seen[key] = last if fresh and last is not None else at
+            while len(self._seen) > self._at_most:
+                del self._seen[next(iter(self._seen))]
+        return not fresh
+
+
+_seen = Seen()
 
 
 def _shown(picture: frames.Picture) -> Response:

@@ -138,16 +138,14 @@ def _store(session, study: Study, series: Series, uid: str, number: int, picture
     )
     session.add(analysis)
     session.flush()
-    for frame_number in (range(1, frames + 1, max(1, frames // 4)) if done else ()):
+    for frame_number in range(1, frames + 1, max(1, frames // 4)) if done else ():
         _frame(session, analysis, instance, frame_number, picture.marks if frame_number == 1 else [])
     return instance
 
 
 def _frame(session, analysis: Analysis, instance: Instance, number: int, marks) -> None:
     scores = dict.fromkeys(KINDS, 0.02) | {kind: score for kind, score, *_ in marks}
-    frame = Frame(
-        analysis_id=analysis.id, number=number, rows=instance.rows, columns=instance.columns, scores=scores
-    )
+    frame = Frame(analysis_id=analysis.id, number=number, rows=instance.rows, columns=instance.columns, scores=scores)
     if marks:
         mask = np.zeros((instance.rows, instance.columns), np.uint8)
         for kind, _, x, y, width, height in marks:
@@ -177,7 +175,13 @@ def _judge(session, study: Study, verdict: Verdict, requirement: str, placed: li
         Verdict.NOT_APPLICABLE: FindingState.NOT_APPLICABLE,
     }
     places = [
-        {"sop_instance_uid": each.sop_instance_uid, "frame": 1, "kind": "body_marker", "score": 0.03, "presence": "absent"}
+        {
+            "sop_instance_uid": each.sop_instance_uid,
+            "frame": 1,
+            "kind": "body_marker",
+            "score": 0.03,
+            "presence": "absent",
+        }
         for each in placed
     ]
     session.add(

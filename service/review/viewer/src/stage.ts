@@ -17,6 +17,7 @@ export interface Shown {
   residual: ImageBitmap | null;
   mask: ImageBitmap | null;
   marks: Mark[];
+  failed: boolean;
 }
 
 interface Pane {
@@ -193,7 +194,7 @@ export class Stage {
     context.imageSmoothingEnabled = scale * devicePixelRatio < 2;
     context.imageSmoothingQuality = "high";
     if (bitmap) context.drawImage(bitmap, left, top, shown.columns * scale, shown.rows * scale);
-    else waiting(above, pane, this.height);
+    else if (!shown.failed) waiting(above, pane, this.height);
     if (pane.content === "residual" && bitmap) drawScale(above, pane.x + 14, 14, 140);
     if (pane.marks && bitmap) this.paintMarks(above, shown, left, top, scale);
     for (const each of [below, above]) each.restore();

@@ -79,6 +79,7 @@ async function show(): Promise<void> {
     columns: known?.columns ?? current.columns,
     image: null, restoration: null, residual: null, mask: null,
     marks: known?.marks ?? [],
+    failed: false,
   };
   listMarks(known, current);
   const slow = window.setTimeout(() => message(`Frame ${frame} is being decoded…`), 200);
@@ -107,7 +108,12 @@ async function show(): Promise<void> {
         Object.assign(shown, { [what]: bitmap });
         stage.show(shown);
       },
-      (error: unknown) => mine === asked && message(error instanceof Refused ? error.message : "The picture did not arrive."),
+      (error: unknown) => {
+        if (mine !== asked) return;
+        shown.failed = true;
+        stage.show(shown);
+        message(error instanceof Refused ? error.message : "The picture did not arrive.");
+      },
     );
   ahead(current);
 }
@@ -183,7 +189,7 @@ function go(toImage: number, toFrame: number): void {
   image = toImage;
   frame = Math.min(Math.max(1, toFrame), Math.max(1, target.count));
   find("first-frame")?.remove();
-  if (target.count < 1) stage.show({ rows: 1, columns: 1, image: null, restoration: null, residual: null, mask: null, marks: [] });
+  if (target.count < 1) stage.show({ rows: 1, columns: 1, image: null, restoration: null, residual: null, mask: null, marks: [], failed: true });
   document.querySelector(`.film[data-image="${image}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
   void show();
   words();

@@ -1,0 +1,139 @@
+"""The worklist's order, filters and pages."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, update
+
+from service.db import reviews, users, worklist
+from service.db.session import Database
+from service.db.tables import Decision, Role, Study, Verdict
+from service.db.worklist import Filter
+from service.errors import Conflict
+
+MIDNIGHT = datetime(2026, 11, 1, tzinfo=UTC)
+V = Verdict
+
+
+def add(db: Database, *rows: tuple[Verdict | None, int], **columns: object) -> None:
+    with db.begin() as session:
+        for verdict, minutes in rows:
+            at = MIDNIGHT + timedelta(minutes=minutes)
+            uid = f"1.2.{minutes}.{list(V).index(verdict) if verdict else 9}"
+            session.add(Study(study_instance_uid=uid, verdict=verdict, last_received_at=at, **columns))
+
+
+def minutes(page: worklist.Page) -> list[int]:
+    return [round((row.study.last_received_at - MIDNIGHT).total_seconds() / 60) for row in page.rows]
+
+
+def test_flagged_first_then_uncertain_then_waiting_then_the_rest(db: Database) -> None:
+    add(db, (V.COMPLIANT, 1), (None, 2), (V.INDETERMINATE, 3), (V.NON_COMPLIANT, 4), (V.NOT_APPLICABLE, 5))
+    with db.read() as session:
+        assert minutes(worklist.page(session, Filter())) == [4, 3, 2, 5, 1]
+
+
+def test_a_queue_begins_with_the_oldest(db: Database) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in (3, 1, 2)))
+    with db.read() as session:
+        assert minutes(worklist.page(session, Filter(tab="flagged"))) == [1, 2, 3]
+        assert minutes(worklist.page(session, Filter(tab="all"))) == [3, 2, 1]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.sampled_from([*V, None]), st.integers(0, 30)), max_size=40, unique=True),
+    limit=st.integers(1, 7),
+    tab=st.sampled_from(["all", "flagged"]),
+)
+def test_pages_join_to_the_whole_forwards_and_backwards(db: Database, rows, limit: int, tab: str) -> None:
+    with db.begin() as session:
+        session.execute(delete(Study))
+    add(db, *rows)
+    wanted = Filter(tab=tab)
+    with db.read() as session:
+        whole = [row.study.id for row in worklist.page(session, wanted, limit=1000).rows]
+        pages, cursor = [], ""
+        while True:
+            pages.append(worklist.page(session, wanted, cursor, limit))
+            if not (cursor := pages[-1].older):
+                break
+        backwards = [pages[-1]]
+        while backwards[0].newer:
+            backwards.insert(0, worklist.page(session, wanted, backwards[0].newer, limit))
+    assert [row.study.id for page in pages for row in page.rows] == whole
+    assert [row.study.id for page in backwards for row in page.rows] == whole
+
+
+def test_a_queue_worked_from_the_top_skips_nobody(db: Database) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in range(10)))
+    wanted = Filter(tab="flagged")
+    with db.begin() as session:
+        first = worklist.page(session, wanted, limit=4)
+        session.execute(
+            update(Study).where(Study.id.in_([row.study.id for row in first.rows])).values(decision=Decision.CONFIRM)
+        )
+        assert minutes(worklist.page(session, wanted, first.older, 4)) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("damage", ["x", "é", "e30", "WzFd", "////", "W10", "0" * 500])
+def test_a_damaged_cursor_is_refused(db: Database, damage: str) -> None:
+    with db.read() as session, pytest.raises(Conflict):
+        worklist.page(session, Filter(), damage)
+
+
+def test_a_cursor_serves_its_own_filter_only(db: Database) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in range(5)))
+    with db.read() as session:
+        cursor = worklist.page(session, Filter(), limit=2).older
+        with pytest.raises(Conflict):
+            worklist.page(session, Filter(station="US-01"), cursor)
+
+
+def test_filters(db: Database) -> None:
+    add(db, (V.NON_COMPLIANT, 1), patient_name="DOE^Jane", patient_id="44182", station="A", institution="North")
+    add(db, (V.COMPLIANT, 2), patient_name="100%^X", accession_number="A-7", operator="O", institution="South")
+    for wanted, found in [
+        (Filter(text="jane"), [1]),
+        (Filter(text="441"), [1]),
+        (Filter(text="182"), []),
+        (Filter(text="A-7"), [2]),
+        (Filter(text="%"), [2]),
+        (Filter(text="_OE"), []),
+        (Filter(station="A"), [1]),
+        (Filter(operator="O"), [2]),
+        (Filter(site="South"), [2]),
+        (Filter(verdict=V.COMPLIANT), [2]),
+        (Filter(since=MIDNIGHT + timedelta(minutes=2)), [2]),
+        (Filter(until=MIDNIGHT + timedelta(minutes=2)), [1]),
+    ]:
+        with db.read() as session:
+            assert minutes(worklist.page(session, wanted)) == found, wanted
+            assert worklist.count(session, wanted) == len(found)
+
+
+def test_mine_are_the_studies_i_hold(db: Database) -> None:
+    add(db, (V.NON_COMPLIANT, 1), (V.NON_COMPLIANT, 2))
+    with db.begin() as session:
+        ann, bob = (users.create_user(session, name, Role.REVIEWER) for name in ("ann", "bob"))
+        reviews.hold(session, session.get_one(Study, 2), ann)
+        assert minutes(worklist.page(session, Filter(tab="mine", holder=ann.id))) == [2]
+        assert minutes(worklist.page(session, Filter(tab="mine", holder=bob.id))) == []
+
+
+def test_neighbours_and_place_in_the_queue(db: Database) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in (1, 2, 3)))
+    wanted = Filter(tab="flagged")
+    with db.read() as session:
+        middle = worklist.page(session, wanted).rows[1].study
+        before, after = worklist.neighbours(session, wanted, middle)
+        assert (before, after) == ("1.2.1.1", "1.2.3.1")
+        assert worklist.position(session, wanted, middle) == 1
+
+
+def test_counts_stop_at_five_hundred_and_one(db: Database) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in range(510)))
+    with db.read() as session:
+        assert worklist.count(session, Filter()) == worklist.COUNT_TO + 1

@@ -1,0 +1,183 @@
+"""The pages: what stands on them, and decisions made by their forms."""
+
+from collections.abc import Callable
+
+import pytest
+import ward
+from fastapi.testclient import TestClient
+
+from service.db import audit, reviews, studies
+from service.db.session import Database
+from service.db.tables import AnalysisState, Decision, Role, Verdict
+from service.review import words
+
+CANARY = '"><img src=x onerror=alert(1)>'
+
+
+def decide(browser: TestClient, uid: str, choice: str, version: int = 1, **more: str):
+    return browser.post(f"/studies/{uid}/reviews", data={"choice": choice, "version": version, **more})
+
+
+def decision_of(db: Database, uid: str) -> Decision | None:
+    with db.read() as session:
+        return studies.brief(session, uid).decision
+
+
+def test_the_worklist_says_who_and_what_is_missing(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1, name="doe^Jane^Q")
+    page = reviewer.get("/worklist").text
+    assert "DOE, Jane Q" in page and "P00001" in page and f"/studies/{uid}" in page
+    assert "Flagged" in page and "Breast body marker" in page and "(1 fr)" in page
+
+
+def test_controls_equal_the_address(reviewer: TestClient, db: Database) -> None:
+    ward.admit(db, 1)
+    page = reviewer.get("/worklist?tab=all&station=US-03&q=doe&verdict=non_compliant&days=7&operator=SONO^Grapher").text
+    assert "<option selected>US-03</option>" in page and 'value="doe"' in page
+    assert '<option value="non_compliant" selected>' in page and '<option value="7" selected>' in page
+    assert '<option value="SONO^Grapher" selected>' in page
+
+
+def test_empty_lists_say_what_to_do(reviewer: TestClient, db: Database) -> None:
+    assert "Nothing was received yet" in reviewer.get("/worklist").text
+    ward.admit(db, 1, Verdict.COMPLIANT)
+    flagged = reviewer.get("/worklist").text
+    assert "No flagged studies" in flagged and "Last received" in flagged and "Show all" in flagged
+    assert "Clear the filters" in reviewer.get("/worklist?tab=all&q=nobody").text
+
+
+def test_a_fragment_is_the_list_alone(reviewer: TestClient, db: Database) -> None:
+    ward.admit(db, 1)
+    fragment = reviewer.get("/worklist", headers={"HX-Request": "true", "HX-Target": "div#list"}).text
+    assert fragment.lstrip().startswith('<div id="list"') and "<html" not in fragment
+
+
+def test_a_study_shows_finding_frames_and_decisions(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1, pictures=[ward.rgb(), ward.cine()])
+    page = reviewer.get(f"/studies/{uid}").text
+    assert "The body marker is missing on image 1" in page and "1968-03-02" in page and "A-1" in page
+    assert (
+        'value="confirm"' in page and 'value="override:present_missed"' in page and 'value="retake:body_marker"' in page
+    )
+    assert f"/api/instances/{uid}.1.1/frames/1/image" in page and "▶ 30" in page
+
+
+def test_confirm_goes_on_to_the_next_study_and_offers_undo(reviewer: TestClient, db: Database) -> None:
+    older, newer = ward.admit(db, 2), ward.admit(db, 1)
+    gone = decide(reviewer, older, "confirm", queue="tab=flagged")
+    assert gone.status_code == 303 and gone.headers["location"].startswith(f"/studies/{newer}?")
+    assert decision_of(db, older) is Decision.CONFIRM
+    there = reviewer.get(gone.headers["location"]).text
+    assert "DOE, Jane confirmed" in there and f'action="/studies/{older}/reviews"' in there
+    undone = decide(reviewer, older, "withdraw", 2)
+    assert undone.headers["location"].startswith(f"/studies/{older}")
+    assert decision_of(db, older) is None
+    assert "Taken back" in reviewer.get(f"/studies/{older}").text
+
+
+@pytest.mark.parametrize(("choice", "decision"), [("override:3", "override"), ("retake:body_marker", "retake")])
+def test_reasons_by_digit_or_code(reviewer: TestClient, db: Database, choice: str, decision: str) -> None:
+    uid = ward.admit(db, 1)
+    assert decide(reviewer, uid, choice).status_code == 303
+    assert decision_of(db, uid) == decision
+
+
+def test_a_conflict_keeps_the_note_and_says_who(sign_in: Callable[..., TestClient], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    ann, bob = sign_in(Role.REVIEWER, "ann"), sign_in(Role.REVIEWER, "bob")
+    decide(ann, uid, "confirm")
+    late = decide(bob, uid, "override:1", note="I see it on frame 2")
+    assert late.status_code == 409 and "Nothing of yours was saved yet" in late.text
+    assert "I see it on frame 2" in late.text and "Confirmed</strong> by ann" in late.text
+    assert "I see it on frame 2" in bob.get(f"/studies/{uid}").text, "the note survives a reload"
+    assert "I see it on frame 2" not in ann.get(f"/studies/{uid}").text, "and is its writer's alone"
+
+
+def test_an_undo_is_its_own_deciders(sign_in: Callable[..., TestClient], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    decide(sign_in(Role.REVIEWER, "ann"), uid, "confirm")
+    assert decide(sign_in(Role.REVIEWER, "bob"), uid, "withdraw", 2).status_code == 409
+    assert decision_of(db, uid) is Decision.CONFIRM
+
+
+def test_an_undo_lets_the_decision_before_it_stand_again(sign_in: Callable[..., TestClient], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    ann, bob = sign_in(Role.REVIEWER, "ann"), sign_in(Role.REVIEWER, "bob")
+    decide(ann, uid, "confirm")
+    decide(bob, uid, "retake:body_marker", 2)
+    decide(bob, uid, "withdraw", 3)
+    assert decision_of(db, uid) is Decision.CONFIRM
+
+
+def test_a_draft_stays_with_its_study(reviewer: TestClient, db: Database) -> None:
+    one, other = ward.admit(db, 1), ward.admit(db, 2)
+    assert reviewer.put(f"/studies/{one}/draft", data={"note": "half a thought"}).status_code == 204
+    assert "half a thought" in reviewer.get(f"/studies/{one}").text
+    assert "half a thought" not in reviewer.get(f"/studies/{other}").text
+    decide(reviewer, one, "confirm", note="half a thought")
+    with db.read() as session:
+        study = studies.brief(session, one)
+        assert reviews.history(session, study)[0].note == "half a thought"
+    assert 'maxlength="4000"' in reviewer.get(f"/studies/{one}").text
+    assert reviewer.get(f"/studies/{one}").text.count("half a thought") == 1, "in the history, not in the box"
+
+
+def test_a_viewer_sees_and_does_not_decide(sign_in: Callable[..., TestClient], db: Database) -> None:
+    uid, viewer = ward.admit(db, 1), sign_in(Role.VIEWER)
+    page = viewer.get(f"/studies/{uid}").text
+    assert "The body marker is missing" in page and 'value="confirm"' not in page
+    assert decide(viewer, uid, "confirm").status_code == 403
+
+
+def test_what_could_not_be_assessed_says_why(reviewer: TestClient, db: Database) -> None:
+    held = ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.", cure="Install one.")
+    page = reviewer.get(f"/studies/{ward.admit(db, 1, pictures=[held])}").text
+    assert "No decoder." in page and "Install one." in page
+
+
+def test_a_name_is_never_markup(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1, name=f"{CANARY}^J", station=CANARY, operator=CANARY, description=CANARY, institution=CANARY)
+    reviewer.put(f"/studies/{uid}/draft", data={"note": f"</textarea>{CANARY}"})
+    for path in ("/worklist", f"/studies/{uid}", f"/worklist?q={CANARY}&tab=all"):
+        page = reviewer.get(path).text
+        assert "<img src=x" not in page.lower() and "</textarea><" not in page.replace("</textarea>\n", "")
+
+
+def test_an_accession_number_leads_to_its_study(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 7)
+    assert reviewer.get("/accession/A-7").headers["location"] == f"/studies/{uid}"
+    assert reviewer.get("/accession/A-8").status_code == 404
+
+
+def test_pages_are_audited(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1)
+    reviewer.get("/worklist")
+    reviewer.get(f"/studies/{uid}")
+    decide(reviewer, uid, "confirm")
+    with db.read() as session:
+        actions = [event.action for event in reversed(audit.search(session))]
+    assert actions == ["worklist.view", "study.view", "review.confirm"]
+
+
+def test_a_lost_page_looks_like_one(reviewer: TestClient) -> None:
+    page = reviewer.get("/studies/1.2.3")
+    assert (
+        page.status_code == 404 and "There is no study of that UID" in page.text and "Back to the worklist" in page.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"),
+    [
+        ("DOE^Jane", "DOE, Jane"),
+        ("doe^Jane^Q^Dr^III", "DOE, Dr Jane Q III"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "YAMADA, Tarou (山田, 太郎, やまだ, たろう)"),
+        ("One Name", "One Name"),
+        ("^Jane", "Jane"),
+        ("", ""),
+        ("^^^^=", ""),
+        ("A^B^C^D^E^F^G", "A, D B C E"),
+    ],
+)
+def test_person_names(name: str, spoken: str) -> None:
+    assert words.person(name) == spoken
