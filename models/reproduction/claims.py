@@ -1,0 +1,103 @@
+"""Which of the paper's claims the finished cells bear out, said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from models.reproduction.pipelines import PIPELINES
+from models.reproduction.recipes import BLACK, UNCHANGED, UNTRAINED, Cell, Recipe
+from models.reproduction.results import Result, difference, interval
+
+Found = Mapping[Cell, list[Result]]
+
+_SCHEME_CLAIM = (
+    "The paper claims that most networks do better when trained Noise2Noise (N2N) than Noise2Clean (N2C), and that the"
+    " costumed U-Net is the best of them on body markers."
+)
+_LOSS_CLAIM = "Which loss the paper found best is not recoverable; the question is whether the losses differ at all."
+_METRICS = {"dice": "Dice", "ssim": "SSIM"}
+
+
+def judged(recipe: Recipe, found: Found) -> str:
+    """A paragraph on the claims of one recipe's two tables, pipeline by pipeline.
+
+    Differences are taken crop by crop and called clear where their 95 % interval leaves out zero.
+    """
+    claim, judge = (_LOSS_CLAIM, _losses) if recipe.rows == "loss" else (_SCHEME_CLAIM, _schemes)
+    sentences = [f"*{pipeline.capitalize()}:* {judge(_sound(found, pipeline))}" for pipeline in PIPELINES]
+    return " ".join(["**What holds.**", claim, *sentences])
+
+
+def _sound(found: Found, pipeline: str) -> Found:
+    """Cells of one pipeline that did not diverge."""
+    return {
+        cell: results
+        for cell, results in found.items()
+        if cell.pipeline == pipeline and all(result.diverged is None for result in results)
+    }
+
+
+def _schemes(found: Found) -> str:
+    pairs = [
+        (found[cell], found[twin])
+        for cell in found
+        if cell.scheme == "N2N" and cell.network not in UNTRAINED and (twin := replace(cell, scheme="N2C")) in found
+    ]
+    if not pairs:
+        return "no network was run under both schemes."
+    said = []
+    for metric, name in _METRICS.items():
+        signs = [difference(one, other, metric).sign for one, other in pairs]
+        ahead, behind = signs.count(1), signs.count(-1)
+        said.append(f"by {name}, N2N is clearly ahead in {ahead} of {len(pairs)} trained rows, N2C in {behind}")
+    return f"{' and '.join(said)}. {_best(found)} {_learnt(found)}"
+
+
+def _best(found: Found) -> str:
+    """Who leads by Dice among the networks trained Noise2Noise in the usual way."""
+    rivals = {
+        cell.network: results
+        for cell, results in found.items()
+        if cell.network not in UNTRAINED and (cell.scheme, cell.input, cell.optimiser) == ("N2N", "linear", "AdamW")
+    }
+    if len(rivals) < 2:
+        return "Only one network was run in the usual way, so that none is the best."
+    first, second, *_ = sorted(rivals, key=lambda network: -interval(rivals[network], "dice").mean)
+    gap = difference(rivals[first], rivals[second], "dice")
+    how = "clearly" if gap.sign else "not clearly"
+    return f"The best Dice under N2N is that of `{first}`, {how} before `{second}`."
+
+
+def _learnt(found: Found) -> str:
+    """Whether the networks do what they are for: only then does a comparison of them say anything."""
+    trained = {cell: results for cell, results in found.items() if cell.network not in UNTRAINED}
+    counts = []
+    for stand_in, metric, words in (
+        (UNCHANGED, "ssim", "restore clearly better than leaving the input unchanged (SSIM)"),
+        (BLACK, "dice", "mask clearly better than a threshold on brightness (Dice)"),
+    ):
+        references = {cell.scheme: results for cell, results in found.items() if cell.network == stand_in}
+        signs = [
+            difference(results, references[cell.scheme], metric).sign
+            for cell, results in trained.items()
+            if cell.scheme in references
+        ]
+        counts.append((signs.count(1), f"{signs.count(1)} of {len(signs)} trained rows {words}"))
+    said = f"{' and '.join(words for _, words in counts)}."
+    if not all(count for count, _ in counts):
+        said += " At this scale the task is not learnt, and what the rows differ in says nothing about the claims."
+    return said
+
+
+def _losses(found: Found) -> str:
+    by_loss = {cell.loss: results for cell, results in found.items()}
+    if len(by_loss) < 2:
+        return "fewer than two losses were run."
+    best, *_, worst = sorted(by_loss, key=lambda loss: -interval(by_loss[loss], "dice").mean)
+    gap = difference(by_loss[best], by_loss[worst], "dice")
+    said = f"{best} is {'clearly' if gap.sign else 'not clearly'} ahead of {worst}, the last by Dice."
+    huber, smooth = by_loss.get("Huber"), by_loss.get("Smooth L1")
+    if huber and smooth and huber[0].values == smooth[0].values:
+        said += " Huber and Smooth L1 give the same figures to the last digit, as one function under two names must."
+    return said

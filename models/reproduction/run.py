@@ -1,0 +1,149 @@
+"""Runs the cells of the tables, one after the other; can be stopped and started again at any time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.dataset import clean_frames
+from models.reproduction import crops, results
+from models.reproduction.datasets import parts
+from models.reproduction.licences import licences, may_be_shown
+from models.reproduction.pipelines import pipeline
+from models.reproduction.recipes import UNTRAINED, Cell, Recipe
+from models.reproduction.results import Result
+from models.reproduction.scales import Scale
+from models.reproduction.scoring import score
+from models.reproduction.training import batch_of, network_of, restorations, steps_of, train
+
+TEST_SOURCES = ("usgra", "ccaus", "brest", "timtrack_ds1")
+"""Data sets that only the tables see."""
+VALIDATION_SOURCES = ("timtrack_ds2", "carotids", "sonocrop")
+"""Data sets that only thresholds are chosen on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell and seed: the unit that is done or not done."""
+
+    cell: Cell
+    seed: int
+
+
+class Workshop:
+    """A folder of clean frames, a scale, and the folder `out` where crops and finished cells are kept."""
+
+    def __init__(self, folder: Path, out: Path, scale: Scale) -> None:
+        self.folder, self.out, self.scale = folder, out, scale
+        self._frames = parts(clean_frames(folder), VALIDATION_SOURCES, TEST_SOURCES, scale.data_seed)
+        self._licences = licences(folder)
+        (out / scale.name / "cells").mkdir(parents=True, exist_ok=True)
+
+    def path(self, job: Job) -> Path:
+        """The JSON file that says a job is done; its checkpoint and its pictures lie beside it."""
+        return self.out / self.scale.name / "cells" / f"{job.cell.slug(job.seed)}.json"
+
+    def crops(self, kind: str, pipeline_: str) -> crops.Data:
+        """The crops of one kind as a pipeline makes them."""
+
+        def may_show(frame):
+            return may_be_shown(frame, self._licences)
+
+        home = self.out / "data"
+        return crops.data(home, self.folder, self._frames, may_show, kind, pipeline(pipeline_), self.scale)
+
+    def jobs(self, recipes: Sequence[Recipe]) -> list[Job]:
+        """Every cell once for each seed: what a short run should have done comes first.
+
+        All tables with one seed come before the next seed; the paper's own network before the others, which follow from
+        cheap to dear.
+        """
+        cells = dict.fromkeys(cell for recipe in recipes for cell in recipe.cells)
+        first = (*UNTRAINED, "costumed_unet")
+        ordered = sorted(cells, key=lambda cell: (cell.network not in first, gflop(cell.network)))
+        return [Job(cell, seed) for seed in self.scale.seeds for cell in ordered]
+
+    def finished(self, recipes: Sequence[Recipe]) -> list[Result]:
+        return [results.read(self.path(job)) for job in self.jobs(recipes) if self.path(job).exists()]
+
+    def finish(self, recipes: Sequence[Recipe], console: Console, time_budget_min: float | None) -> None:
+        """Train and measure every job that is not done; with a budget, none that would not end within it."""
+        missing = [job for job in self.jobs(recipes) if not self.path(job).exists()]
+        budget = _Budget(time_budget_min)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=600) as progress:
+            work = progress.add_task("tables", total=sum(self._tflop(job) for job in missing))
+            for number, job in enumerate(missing):
+                tflop = self._tflop(job)
+                if not budget.allows(tflop):
+                    progress.console.print(f"The time budget is spent; {len(missing) - number} cells are left.")
+                    return
+                progress.update(work, description=f"{number + 1}/{len(missing)} {job.cell.kind} {job.cell.network}")
+                per_step = tflop / max(1, steps_of(job.cell, self.scale))
+                started = time.monotonic()
+                self._do(job, lambda steps, per_step=per_step: progress.advance(work, steps * per_step))
+                budget.learn(tflop, time.monotonic() - started)
+
+    def _do(self, job: Job, advance: Callable[[int], None]) -> None:
+        """Train, score and write one cell: the pictures first, the JSON that says it is finished last."""
+        data = self.crops(job.cell.kind, job.cell.pipeline)
+        started, path = time.monotonic(), self.path(job)
+        checkpoint = path.with_suffix(".pt")
+        trained = train(job.cell, self.scale, job.seed, data, checkpoint, advance)
+        scores = score(trained.network, job.cell, data)
+        np.save(path.with_suffix(".npy"), restorations(trained.network, job.cell, data.examples.noisy))
+        Result(
+            cell=job.cell,
+            scale=self.scale,
+            seed=job.seed,
+            parameters=sum(weight.numel() for weight in trained.network.parameters()),
+            threshold=scores.threshold,
+            diverged=trained.diverged,
+            seconds=round(time.monotonic() - started, 1),
+            values=scores.values,
+            groups=list(data.test.groups),
+            curve=[vars(point) for point in trained.curve],
+        ).write(path)
+        checkpoint.unlink(missing_ok=True)
+
+    def _tflop(self, job: Job) -> float:
+        """Forward and backward, the latter twice the former, over all crops seen."""
+        seen = steps_of(job.cell, self.scale) * batch_of(job.cell, self.scale)
+        return 3 * gflop(job.cell.network) * (self.scale.side / 64) ** 2 * seen / 1000
+
+
+@cache
+def gflop(network: str) -> float:
+    """Floating-point operations in units of 10⁹ of one pass over a crop of 64 pixels."""
+    if network in UNTRAINED:
+        return 0.0
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network_of(network).eval()(torch.zeros(1, 3, 64, 64))
+    return counter.get_total_flops() / 1e9
+
+
+class _Budget:
+    """Minutes to spend; learns from the cells done how long a TFLOP takes."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._ends = None if minutes is None else time.monotonic() + 60 * minutes
+        self._tflop, self._seconds = 0.0, 0.0
+
+    def allows(self, tflop: float) -> bool:
+        if self._ends is None:
+            return True
+        expected = self._seconds / self._tflop * tflop if self._tflop else 0.0
+        return time.monotonic() + expected < self._ends
+
+    def learn(self, tflop: float, seconds: float) -> None:
+        self._tflop += tflop
+        self._seconds += seconds
