@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     max_associations: int = Field(64, ge=1)
     max_pdu: int = Field(131072, ge=4096, le=1048576)
     network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
+    read_timeout_s: float = Field(
+        20.0, gt=0, description="Time for one PDU to arrive whole; its sender is cut off after that."
+    )
     disk_reserve_mb: int = Field(512, ge=0, description="C-STORE answers 0xA700 below this much free space.")
     extra_sop_classes: str = Field("", description="Further storage SOP Class UIDs to accept, comma separated.")
 

@@ -22,23 +22,23 @@ from pynetdicom.transport import (
 from service import logs
 from service.archive.store import ArchiveStore, archive
 from service.receive.incoming import Incoming, StoreRequest
+from service.settings import settings
 
 log = logs.get(__name__)
 
 # An A-ASSOCIATE-RQ with every context there is stays far below this; a longer PDU is refused before its body.
 LONGEST_PDU = 256 * 1024
 PDU_HEAD = 6
-PDU_HEAD_DEADLINE_S = 10.0
-PDU_BODY_DEADLINE_S = 20.0
 FIRST_PROBE_S, BETWEEN_PROBES_S, PROBES = 30, 10, 3
 
 
 class GuardedSocket(AssociationSocket):
     """Reads that end: a PDU has one deadline as a whole, however slowly its bytes drip, and a largest size."""
 
-    def __init__(self, assoc: Association, client_socket: socket.socket, longest_pdu: int = LONGEST_PDU) -> None:
+    def __init__(self, assoc: Association, client_socket: socket.socket, longest_pdu: int, deadline_s: float) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._longest_pdu = longest_pdu
+        self._deadline_s = deadline_s
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly ``nr_bytes``, or fewer when the peer closed the connection.
@@ -49,7 +49,7 @@ class GuardedSocket(AssociationSocket):
         if nr_bytes > self._longest_pdu:
             log.warning("pdu refused", octets=nr_bytes, longest=self._longest_pdu)
             raise OSError("the PDU is longer than any this receiver offered to take")
-        deadline = time.monotonic() + (PDU_HEAD_DEADLINE_S if nr_bytes == PDU_HEAD else PDU_BODY_DEADLINE_S)
+        deadline = time.monotonic() + (self._deadline_s / 2 if nr_bytes == PDU_HEAD else self._deadline_s)
         received = bytearray(nr_bytes)
         view, position = memoryview(received), 0
         connection = self.socket
@@ -110,7 +110,8 @@ class StreamingDimse(DIMSEServiceProvider):
 
     def _pass_on(self, context_id: int, fragment: bytes) -> None:
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [[context_id, fragment]]
+        # A list in truth: pynetdicom refuses the tuple that its annotation asks for.
+        primitive.presentation_data_value_list = [[context_id, fragment]]  # type: ignore[list-item]
         super().receive_primitive(primitive)
 
     def _request(self, context_id: int, command: Dataset) -> StoreRequest:
@@ -150,7 +151,7 @@ class DoorHandler(RequestHandler):
         association._server = self.server
         association.name = f"AcceptorThread@{association.correlation_id}"
         longest = max(LONGEST_PDU, self.ae.maximum_pdu_size)
-        association.set_socket(GuardedSocket(association, self.request, longest))
+        association.set_socket(GuardedSocket(association, self.request, longest, settings().read_timeout_s))
         association.acceptor.maximum_length = self.ae.maximum_pdu_size
         association.acceptor.ae_title = self.server.ae_title
         association.acceptor.address_info = self.local

@@ -66,6 +66,18 @@ class Incoming:
             except SonomarkError as error:
                 self.failure = error
 
+    def require_whole(self) -> None:
+        """Raise what went wrong while writing, or StorageError when the file is not as long as what was written."""
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if self._descriptor < 0:
+                raise StorageError("The association ended before the instance was complete.")
+            with storage("The archive cannot take an instance in"):
+                written = os.fstat(self._descriptor).st_size
+            if written != self.head_size + self.size:
+                raise StorageError(f"Of {self.head_size + self.size} bytes only {written} were written.")
+
     def sync(self) -> None:
         """Put the file on disk and close it.
 
@@ -73,16 +85,9 @@ class Incoming:
             StorageError: it is not all there. A failed sync is never tried again on the same file: the kernel
             drops the dirty pages and would report success.
         """
-        with self._lock:
-            if self.failure is not None:
-                raise self.failure
-            if self._descriptor < 0:
-                raise StorageError("The association ended before the instance was complete.")
-            with storage("The archive cannot put an instance on disk"):
-                written = os.fstat(self._descriptor).st_size
-                if written != self.head_size + self.size:
-                    raise StorageError(f"Of {self.head_size + self.size} bytes only {written} were written.")
-                os.fsync(self._descriptor)
+        self.require_whole()
+        with self._lock, storage("The archive cannot put an instance on disk"):
+            os.fsync(self._descriptor)
             self._close()
 
     def discard(self) -> None:

@@ -59,8 +59,7 @@ class Intake:
             return self._idle.wait_for(lambda: self._busy == 0, timeout)
 
     def _take(self, incoming: Incoming) -> Registration:
-        if incoming.failure is not None:
-            raise incoming.failure
+        incoming.require_whole()
         request = incoming.request
         require_uid(request.sop_instance_uid, "SOP Instance UID of the command")
         header = read_header(incoming.path)

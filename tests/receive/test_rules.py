@@ -1,0 +1,80 @@
+"""The door's pure parts: peers, contexts, statuses, UIDs."""
+
+import pytest
+
+from service.errors import (
+    ConfigurationError,
+    DatabaseAway,
+    DataSetMismatch,
+    NotDicom,
+    OutOfSpace,
+    StorageError,
+)
+from service.receive.contexts import TRANSFER_SYNTAXES, storage_classes, supported
+from service.receive.intake import require_uid
+from service.receive.peers import Peers
+from service.receive.status import Status, answer
+
+
+def test_peers_are_read_with_addresses_and_networks() -> None:
+    peers = Peers.parse("US01@10.1.4.13, US02@10.1.0.0/16,PACS,V6@fe80::1")
+    assert not peers.open_to_all
+    assert peers.allows("US01", "10.1.4.13")
+    assert not peers.allows("US01", "10.1.4.14")
+    assert peers.allows("US02", "10.1.200.7")
+    assert peers.allows("PACS", "192.0.2.1")
+    assert peers.allows("V6", "fe80::1")
+    assert not peers.allows("V6", "10.1.4.13")
+    assert not peers.allows("us01", "10.1.4.13")
+    assert peers.knows("US02")
+    assert not peers.knows("X")
+
+
+def test_no_peers_means_open_to_all() -> None:
+    assert Peers.parse(" ").open_to_all
+    assert Peers.parse("").allows("ANY", "203.0.113.5")
+
+
+@pytest.mark.parametrize("setting", ["@10.0.0.1", "A" * 17, "US01@nowhere", "US01@10.0.0.1/99"])
+def test_wrong_peers_are_named(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="SONOMARK_PEERS"):
+        Peers.parse(setting)
+
+
+def test_retired_ultrasound_classes_and_every_syntax_are_supported() -> None:
+    contexts = {str(context.abstract_syntax): context for context in supported()}
+    for uid in ("1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3"):
+        assert [str(syntax) for syntax in contexts[uid].transfer_syntax] == list(TRANSFER_SYNTAXES)
+    assert list(TRANSFER_SYNTAXES)[-3:] == ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2"]
+    assert "1.2.840.10008.1.2.1.99" not in TRANSFER_SYNTAXES
+    assert "1.2.3.4" in storage_classes("1.2.3.4, ")
+    with pytest.raises(ConfigurationError):
+        storage_classes("ultrasound")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OutOfSpace("x"), 0xA700),
+        (StorageError("x"), 0xA700),
+        (DatabaseAway("x"), 0xA700),
+        (DataSetMismatch("x"), 0xA900),
+        (NotDicom("x"), 0xC000),
+        (RuntimeError("x"), 0xA700),
+        (MemoryError(), 0xA700),
+    ],
+)
+def test_every_error_has_its_status(error: Exception, status: int) -> None:
+    assert answer(error) == status
+    assert answer(error) != Status.SUCCESS
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "1", "1.2.840.00.1", "9" * 64])
+def test_uids(uid: str) -> None:
+    require_uid(uid, "UID")
+
+
+@pytest.mark.parametrize("uid", ["", "1..2", ".1", "1.", "../1", "1.2\n", "1.2/3", "9" * 65, "１.２", "a"])
+def test_what_is_no_uid(uid: str) -> None:
+    with pytest.raises(DataSetMismatch):
+        require_uid(uid, "UID")

