@@ -69,11 +69,12 @@ class Report:
         wanted = len({cell for recipe in self.recipes for cell in recipe.cells}) * len(scale.seeds)
         diverged = sum(result.diverged is not None for result in trained)
         minutes = sum(result.seconds for result in self.results) / 60
+        devices = " and ".join(sorted({result.device for result in trained})) or "none"
         over = "seeds" if len(scale.seeds) > 1 else "the patient groups of the test crops (there is one seed)"
         return f"""## What was run
 
-Scale `{scale.name}`: {len(self.results)} of {wanted} cells, in {minutes:.0f} minutes of training and scoring.
-Every network saw {scale.crops_seen} crops of {scale.side}² pixels, taken from {scale.training_crops} stored ones
+Scale `{scale.name}`: {len(self.results)} of {wanted} cells, in {minutes:.0f} minutes of training and scoring on
+{devices}. Every network saw {scale.crops_seen} crops of {scale.side}² pixels, taken from {scale.training_crops} stored ones
 ({scale.steps(scale.modern_batch)} steps of {scale.modern_batch} under AdamW, {scale.steps(4)} of 4 under RMSprop), with
 {len(scale.seeds)} seed{"s" * (len(scale.seeds) > 1)}. Thresholds were chosen on {scale.validation_crops} validation
 crops. All figures come from {scale.test_crops} test crops of data sets that neither training nor validation saw; ± is

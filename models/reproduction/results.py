@@ -28,6 +28,7 @@ class Result:
     values: dict[str, list[float]]
     groups: list[str]
     curve: list[dict[str, float]]
+    device: str = "cpu"
 
     def write(self, path: Path) -> None:
         """Whole or not at all: a run that is cut off here starts the cell again."""

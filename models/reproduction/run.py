@@ -23,7 +23,15 @@ from models.reproduction.recipes import UNTRAINED, Cell, Recipe
 from models.reproduction.results import Result
 from models.reproduction.scales import Scale
 from models.reproduction.scoring import score
-from models.reproduction.training import batch_of, network_of, restorations, steps_of, train
+from models.reproduction.training import (
+    batch_of,
+    described,
+    device_at_hand,
+    network_of,
+    restorations,
+    steps_of,
+    train,
+)
 
 TEST_SOURCES = ("usgra", "ccaus", "brest", "timtrack_ds1")
 """Data sets that only the tables see."""
@@ -112,6 +120,7 @@ class Workshop:
             values=scores.values,
             groups=list(data.test.groups),
             curve=[vars(point) for point in trained.curve],
+            device=described(device_at_hand()),
         ).write(path)
         checkpoint.unlink(missing_ok=True)
 

@@ -66,6 +66,16 @@ def batch_of(cell: Cell, scale: Scale) -> int:
     return OPTIMISERS[cell.optimiser].batch or scale.modern_batch
 
 
+def device_at_hand() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def described(device: torch.device) -> str:
+    """The device's name and its precision, for the report."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return f"{name}, {'bfloat16' if bf16_is_fast(device) else 'float32'}"
+
+
 def train(
     cell: Cell,
     scale: Scale,
@@ -79,7 +89,7 @@ def train(
     A checkpoint is written every minute and taken up again by the next call, then removed by the caller.
     """
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_at_hand()
     network = network_of(cell.network).to(device, memory_format=torch.channels_last)
     steps = steps_of(cell, scale)
     if not steps:
@@ -137,9 +147,9 @@ def restored(network: nn.Module, noisy: torch.Tensor, device: torch.device) -> t
 
 
 @torch.no_grad()
-def restorations(network: nn.Module, cell: Cell, noisy: Images, device: torch.device | None = None) -> Images:
+def restorations(network: nn.Module, cell: Cell, noisy: Images) -> Images:
     """Restorations of uint8 images (n, H, W, 3) as the cell's pipeline makes them images again."""
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_at_hand()
     network.eval()
     answers = []
     for start in range(0, len(noisy), 8):
