@@ -182,6 +182,18 @@ def find_secret(session: Session, secret: str, purpose: str) -> Shown | None:
     return Shown(user, credential)
 
 
+def still_stands(session: Session, credential_id: int) -> bool:
+    """Whether a session that was good when its stream began still is."""
+    found = session.execute(
+        select(Credential, User).join(User, User.id == Credential.user_id).where(Credential.id == credential_id)
+    ).one_or_none()
+    if found is None:
+        return False
+    credential, user = found
+    expired = credential.expires_at is not None and credential.expires_at <= now()
+    return credential.revoked_at is None and user.disabled_at is None and not expired
+
+
 def is_stale(credential: Credential) -> bool:
     """Whether its last use should be written down again."""
     return credential.last_seen_at + SEEN_EVERY <= now()

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypeVar
@@ -194,6 +194,11 @@ def changed_since(session: Session, moment: datetime) -> list[tuple[int, int, da
         .limit(1000)
     )
     return [(id_, version, at) for id_, version, at in found]
+
+
+def fitting(session: Session, wanted: Filter, ids: Collection[int]) -> list[int]:
+    """Those of the studies that the filter finds."""
+    return list(session.scalars(_narrow(select(Study.id).where(Study.id.in_(ids)), wanted)))
 
 
 def _on_tab(wanted: Filter, tab: str) -> Filter:

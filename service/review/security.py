@@ -52,13 +52,13 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        status = 500  # until an answer begins
+        status, begun = 500, False
         secure = scope["scheme"] == "https"
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -74,9 +74,10 @@ class Guard:
             else:
                 await self.app(scope, _limited(receive), sending)
         except Exception as error:  # the outermost place: whatever happened becomes an answer
-            if status != 500:
-                raise  # the answer had begun; the server can only cut it off
-            await accident(Request(scope), error)(scope, receive, sending)
+            told = accident(Request(scope), error)
+            if not begun:
+                await told(scope, receive, sending)
+            # Otherwise the server cuts the answer off; raising would log a traceback that may quote patient data.
         finally:
             route = getattr(scope.get("route"), "path", "other")
             HTTP_SECONDS.labels(route, str(status)).observe(perf_counter() - started)

@@ -94,6 +94,7 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         "at": request.query_params.get("at", ""),
         "periods": PERIODS,
         "tabs": worklist.TABS,
+        "ranks": worklist.TABS[wanted.tab],
         "with_params": lambda **changes: "?" + urlencode(_changed(request, changes)),
     }
     note(account, "worklist.view", "", {"tab": wanted.tab, "rows": len(page.rows)})

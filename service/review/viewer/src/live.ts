@@ -1,0 +1,37 @@
+/** The live worklist: rows change in place, new ones wait behind a counted button, and the badge never claims too much. */
+import { find, say, timeOfDay } from "./page";
+
+export function startLive(): void {
+  const badge = find("live");
+  if (!badge || !find("list")) return;
+  let fresh = new Set<number>();
+
+  const live = (on: boolean, words: string): void => {
+    badge.className = `live ${on ? "on" : "off"}`;
+    badge.textContent = words;
+  };
+  document.addEventListener("htmx:sse:after:connection", () => live(true, `live ${timeOfDay()}`));
+  document.addEventListener("htmx:sse:after:message", () => live(true, `live ${timeOfDay()}`));
+  document.addEventListener("htmx:sse:error", (event) => {
+    const { status, connection } = (event as CustomEvent<{ status?: number; connection?: { cancelled: boolean } }>).detail;
+    if (!badge.classList.contains("off")) live(false, `not live since ${timeOfDay()}`);
+    if (status === 401 && connection) {
+      connection.cancelled = true;
+      say("Your session has ended. Sign in again to go on; nothing was lost.", true);
+    }
+  });
+  document.addEventListener("changed", (event) => {
+    const { data } = (event as CustomEvent<{ data: string }>).detail;
+    const { fitting } = JSON.parse(data) as { fitting: number[] };
+    for (const id of fitting) if (!find(`s-${id}`)) fresh.add(id);
+    const button = find<HTMLAnchorElement>("new-studies");
+    if (!button || !fresh.size) return;
+    const words = `${fresh.size} new ${fresh.size === 1 ? "study" : "studies"}`;
+    button.textContent = `${words} – show`;
+    button.hidden = false;
+    say(words);
+  });
+  document.addEventListener("htmx:after:swap", (event) => {
+    if ((event.target as HTMLElement | null)?.id === "list") fresh = new Set();
+  });
+}
