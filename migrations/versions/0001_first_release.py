@@ -270,8 +270,20 @@ def upgrade() -> None:
     with op.batch_alter_table("analyses", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_analyses_finished_at"), ["finished_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_analyses_instance_id"), ["instance_id"], unique=False)
-        batch_op.create_index("ix_analyses_lease", ["state", "lease_expires_at"], unique=False)
-        batch_op.create_index("ix_analyses_queue", ["state", "priority", "id"], unique=False)
+        batch_op.create_index(
+            "ix_analyses_lease",
+            ["lease_expires_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'claimed'"),
+            postgresql_where=sa.text("state = 'claimed'"),
+        )
+        batch_op.create_index(
+            "ix_analyses_queue",
+            ["priority", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        )
 
     op.create_table(
         "verdicts",

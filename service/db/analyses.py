@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import case, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, bindparam, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, now
@@ -60,7 +60,7 @@ def claim(session: Session, limit: int, lease_s: float) -> list[Claim]:
     # SKIP LOCKED lets claimers pass each other in PostgreSQL; SQLite has one writer at a time and no such words.
     waiting = (
         select(Analysis.id)
-        .where(Analysis.state == AnalysisState.QUEUED)
+        .where(_in(AnalysisState.QUEUED))
         .order_by(Analysis.priority, Analysis.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -166,7 +166,7 @@ def leases(session: Session) -> list[Lease]:
     """Every claim there is, expired or not."""
     held = session.execute(
         select(Analysis.id, Analysis.token, Analysis.lease_expires_at, Analysis.attempts).where(
-            Analysis.state == AnalysisState.CLAIMED
+            _in(AnalysisState.CLAIMED)
         )
     )
     return [Lease(row.id, row.token, row.lease_expires_at, row.attempts) for row in held]
@@ -192,14 +192,14 @@ def known(session: Session, analysis_id: int) -> bool:
 def waiting(session: Session) -> tuple[int, datetime | None]:
     """How many analyses wait for a worker, and since when the oldest does."""
     count, oldest = session.execute(
-        select(func.count(), func.min(Analysis.queued_at)).where(Analysis.state == AnalysisState.QUEUED)
+        select(func.count(), func.min(Analysis.queued_at)).where(_in(AnalysisState.QUEUED))
     ).one()
     return count, oldest
 
 
 def oldest_waiting(session: Session, limit: int) -> list[int]:
     """Ids of the analyses that a worker would claim next."""
-    queued = select(Analysis.id).where(Analysis.state == AnalysisState.QUEUED)
+    queued = select(Analysis.id).where(_in(AnalysisState.QUEUED))
     return list(session.scalars(queued.order_by(Analysis.priority, Analysis.id).limit(limit)))
 
 
@@ -225,6 +225,11 @@ def flow(session: Session) -> dict[str, int | float]:
         "quarantined": quarantined,
         "oldest_in_flight_s": round(age, 3),
     }
+
+
+def _in(state: AnalysisState) -> ColumnElement[bool]:
+    """Written into the statement, not bound to it: only then does a planner use the partial index of that state."""
+    return Analysis.state == bindparam(None, state, type_=Analysis.__table__.c.state.type, literal_execute=True)
 
 
 def _change(session: Session, held: Claim | Lease, **values: Any) -> bool:

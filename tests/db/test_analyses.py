@@ -172,7 +172,7 @@ def test_claiming_uses_the_index_of_the_queue(queue: Database) -> None:
         pytest.skip("PostgreSQL chooses by the table's statistics")
     with create_engine(queue.url).connect() as connection:
         plan = connection.execute(
-            text("explain query plan select id from analyses where state='queued' order by priority, id limit 1")
+            text("explain query plan select id from analyses where state = 'queued' order by priority, id limit 1")
         ).all()
     assert "ix_analyses_queue" in str(plan) and "TEMP B-TREE" not in str(plan)
 
