@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from math import ceil
 
 from reportlab.graphics.shapes import Circle, Drawing, Line, PolyLine, Rect, String
 from reportlab.lib import colors
@@ -17,6 +18,7 @@ _WIDTH, _HEIGHT = 255 * mm, 75 * mm
 _LEFT, _BOTTOM = 14 * mm, 14 * mm
 _INK, _LIMIT, _SIGNAL = colors.HexColor("#1f2933"), colors.HexColor("#7b8794"), colors.HexColor("#b44d12")
 _MOST_POINTS = 60
+_MOST_NAMES = 14  # below the chart; the table has them all
 
 
 def pdf(report: Report) -> bytes:
@@ -56,7 +58,7 @@ def _chart(report: Report) -> Drawing:
     drawing = Drawing(_WIDTH, _HEIGHT)
     rows = [row for row in report.rows if row.rate is not None][-_MOST_POINTS:]
     lowest = min((min(row.rate or 0.0, row.limits[0] if row.limits else 1.0) for row in rows), default=0.0)
-    floor = max(0.0, lowest - 0.05)
+    floor = max(0.0, ceil(20 * lowest - 1) / 20 - 0.05)  # a round share below the lowest
     top, right = _HEIGHT - 4 * mm, _WIDTH - 4 * mm
 
     def up(share: float) -> float:
@@ -77,9 +79,9 @@ def _chart(report: Report) -> Drawing:
             across = (left, up(limit), left + step, up(limit))
             drawing.add(Line(*across, strokeColor=_LIMIT, strokeWidth=0.6, strokeDashArray=[2, 2]))
         points.append((middle, up(row.rate or 0.0), row))
-        if len(rows) <= 30 or number % (len(rows) // 15) == 0:
+        if number % ceil(len(rows) / _MOST_NAMES) == 0:
             name = " · ".join(row.key) or "—"
-            drawing.add(String(middle, _BOTTOM - 9, name[:18], fontSize=5.5, textAnchor="middle"))
+            drawing.add(String(middle, _BOTTOM - 9, name[:18], fontSize=6.5, textAnchor="middle"))
     if report.group_by[0] in TIMES and len(report.group_by) == 1 and len(points) > 1:
         joined = [value for across, high, _ in points for value in (across, high)]
         drawing.add(PolyLine(joined, strokeColor=_INK, strokeWidth=0.8))
