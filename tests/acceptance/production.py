@@ -251,7 +251,6 @@ class Production:
             "127.0.0.1:9100": f"127.0.0.1:{ports.get(name, 0)}",
             "127.0.0.1:8000": f"127.0.0.1:{ports['http']}",
             "/run/secrets": str(self._secrets(name)),
-            "$$": "$",
         }.items():
             text = text.replace(there, here)
         whole = {

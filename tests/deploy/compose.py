@@ -26,7 +26,14 @@ def load(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     def fill(match: re.Match[str]) -> str:
         return "$" if match["name"] is None else chosen.get(match["name"]) or match["default"]
 
-    return yaml.safe_load(VARIABLE.sub(fill, FILE.read_text()))  # type: ignore[no-any-return]
+    def filled(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: filled(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [filled(value) for value in node]
+        return VARIABLE.sub(fill, node) if isinstance(node, str) else node
+
+    return filled(yaml.safe_load(FILE.read_text()))  # type: ignore[no-any-return]
 
 
 def services(environment: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:

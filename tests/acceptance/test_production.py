@@ -1,0 +1,210 @@
+"""What docker-compose.yml starts is what is tested here: a study through it, and every service felled under load."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
+from sqlalchemy import create_engine, text
+
+from service.deliver.send import Node, send
+from service.errors import PeerError
+from tests.acceptance.production import Production
+from tests.tiny_network import YELLOW, write_weights
+
+pytestmark = pytest.mark.acceptance
+NAME = "Canary^Patient"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    weights = write_weights(tmp_path_factory.mktemp("weights"))
+    production = Production(SONOMARK_NETWORK=str(weights), SONOMARK_STUDY_SETTLE_S="2")
+    try:
+        yield production.start()
+    finally:
+        production.stop()
+
+
+class Sender:
+    """Stores studies until told to stop, each image again and again until it is acknowledged, as a cart does."""
+
+    def __init__(self, house: Production, folder: Path) -> None:
+        self._house, self._folder = house, folder
+        self._stop = threading.Event()
+        self.acknowledged: set[str] = set()
+        self.refused: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Sender":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            waiting = [write_image(self._folder, study) for study in [str(generate_uid())] * 4]
+            while waiting and not self._stop.is_set():
+                waiting = self._store(waiting)
+
+    def _store(self, paths: list[Path]) -> list[Path]:
+        """One association; returns what has to be sent again."""
+        try:
+            sent = send(paths, Node("SONOMARK", "127.0.0.1", self._house.ports["dicom"]), calling_ae_title="US01")
+        except (PeerError, OSError) as error:
+            self.refused[type(error).__name__] += 1
+            time.sleep(0.2)
+            return paths
+        self.acknowledged |= {one.sop_instance_uid for one in sent if one.status == 0}
+        self.refused.update(str(one.status) for one in sent if one.status != 0)
+        return [one.path for one in sent if one.status != 0]
+
+
+def write_image(folder: Path, study: str, marked: bool = True) -> Path:
+    frame = np.full((96, 128, 3), 60, np.uint8)
+    if marked:
+        frame[40, 30:50] = frame[30:50, 40] = YELLOW
+    image = Dataset()
+    image.SOPClassUID, image.SOPInstanceUID = UltrasoundImageStorage, generate_uid()
+    image.StudyInstanceUID, image.SeriesInstanceUID = study, f"{study[:60]}.1"
+    image.PatientName, image.PatientID, image.StationName = NAME, "canary-id", "US01"
+    image.Modality, image.StudyDescription = "US", "Breast"
+    image.Rows, image.Columns, image.SamplesPerPixel, image.PhotometricInterpretation = 96, 128, 3, "RGB"
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit, image.PixelRepresentation, image.PlanarConfiguration = 7, 0, 0
+    image.PixelData = frame.tobytes()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = folder / f"{image.SOPInstanceUID}.dcm"
+    image.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_a_study_gets_its_verdict_and_leaves_one_trail(house: Production, tmp_path: Path) -> None:
+    study = str(generate_uid())
+    paths = [write_image(tmp_path, study), write_image(tmp_path, study, marked=False)]
+    sent = send(paths, Node("SONOMARK", "127.0.0.1", house.ports["dicom"]), calling_ae_title="US01")
+    assert [one.status for one in sent] == [0, 0]
+    house.settled(2)
+    found = house.until(
+        lambda: (one := house.get(f"/api/studies/{study}")).get("verdict") and one, 60, "verdict on the study"
+    )
+    assert found["verdict"] in ("compliant", "non_compliant", "indeterminate", "not_applicable")
+    received = [event for event in house.events("receive") if event.get("sop_instance_uid") == sent[0].sop_instance_uid]
+    correlation = received[0]["correlation_id"]
+    assessed = [event for event in house.events("work-cpu") if event.get("correlation_id") == correlation]
+    assert [event["event"] for event in assessed] == ["assessed", "assessed"]
+
+
+def test_the_metrics_of_every_role_can_be_scraped(house: Production) -> None:
+    shared = {family.name for family in text_string_to_metric_families(house.page("http", "/metrics"))}
+    assert {"sonomark_in_flight", "sonomark_role_alive", "sonomark_database_up"} <= shared
+    alive = house.page("http", "/metrics")
+    for role in ("receive", "work", "sweep", "review"):
+        assert f'sonomark_role_alive{{role="{role}"}}' in alive
+    for role in ("receive", "work-cpu", "sweep"):
+        own = {family.name for family in text_string_to_metric_families(house.page(role, "/metrics"))}
+        assert "sonomark_disk_free_bytes" in own
+        assert "sonomark_in_flight" not in own
+
+
+def test_logs_are_json_without_patients(house: Production) -> None:
+    for role in ("receive", "work-cpu", "sweep", "review"):
+        log = house.log(role)
+        assert "Canary" not in log
+        assert "canary-id" not in log
+    assert house.events("receive")
+    assert all("role" in event for event in house.events("receive") + house.events("work-cpu"))
+
+
+def test_a_role_gets_no_secret_of_another(house: Production) -> None:
+    for role in ("receive", "work-cpu", "sweep"):
+        assert not (house.folder / f"secrets-of-{role}" / "sonomark_secret_key").exists()
+        assert not [name for name in house.environment(role) if "PASSWORD" in name or name.endswith("KEY")]
+
+
+def test_the_broker_obeys_nobody_without_the_password(house: Production) -> None:
+    import redis
+
+    port = house.ports["redis"]
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=port).ping()
+    password = (house.folder / "secrets" / "sonomark_broker_password").read_text()
+    ours = redis.Redis(port=port, username="sonomark", password=password)
+    assert ours.ping()
+    for forbidden in ("FLUSHALL", "CONFIG GET *", "SHUTDOWN", "ACL LIST"):
+        with pytest.raises(redis.NoPermissionError):
+            ours.execute_command(*forbidden.split())
+
+
+def _fell(house: Production, victim: str) -> None:
+    """One service, the hard way, and up again as its engine would start it."""
+    if victim == "redis flushed":
+        house.stop_service("redis", signal.SIGKILL)
+        shutil.rmtree(house.folder / "redis")
+        house.start_service("redis")
+    elif victim == "postgres":
+        house.restart("postgres", signal.SIGQUIT)  # an immediate shutdown: recovery from the log at the next start
+    else:
+        house.restart(victim, signal.SIGKILL)
+
+
+def _nothing_lost_nothing_doubled(house: Production, acknowledged: set[str], before: int) -> None:
+    house.settled(before + len(acknowledged), within_s=180)
+    engine = create_engine(house.database_url())
+    with engine.connect() as connection:
+        rows = dict(connection.execute(text("SELECT sop_instance_uid, count(*) FROM instances GROUP BY 1")).all())
+        standing = dict(
+            connection.execute(
+                text(
+                    "SELECT i.sop_instance_uid, count(*) FROM verdicts v JOIN instances i ON i.id = v.instance_id"
+                    " WHERE v.superseded_at IS NULL GROUP BY 1"
+                )
+            ).all()
+        )
+        keys = [key for (key,) in connection.execute(text("SELECT archive_key FROM instances"))]
+    engine.dispose()
+    assert {uid: rows.get(uid, 0) for uid in acknowledged} == dict.fromkeys(acknowledged, 1)
+    assert {uid: standing.get(uid, 0) for uid in acknowledged} == dict.fromkeys(acknowledged, 1)
+    assert not [key for key in keys if not (house.archive() / key).is_file()]
+
+
+def test_any_service_killed_under_load_loses_and_doubles_nothing(house: Production, tmp_path: Path) -> None:
+    """Short by default; SONOMARK_CHAOS_ROUNDS=6 is five minutes of a kill every ten seconds."""
+    victims = ["receive", "work-cpu", "sweep", "redis flushed", "postgres"] * int(
+        os.environ.get("SONOMARK_CHAOS_ROUNDS", 1)
+    )
+    before = house.flow()["acknowledged"]
+    with Sender(house, tmp_path) as sender:
+        for victim in victims:
+            time.sleep(2)
+            _fell(house, victim)
+            name = victim.split()[0]
+            house.until(lambda name=name: house.healthy(name), 60, f"{name} healthy again")
+    assert len(sender.acknowledged) > 20, sender.refused
+    _nothing_lost_nothing_doubled(house, sender.acknowledged, before)
+
+
+def test_a_rolling_restart_under_load_loses_nothing(house: Production, tmp_path: Path) -> None:
+    before = house.flow()["acknowledged"]
+    with Sender(house, tmp_path) as sender:
+        for role in ("work-cpu", "sweep", "review", "receive"):
+            time.sleep(2)
+            house.restart(role, signal.SIGTERM)
+            house.until(lambda role=role: house.healthy(role), 90, f"{role} healthy again")
+        time.sleep(1)
+    assert len(sender.acknowledged) > 20, sender.refused
+    assert not sender.refused.keys() - {"PeerError", "None"}, sender.refused  # turned away at the door, never failed
+    _nothing_lost_nothing_doubled(house, sender.acknowledged, before)

