@@ -1,0 +1,100 @@
+"""Frames a second of one worker process and of two, the network on one thread each.
+
+    python -m bench.workers [--instances 60] [--rounds 3]
+
+A house of its own (SQLite, folder broker), instances of 600 x 800 pixels stored beforehand; the clock runs from the
+first claim to the last verdict. Rounds alternate between one process and two.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+
+from sqlalchemy import func, select
+
+from bench.assess import ROWS, screen
+from service.archive.store import archive, instance_key
+from service.db import instances
+from service.db.session import database
+from service.db.tables import Analysis, AnalysisState, Base
+from service.dicom.header import read_header
+from service.jobs import enqueue
+from service.settings import settings
+
+ROLE = "from service import logs; logs.configure('work'); from service.analyse.tasks import work; work()"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--instances", type=int, default=60)
+    arguments.add_argument("--rounds", type=int, default=3)
+    chosen = arguments.parse_args()
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(chosen.rounds):
+        for processes, found in rates.items():
+            found.append(frames_per_second(processes, chosen.instances))
+    for processes, found in rates.items():
+        print(f"{processes} process(es): median {median(found):.2f} frames/s of {sorted(round(x, 2) for x in found)}")
+    print(f"ratio of the medians: {median(rates[2]) / median(rates[1]):.2f}")
+
+
+def frames_per_second(processes: int, count: int) -> float:
+    """Drain ``count`` instances with this many worker processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SONOMARK_DATA_DIR"] = folder
+        for cached in (settings, database, archive):
+            cached.cache_clear()
+        Base.metadata.create_all(database().engine)
+        queued = [store(Path(folder), 3 * number + 2) for number in range(count)]
+        enqueue.ring(queued)
+        environment = os.environ | {"SONOMARK_WORKERS": str(processes), "SONOMARK_THREADS": "1"}
+        with (Path(folder) / "work.log").open("wb") as log:
+            worker = subprocess.Popen([sys.executable, "-c", ROLE], env=environment, stderr=log)
+        try:
+            while in_flight():
+                if worker.poll() is not None:
+                    sys.exit((Path(folder) / "work.log").read_text())
+                time.sleep(0.05)
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(60)
+        with database().read() as session:
+            first, last = session.execute(select(func.min(Analysis.claimed_at), func.max(Analysis.finished_at))).one()
+            done = session.scalar(select(func.count()).where(Analysis.state == AnalysisState.DONE))
+        assert done == count, f"only {done} of {count} are done"
+        database().dispose()
+    return count / (last - first).total_seconds()
+
+
+def in_flight() -> bool:
+    with database().read() as session:
+        ended = Analysis.state.in_((AnalysisState.DONE, AnalysisState.QUARANTINED))
+        return bool(session.scalar(select(func.count()).where(~ended)))
+
+
+def store(folder: Path, number: int) -> int:
+    """One DICOM instance of its own, archived, registered and queued."""
+    path = screen(folder, number)
+    digest = sha256(path.read_bytes()).hexdigest()
+    kept = archive().incoming()
+    shutil.move(path, kept)
+    size = archive().keep(kept, instance_key(digest)).stat().st_size
+    header = read_header(archive().path(instance_key(digest)))
+    assert header.instance["rows"] == ROWS
+    with database().begin() as session:
+        arrival = instances.Arrival(header, digest, size, instance_key(digest))
+        registered = instances.register(session, arrival, timedelta(hours=1))
+        return enqueue.enqueue(session, registered.instance).id
+
+
+if __name__ == "__main__":
+    main()
