@@ -3,14 +3,17 @@
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from uuid import uuid4
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
     AddressInformation,
@@ -20,8 +23,10 @@ from pynetdicom.transport import (
 )
 
 from service import logs
-from service.archive.store import ArchiveStore, archive
+from service.archive.store import archive
 from service.receive.incoming import Incoming, StoreRequest
+from service.receive.status import Status
+from service.receive.upper_layer import UpperLayer
 from service.settings import settings
 
 log = logs.get(__name__)
@@ -37,7 +42,7 @@ class GuardedSocket(AssociationSocket):
 
     def __init__(self, assoc: Association, client_socket: socket.socket, longest_pdu: int, deadline_s: float) -> None:
         super().__init__(assoc, client_socket=client_socket)
-        self._longest_pdu = longest_pdu
+        self.longest_pdu = longest_pdu
         self._deadline_s = deadline_s
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -46,15 +51,25 @@ class GuardedSocket(AssociationSocket):
         Raises:
             OSError: the PDU is longer than allowed, or took too long.
         """
-        if nr_bytes > self._longest_pdu:
-            log.warning("pdu refused", octets=nr_bytes, longest=self._longest_pdu)
-            raise OSError("the PDU is longer than any this receiver offered to take")
-        deadline = time.monotonic() + (self._deadline_s / 2 if nr_bytes == PDU_HEAD else self._deadline_s)
+        self._require_length(nr_bytes)
         received = bytearray(nr_bytes)
-        view, position = memoryview(received), 0
+        with memoryview(received) as view:
+            count = self.recv_into(view, nr_bytes)
+        del received[count:]
+        return received
+
+    def recv_into(self, view: memoryview, nr_bytes: int) -> int:
+        """Fill ``view`` with ``nr_bytes``; how many came before the peer closed the connection.
+
+        Raises:
+            OSError: the PDU is longer than allowed, or took too long.
+        """
+        self._require_length(nr_bytes)
         connection = self.socket
         if connection is None:
             raise OSError("the connection is closed")
+        deadline = time.monotonic() + (self._deadline_s / 2 if nr_bytes == PDU_HEAD else self._deadline_s)
+        position = 0
         try:
             while position < nr_bytes:
                 remaining = deadline - time.monotonic()
@@ -66,20 +81,22 @@ class GuardedSocket(AssociationSocket):
                     break
                 position += count
         finally:
-            view.release()
             if connection.fileno() >= 0:
                 connection.settimeout(None)
-        del received[position:]
-        return received
+        return position
+
+    def _require_length(self, nr_bytes: int) -> None:
+        if nr_bytes > self.longest_pdu:
+            log.warning("pdu refused", octets=nr_bytes, longest=self.longest_pdu)
+            raise OSError("the PDU is longer than any this receiver offered to take")
 
 
 class StreamingDimse(DIMSEServiceProvider):
     """Puts the data set of a C-STORE request into an ``Incoming`` instead of memory."""
 
-    def __init__(self, assoc: "Acceptor", store: ArchiveStore) -> None:
+    def __init__(self, assoc: "Acceptor") -> None:
         super().__init__(assoc)
         self._acceptor = assoc
-        self._archive = store
         self._incoming: Incoming | None = None
         self.arrived: deque[Incoming] = deque()  # complete, in the order of their requests in `msg_queue`
 
@@ -92,13 +109,21 @@ class StreamingDimse(DIMSEServiceProvider):
                 # The command is complete and a data set is announced: pynetdicom has made it a C_STORE_RQ.
                 if isinstance(self.message, C_STORE_RQ):
                     command = self.message.command_set
-                    self._incoming = Incoming(self._archive, self._request(context_id, command))
+                    self._incoming = self._acceptor.incoming(
+                        context_id,
+                        str(command.get("AffectedSOPClassUID", "")),
+                        str(command.get("AffectedSOPInstanceUID", "")),
+                    )
                 continue
             self._incoming.write(memoryview(fragment)[1:])
             if is_last:
                 self.arrived.append(self._incoming)
                 self._incoming = None
                 self._pass_on(context_id, fragment[:1])
+
+    def is_quiet(self) -> bool:
+        """Whether no message is being received or waits to be served."""
+        return self.message is None and self._incoming is None and self.msg_queue.empty()
 
     def discard(self) -> None:
         """Forget what did not arrive completely or was never answered."""
@@ -114,26 +139,20 @@ class StreamingDimse(DIMSEServiceProvider):
         primitive.presentation_data_value_list = [[context_id, fragment]]  # type: ignore[list-item]
         super().receive_primitive(primitive)
 
-    def _request(self, context_id: int, command: Dataset) -> StoreRequest:
-        accepted = self._acceptor._accepted_cx.get(context_id)
-        return StoreRequest(
-            sop_class_uid=str(command.get("AffectedSOPClassUID", "")),
-            sop_instance_uid=str(command.get("AffectedSOPInstanceUID", "")),
-            context_sop_class_uid=str(accepted.abstract_syntax) if accepted else "",
-            transfer_syntax_uid=str(accepted.transfer_syntax[0]) if accepted else "",
-            calling_ae_title=self._acceptor.requestor.ae_title.strip(),
-            correlation_id=self._acceptor.correlation_id,
-        )
-
 
 class Acceptor(Association):
     """The receiver's end of one association."""
 
-    def __init__(self, ae: AE) -> None:
+    def __init__(self, ae: AE, take: "Take", under_way: "UnderWay", *, lean: bool) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.correlation_id = uuid4().hex
-        self.dimse: StreamingDimse = StreamingDimse(self, archive())
         self.log = log.bind(association=self.correlation_id)
+        self.under_way = under_way
+        self._take = take
+        self._serving = False
+        self.dimse: StreamingDimse = StreamingDimse(self)
+        if lean:
+            self.dul: DULServiceProvider = UpperLayer(self)
 
     def run_reactor(self) -> None:
         """Serve until released, aborted or cut off; nothing incomplete stays behind."""
@@ -141,13 +160,49 @@ class Acceptor(Association):
             super().run_reactor()
         finally:
             self.dimse.discard()
+            if isinstance(self.dul, UpperLayer):
+                self.dul.discard()
+
+    def is_quiet(self) -> bool:
+        """Whether pynetdicom has no message in hand."""
+        return self.dimse.is_quiet() and not self._serving
+
+    def incoming(self, context_id: int, sop_class_uid: str, sop_instance_uid: str) -> Incoming:
+        """Room for the data set that a C-STORE request announces."""
+        accepted = self._accepted_cx.get(context_id)
+        request = StoreRequest(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            context_sop_class_uid=str(accepted.abstract_syntax) if accepted else "",
+            transfer_syntax_uid=str(accepted.transfer_syntax[0]) if accepted else "",
+            calling_ae_title=self.requestor.ae_title.strip(),
+            correlation_id=self.correlation_id,
+        )
+        return Incoming(archive(), request)
+
+    def take(self, incoming: Incoming) -> tuple[Status, str]:
+        """Take a complete data set in; the status that answers it, and a comment when it is a failure."""
+        return self._take(self, incoming)
+
+    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        self._serving = True
+        try:
+            super()._serve_request(msg, context_id)
+        finally:
+            self._serving = False
+
+
+Take = Callable[[Acceptor, Incoming], tuple[Status, str]]
+UnderWay = Callable[[], AbstractContextManager[None]]
 
 
 class DoorHandler(RequestHandler):
     """Makes the association of one incoming connection."""
 
+    server: "Door"
+
     def _create_association(self) -> Acceptor:
-        association = Acceptor(self.ae)
+        association = Acceptor(self.ae, self.server.take, self.server.under_way, lean=self.server.lean)
         association._server = self.server
         association.name = f"AcceptorThread@{association.correlation_id}"
         longest = max(LONGEST_PDU, self.ae.maximum_pdu_size)
@@ -172,6 +227,10 @@ class Door(ThreadedAssociationServer):
 
     request_queue_size = 128
     daemon_threads = True
+    # Set by the receiver before the first connection is taken.
+    take: Take
+    under_way: UnderWay
+    lean: bool
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         connection, address = super().get_request()

@@ -145,7 +145,7 @@ def test_the_broker_obeys_nobody_without_the_password(house: Production) -> None
     ours = redis.Redis(port=port, username="sonomark", password=password)
     assert ours.ping()
     for forbidden in ("FLUSHALL", "CONFIG GET *", "SHUTDOWN", "ACL LIST"):
-        with pytest.raises(redis.NoPermissionError):
+        with pytest.raises(redis.exceptions.NoPermissionError):
             ours.execute_command(*forbidden.split())
 
 
