@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     max_associations: int = Field(64, ge=1)
     max_pdu: int = Field(131072, ge=4096, le=1048576)
     network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
+    lean_receiving: bool = Field(
+        True, description="C-STORE data goes past pynetdicom's queues; off, it takes pynetdicom's own path."
+    )
     read_timeout_s: float = Field(
         20.0, gt=0, description="Time for one PDU to arrive whole; its sender is cut off after that."
     )
@@ -66,6 +69,9 @@ class Settings(BaseSettings):
         0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine."
     )
     workers: int = Field(0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine.")
+    batch: int = Field(
+        0, ge=0, description="Instances a worker claims at once; 0 means 8 on a GPU and 1 on a CPU."
+    )
     cine_frames: int = Field(12, ge=1, description="At most this many frames of a cine are assessed, evenly spread.")
     max_pixels: int = Field(256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded.")
     decode_timeout_s: float = Field(60.0, gt=0)

@@ -14,9 +14,11 @@ from service.db.peers import Tally
 from service.db.session import Database
 from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
+from service.receive.incoming import Incoming
 from service.receive.intake import Intake
 from service.receive.peers import Peers
 from service.receive.status import Status, answer
+from service.receive.upper_layer import LONGEST_COMMENT
 
 log = logs.get(__name__)
 
@@ -24,8 +26,6 @@ log = logs.get(__name__)
 CALLED_AE_TITLE_NOT_RECOGNISED = (1, 1, 7)
 CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-
-ERROR_COMMENT = 64  # characters of an LO
 
 
 class Handlers:
@@ -97,9 +97,16 @@ class Handlers:
         return Status.SUCCESS
 
     def on_store(self, event: Any) -> Dataset:
-        """C-STORE: Success only once the instance is durable; otherwise the status that names the failure."""
-        association = event.assoc
-        incoming = association.dimse.arrived.popleft()
+        """C-STORE by pynetdicom's own path."""
+        status, comment = self.take(event.assoc, event.assoc.dimse.arrived.popleft())
+        response = Dataset()
+        response.Status = int(status)
+        if comment:
+            response.ErrorComment = comment[:LONGEST_COMMENT]
+        return response
+
+    def take(self, association: Any, incoming: Incoming) -> tuple[Status, str]:
+        """Success only once the instance is durable; otherwise the status that names the failure, and why."""
         calling, address = association.requestor.ae_title.strip(), association.requestor.address_info.address
         began = time.perf_counter()
         comment = ""
@@ -109,7 +116,7 @@ class Handlers:
             self._activity.stored(calling, address)
             association.log.info(
                 "stored" if registration.created else "stored before",
-                sop_instance_uid=registration.instance.sop_instance_uid,
+                sop_instance_uid=incoming.request.sop_instance_uid,
                 octets=incoming.size,
                 conflict=registration.conflict,
                 milliseconds=round((time.perf_counter() - began) * 1000, 1),
@@ -126,11 +133,7 @@ class Handlers:
             incoming.discard()
         telemetry.STORED.labels(status=status.label).inc()
         fp("receive.before_ack")
-        response = Dataset()
-        response.Status = int(status)
-        if comment:
-            response.ErrorComment = comment[:ERROR_COMMENT]
-        return response
+        return status, comment
 
     def _admit(self, correlation_id: str) -> bool:
         with self._lock:

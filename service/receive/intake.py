@@ -1,6 +1,8 @@
 """From a complete data set to an instance that outlives a power cut: the one path to 0x0000."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from threading import Condition
 
@@ -44,10 +46,16 @@ class Intake:
             DataSetMismatch, NotDicom: it cannot be stored as what it claims to be.
             OutOfSpace, StorageError, DatabaseAway: it could be stored later.
         """
+        with self.under_way():
+            return self._take(incoming)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """While the block runs an instance is on its way in, and a receiver that stops waits for it."""
         with self._idle:
             self._busy += 1
         try:
-            return self._take(incoming)
+            yield
         finally:
             with self._idle:
                 self._busy -= 1

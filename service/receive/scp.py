@@ -78,7 +78,7 @@ class Receiver:
             self._intake, self._activity, self._peers, self._settings.ae_title, self._settings.max_associations
         )
         try:
-            door = ae.make_server(
+            server = ae.make_server(
                 (self._settings.dicom_host, self._settings.dicom_port),
                 evt_handlers=handlers.bindings(),
                 server_class=Door,
@@ -89,8 +89,10 @@ class Receiver:
                 f"The DICOM port {self._settings.dicom_port} cannot be opened: {error.strerror}.",
                 cure="Stop what uses the port, or set SONOMARK_DICOM_PORT to another.",
             ) from error
-        ae._servers.append(door)
-        return cast(Door, door)
+        ae._servers.append(server)
+        door = cast(Door, server)
+        door.take, door.under_way, door.lean = handlers.take, self._intake.under_way, self._settings.lean_receiving
+        return door
 
     def _drain(self) -> None:
         log.info("stopping: no new associations, instances under way are finished")
