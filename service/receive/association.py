@@ -146,7 +146,7 @@ class Acceptor(Association):
     def __init__(self, ae: AE, take: "Take", under_way: "UnderWay", *, lean: bool) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.correlation_id = uuid4().hex
-        self.log = log.bind(association=self.correlation_id)
+        self.log = log.bind(correlation_id=self.correlation_id)
         self.under_way = under_way
         self._take = take
         self._serving = False
