@@ -3,13 +3,17 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import Row, exists, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from service import __version__
 from service.compliance.outcome import Outcome, Verdict
 from service.db.tables import Analysis, AnalysisState, Finding, Instance, Study, VerdictRecord, now
+
+StandingRow = Row[*tuple[Any, ...]]
+Place = tuple[int, int | None]  # study and instance; without an instance the study as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class Judged:
     instance_id: int | None
     outcome: Outcome
     versions: Versions
+
+    @property
+    def place(self) -> Place:
+        return self.study_id, self.instance_id
 
 
 def lock(session: Session, study_id: int) -> Study | None:
@@ -70,9 +78,10 @@ def record(session: Session, study_id: int, instance_id: int | None, outcome: Ou
 def record_all(session: Session, judged: Sequence[Judged]) -> list[Judged]:
     """`record` for many at once, in a handful of statements; returns those that were written."""
     former = _standing(session, judged)
-    changed = [each for each in judged if not _says_the_same(former.get((each.study_id, each.instance_id)), each)]
+    same = _saying_the_same(session, former, judged)
+    changed = [each for each in judged if each.place not in same]
     moment = now()
-    passed = [record.id for each in changed if (record := former.get((each.study_id, each.instance_id)))]
+    passed = [former[each.place].id for each in changed if each.place in former]
     # Before the insert: one standing verdict at a time, says the unique index.
     session.execute(
         update(VerdictRecord)
@@ -153,30 +162,51 @@ def _one_name(names: Sequence[str], width: int) -> str:
     return f"{len(names)}:{digest}"[:width]
 
 
-def _standing(session: Session, judged: Sequence[Judged]) -> dict[tuple[int, int | None], VerdictRecord]:
+def _standing(session: Session, judged: Sequence[Judged]) -> dict[Place, StandingRow]:
     """The verdicts that stand where these are to stand."""
     instances = [each.instance_id for each in judged if each.instance_id is not None]
     studies = [each.study_id for each in judged if each.instance_id is None]
     of_these = VerdictRecord.instance_id.in_(instances) | (
         VerdictRecord.instance_id.is_(None) & VerdictRecord.study_id.in_(studies)
     )
-    found = session.scalars(
-        select(VerdictRecord)
-        .where(of_these, VerdictRecord.superseded_at.is_(None))
-        .options(selectinload(VerdictRecord.findings))
+    columns = (
+        VerdictRecord.id,
+        VerdictRecord.study_id,
+        VerdictRecord.instance_id,
+        VerdictRecord.verdict,
+        VerdictRecord.network,
+        VerdictRecord.thresholds,
+        VerdictRecord.rulebook,
+        VerdictRecord.code_version,
     )
-    return {(record.study_id, record.instance_id): record for record in found}
+    found = session.execute(select(*columns).where(of_these, VerdictRecord.superseded_at.is_(None)))
+    return {(row.study_id, row.instance_id): row for row in found}
 
 
-def _says_the_same(former: VerdictRecord | None, judged: Judged) -> bool:
-    if former is None:
-        return False
+def _saying_the_same(session: Session, former: Mapping[Place, StandingRow], judged: Sequence[Judged]) -> set[Place]:
+    """The places whose standing verdict was reached by the same versions and has the same findings."""
+    alike = {
+        former[each.place].id: each for each in judged if each.place in former and _is_alike(former[each.place], each)
+    }
+    findings: dict[int, list[dict[str, Any]]] = {verdict_id: [] for verdict_id in alike}
+    query = select(Finding).where(Finding.verdict_id.in_(findings)).order_by(Finding.id)
+    for found in session.scalars(query) if findings else ():
+        findings[found.verdict_id].append(
+            {
+                "requirement": found.requirement,
+                "state": found.state.value,
+                "severity": found.severity.value,
+                "sentence": found.sentence,
+                "evidence": found.evidence,
+            }
+        )
+    return {
+        each.place
+        for verdict_id, each in alike.items()
+        if findings[verdict_id] == [finding.as_json() for finding in each.outcome.findings]
+    }
+
+
+def _is_alike(former: StandingRow, judged: Judged) -> bool:
     by = Versions(former.network, former.thresholds, former.rulebook, former.code_version)
-    findings = judged.outcome.findings
-    if by != judged.versions or former.verdict is not judged.outcome.verdict or len(former.findings) != len(findings):
-        return False
-    return all(
-        (then.requirement, then.state, then.severity, then.sentence, then.evidence)
-        == (today.requirement, today.state, today.severity, today.sentence, dict(today.evidence))
-        for then, today in zip(former.findings, findings, strict=True)
-    )
+    return by == judged.versions and former.verdict is judged.outcome.verdict
