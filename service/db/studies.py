@@ -3,10 +3,10 @@
 ``site`` is the institution an account is bound to: what belongs to another one is not found, as if it were not there.
 """
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from service.db.tables import Analysis, Correction, Frame, Instance, Series, Study, VerdictRecord
+from service.db.tables import Analysis, AnalysisState, Correction, Frame, Instance, Series, Study, VerdictRecord, now
 from service.errors import NotFound
 
 
@@ -129,3 +129,27 @@ def corrections(session: Session, study: Study) -> list[Correction]:
 
 def _of(query: Select[Study], site: str) -> Select[Study]:
     return query.where(Study.institution == site) if site else query
+
+
+def held_back(session: Session, limit: int = 200) -> list[Analysis]:
+    """Quarantined analyses that stand, newest first, each with its instance."""
+    return list(
+        session.scalars(
+            select(Analysis)
+            .where(Analysis.state == AnalysisState.QUARANTINED, ~Analysis.superseded)
+            .options(joinedload(Analysis.instance).joinedload(Instance.study))
+            .order_by(Analysis.id.desc())
+            .limit(limit)
+        )
+    )
+
+
+def in_states(session: Session) -> dict[AnalysisState, int]:
+    """How many standing analyses are in each state."""
+    counted = session.execute(select(Analysis.state, func.count()).where(~Analysis.superseded).group_by(Analysis.state))
+    return dict(counted.tuples().all())
+
+
+def touch(session: Session, study: Study) -> None:
+    """Let open worklists know that something about the study changed that is no business of its version."""
+    session.execute(update(Study).where(Study.id == study.id).values(changed_at=now()))

@@ -185,15 +185,12 @@ def choices(session: Session, site: str = "") -> dict[str, list[str]]:
     }
 
 
-def changed_since(session: Session, moment: datetime) -> list[tuple[int, int, datetime]]:
-    """(id, version, time) of the studies changed at or after the moment, at most a thousand."""
+def changed_since(session: Session, moment: datetime) -> list[tuple[int, datetime]]:
+    """(id, time) of the studies changed at or after the moment, at most a thousand."""
     found = session.execute(
-        select(Study.id, Study.version, Study.changed_at)
-        .where(Study.changed_at >= moment)
-        .order_by(Study.changed_at)
-        .limit(1000)
+        select(Study.id, Study.changed_at).where(Study.changed_at >= moment).order_by(Study.changed_at).limit(1000)
     )
-    return [(id_, version, at) for id_, version, at in found]
+    return [(id_, at) for id_, at in found]
 
 
 def fitting(session: Session, wanted: Filter, ids: Collection[int]) -> list[int]:

@@ -9,14 +9,28 @@ from starlette.types import Message, Receive, Scope, Send
 from service import logs
 from service.db import heartbeats, users
 from service.db.session import database
-from service.review import auth, drafts, events, flow, health, instances, preferences, problems, study, worklist
+from service.review import (
+    accounts,
+    audits,
+    auth,
+    drafts,
+    events,
+    flow,
+    health,
+    holds,
+    instances,
+    preferences,
+    problems,
+    study,
+    worklist,
+)
 from service.review.deps import genuine, secret_key
 from service.review.pages import STATIC, environment
 from service.review.security import Guard
 from service.settings import settings
 
 ROLE = "review"
-ROOMS = (auth, health, worklist, study, drafts, events, instances, flow, preferences)
+ROOMS = (auth, health, worklist, study, drafts, events, holds, instances, flow, accounts, audits, preferences)
 
 
 def create_app() -> FastAPI:

@@ -34,7 +34,7 @@ class Ticker:
 
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[frozenset[int]]] = set()
-        self._known: dict[int, int] = {}  # id → version, of the studies that the last look saw
+        self._known: dict[int, datetime] = {}  # when each study changed, as the last look saw it
         self._task: asyncio.Task[None] | None = None
 
     def listen(self) -> asyncio.Queue[frozenset[int]]:
@@ -58,7 +58,7 @@ class Ticker:
             looked_at = now()
             with suppress(DatabaseAway):
                 seen = await to_thread.run_sync(_changed, since - OVERLAP)
-                fresh = frozenset(id_ for id_, version in seen.items() if self._known.get(id_) != version)
+                fresh = frozenset(id_ for id_, changed in seen.items() if self._known.get(id_) != changed)
                 self._known, since = seen, looked_at
                 if fresh:
                     self._tell(fresh)
@@ -70,9 +70,7 @@ class Ticker:
 
 
 @router.get("/events")
-def events(
-    request: Request, account: Reader, last_event_id: Annotated[str, Header(max_length=64)] = ""
-) -> Response:
+def events(request: Request, account: Reader, last_event_id: Annotated[str, Header(max_length=64)] = "") -> Response:
     """A stream of server-sent events for the worklist that the query names."""
     query = dict(request.query_params)
     stream = _stream(request, account, query, last_event_id)
@@ -128,9 +126,9 @@ def _event(data: str, **fields: str) -> str:
     return head + "".join(f"data: {line}\n" for line in data.splitlines()) + "\n"
 
 
-def _changed(since: datetime) -> dict[int, int]:
+def _changed(since: datetime) -> dict[int, datetime]:
     with database().read() as session:
-        return {id_: version for id_, version, _ in worklist.changed_since(session, since)}
+        return dict(worklist.changed_since(session, since))
 
 
 def _still_in(account: Account) -> bool:

@@ -1,11 +1,18 @@
 """Flow: what became of every acknowledged instance, and what is held back."""
 
-from fastapi import APIRouter
+from collections import defaultdict
+from typing import Annotated
 
-from service.db import analyses
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+
+from service.db import analyses, audit, heartbeats, studies
 from service.db.session import database
+from service.db.tables import Analysis, AnalysisState
+from service.jobs import enqueue
 from service.review import schemas
-from service.review.deps import Reader
+from service.review.deps import Admin, Reader, note
+from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 
 router = APIRouter()
@@ -16,3 +23,43 @@ def get_flow(account: Reader) -> schemas.Flow:
     """acknowledged = terminal + in flight, at every moment."""
     with database().read() as session:
         return schemas.Flow.model_validate(analyses.flow(session))
+
+
+@router.get("/flow", include_in_schema=False)
+def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
+    """The equation, the workers, and the quarantine by reason."""
+    with database().read() as session:
+        context = {
+            "flow": analyses.flow(session),
+            "states": studies.in_states(session),
+            "alive": heartbeats.alive(session),
+            "AnalysisState": AnalysisState,
+            "groups": _by_reason([each for each in studies.held_back(session) if _visible(each, account.site)]),
+            "requeued": requeued,
+        }
+    if context["groups"]:
+        note(account, "quarantine.view")
+    fragment = request.headers.get("hx-request") == "true"
+    return render(request, "flow_now.html" if fragment else "flow.html", context)
+
+
+@router.post("/flow/requeue", include_in_schema=False)
+def requeue(account: Admin, ids: Annotated[list[int], Form(min_length=1, max_length=500)]) -> Response:
+    """Give quarantined instances another try, after their cause was removed."""
+    with database().begin() as session:
+        again = analyses.requeue(session, ids)
+        audit.record(session, account.user.name, "quarantine.requeue", "", account.address, {"analyses": again})
+    enqueue.ring(again)
+    return RedirectResponse(f"/flow?requeued={len(again)}", status_code=303)
+
+
+def _visible(analysis: Analysis, site: str) -> bool:
+    return not site or analysis.instance.study.institution == site
+
+
+def _by_reason(held: list[Analysis]) -> list[tuple[str, str, list[Analysis]]]:
+    """(reason, cure, analyses), the most frequent reason first."""
+    groups: dict[tuple[str, str], list[Analysis]] = defaultdict(list)
+    for analysis in held:
+        groups[analysis.reason, analysis.cure].append(analysis)
+    return [(*reason, members) for reason, members in sorted(groups.items(), key=lambda each: -len(each[1]))]

@@ -73,7 +73,7 @@ class Guard:
                 await answer(Request(scope), refusal)(scope, receive, sending)
             else:
                 await self.app(scope, _limited(receive), sending)
-        except Exception as error:  # the outermost place: whatever happened becomes an answer
+        except Exception as error:  # noqa: BLE001  # the outermost place: whatever happened becomes an answer
             told = accident(Request(scope), error)
             if not begun:
                 await told(scope, receive, sending)

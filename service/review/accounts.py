@@ -1,0 +1,134 @@
+"""Users, their roles, sessions and API tokens."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
+
+from service.db import audit, users
+from service.db.session import database
+from service.db.tables import Role, User, now
+from service.errors import NotAllowed, NotFound, SonomarkError
+from service.review.deps import Account, Admin
+from service.review.pages import render
+
+router = APIRouter(include_in_schema=False)
+
+Text = Annotated[str, Form(max_length=256)]
+
+
+@router.get("/users")
+def users_page(request: Request, account: Admin) -> Response:
+    """Every account with its state."""
+    return _page(request)
+
+
+@router.post("/users")
+def add_user(
+    request: Request, account: Admin, role: Annotated[Role, Form()], name: Text = "", site: Text = ""
+) -> Response:
+    """A new account; its owner gets a link that signs in once, and sets a password with it."""
+    try:
+        with database().begin() as session:
+            user = users.create_user(session, name.strip(), role, site=site.strip())
+            secret = users.make_one_time_sign_in(session, user)
+            _note(session, account, "user.add", user, role=role.value, site=user.site)
+    except SonomarkError as error:
+        return _page(request, problem=str(error), status=422)
+    return _page(request, link=str(request.url_for("once_page").include_query_params(token=secret)), whose=user.name)
+
+
+@router.post("/users/{name}/{change}")
+def change_user(
+    request: Request, name: str, change: str, account: Admin, role: Annotated[Role | None, Form()] = None
+) -> Response:
+    """Disable, enable, unlock, end the sessions, give a role, or make a one-time link."""
+    link = ""
+    with database().begin() as session:
+        user = users.get_user(session, name)
+        if user.id == account.user.id and change in ("disable", "role"):
+            raise NotAllowed("You cannot disable yourself or change your own role.", cure="Ask another administrator.")
+        match change:
+            case "disable":
+                user.disabled_at = now()
+                users.revoke_all(session, user)
+            case "enable":
+                user.disabled_at = None
+            case "unlock":
+                user.locked_until, user.failed_sign_ins = None, 0
+            case "end-sessions":
+                users.revoke_all(session, user)
+            case "role" if role is not None:
+                user.role = role
+                users.revoke_all(session, user)
+            case "link":
+                secret = users.make_one_time_sign_in(session, user)
+                link = str(request.url_for("once_page").include_query_params(token=secret))
+            case _:
+                raise NotFound("There is no such change.")
+        _note(session, account, f"user.{change}", user, **({"role": role.value} if role else {}))
+    if link:
+        return _page(request, link=link, whose=name)
+    return RedirectResponse("/users", status_code=303)
+
+
+@router.get("/tokens")
+def tokens_page(request: Request, account: Admin) -> Response:
+    """Every API token that stands."""
+    return _tokens(request)
+
+
+@router.post("/tokens")
+def add_token(
+    request: Request,
+    account: Admin,
+    name: Text,
+    label: Annotated[str, Form(min_length=1, max_length=64)],
+    scope: Annotated[str, Form(pattern="^(read|review|admin)$")],
+    days: Annotated[int, Form(ge=1, le=730)],
+) -> Response:
+    """A bearer token, shown this once."""
+    with database().begin() as session:
+        user = users.get_user(session, name)
+        secret = users.make_api_token(session, user, label, scope, now() + timedelta(days=days))
+        _note(session, account, "token.add", user, label=label, scope=scope, days=days)
+    return _tokens(request, secret)
+
+
+@router.post("/tokens/{number}/revoke")
+def revoke_token(number: int, account: Admin) -> Response:
+    """End a token at once."""
+    with database().begin() as session:
+        users.revoke(session, number)
+        audit.record(session, account.user.name, "token.revoke", str(number), account.address)
+    return RedirectResponse("/tokens", status_code=303)
+
+
+def _page(request: Request, *, problem: str = "", link: str = "", whose: str = "", status: int = 200) -> Response:
+    with database().read() as session:
+        found = users.all_users(session)
+        sessions = [each.user_id for each in users.standing(session, users.SESSION)]
+    context = {
+        "users": found,
+        "sessions": {user.id: sessions.count(user.id) for user in found},
+        "roles": list(Role),
+        "problem": problem,
+        "link": link,
+        "whose": whose,
+        "at": now(),
+    }
+    return render(request, "users.html", context, status=status)
+
+
+def _tokens(request: Request, secret: str = "") -> Response:
+    with database().read() as session:
+        names = {user.id: user.name for user in users.all_users(session)}
+        tokens = users.standing(session, users.TOKEN)
+    context = {"tokens": tokens, "names": names, "secret": secret, "scopes": users.SCOPES}
+    return render(request, "tokens.html", context)
+
+
+def _note(session: Session, account: Account, action: str, user: User, **detail: object) -> None:
+    audit.record(session, account.user.name, action, user.name, account.address, detail)

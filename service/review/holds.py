@@ -1,0 +1,45 @@
+"""Taking a study in hand, so that two people do not collide."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Response
+from fastapi.responses import RedirectResponse
+
+from service.db import audit, reviews, studies
+from service.db.session import database
+from service.db.tables import Role
+from service.errors import NotAllowed
+from service.review.auth import local
+from service.review.deps import Decider
+from service.review.study import Uid
+
+router = APIRouter(include_in_schema=False)
+
+Back = Annotated[str, Form(max_length=2048)]
+
+
+@router.post("/studies/{study_instance_uid}/hold")
+def hold(
+    study_instance_uid: Uid, account: Decider, next: Back = "/", take_over: Annotated[bool, Form()] = False
+) -> Response:
+    """Hold the study for a quarter of an hour; a reviewer may take it over from somebody else."""
+    if take_over and not account.may(Role.REVIEWER):
+        raise NotAllowed("Taking over needs the role reviewer.", cure="Ask whoever holds the study.")
+    with database().begin() as session:
+        study = studies.brief(session, study_instance_uid, account.site)
+        reviews.hold(session, study, account.user, take_over=take_over)
+        studies.touch(session, study)
+        action = "study.take_over" if take_over else "study.hold"
+        audit.record(session, account.user.name, action, study_instance_uid, account.address)
+    return RedirectResponse(local(next), status_code=303)
+
+
+@router.post("/studies/{study_instance_uid}/release")
+def release(study_instance_uid: Uid, account: Decider, next: Back = "/") -> Response:
+    """Let go."""
+    with database().begin() as session:
+        study = studies.brief(session, study_instance_uid, account.site)
+        reviews.release(session, study, account.user)
+        studies.touch(session, study)
+        audit.record(session, account.user.name, "study.release", study_instance_uid, account.address)
+    return RedirectResponse(local(next), status_code=303)
