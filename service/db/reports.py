@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, cast
 
-from sqlalchemy import Date, Select, SQLColumnExpression, cast, func, literal, select
+from sqlalchemy import Date, Select, SQLColumnExpression, func, literal, select
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
 from service.db.reviews import standing
@@ -129,7 +131,7 @@ def _column(session: Session, name: Grouping) -> SQLColumnExpression[Any]:
 def _day(session: Session) -> SQLColumnExpression[Any]:
     if session.get_bind().dialect.name == "sqlite":
         return func.date(Study.first_received_at)
-    return cast(func.timezone("UTC", Study.first_received_at), Date)
+    return sql_cast(func.timezone("UTC", Study.first_received_at), Date)
 
 
 def _key(by: Sequence[Grouping], values: Sequence[Any]) -> Key:
@@ -178,8 +180,8 @@ def _apply_decisions(session: Session, by: Sequence[Grouping], period: Period, f
 
 def _decisions(session: Session, period: Period) -> dict[int, Decision]:
     """The decision that stood at the time, for every study of the period that anybody had reviewed."""
-    rows = session.scalars(
-        select(Review)
+    rows = session.execute(
+        select(Review.study_id, Review.decision)
         .join(Study, Study.id == Review.study_id)
         .where(
             Review.created_at <= period.as_of,
@@ -189,8 +191,8 @@ def _decisions(session: Session, period: Period) -> dict[int, Decision]:
         .order_by(Review.study_id, Review.id)
     )
     decisions = {}
-    for study_id, reviews in groupby(rows, key=lambda review: review.study_id):
-        left = standing(list(reviews))
+    for study_id, reviews in groupby(rows, key=itemgetter(0)):
+        left = standing(cast(list[Review], list(reviews)))  # rows of the columns it looks at
         if left:
             decisions[study_id] = left[-1].decision
     return decisions
