@@ -21,6 +21,8 @@ from service.review import (
     instances,
     preferences,
     problems,
+    reports,
+    rulebooks,
     study,
     worklist,
 )
@@ -30,7 +32,22 @@ from service.review.security import Guard
 from service.settings import settings
 
 ROLE = "review"
-ROOMS = (auth, health, worklist, study, drafts, events, holds, instances, flow, accounts, audits, preferences)
+ROOMS = (
+    auth,
+    health,
+    worklist,
+    study,
+    drafts,
+    events,
+    holds,
+    instances,
+    flow,
+    reports,
+    rulebooks,
+    accounts,
+    audits,
+    preferences,
+)
 
 
 def create_app() -> FastAPI:

@@ -65,6 +65,10 @@ class Account:
         return self.may(Role.SONOGRAPHER)
 
     @property
+    def reports(self) -> bool:
+        return self.may(Role.REVIEWER) and not self.site
+
+    @property
     def is_admin(self) -> bool:
         return self.may(Role.ADMIN)
 

@@ -25,6 +25,7 @@ from service.errors import (
     StorageError,
     Undecodable,
 )
+from service.report.compliance import UnknownGrouping
 from service.review.pages import render
 
 log = logs.get(__name__)
@@ -50,6 +51,7 @@ STATUSES: tuple[tuple[type[SonomarkError], int], ...] = (
     (TooLarge, 413),
     (UnknownReason, 422),
     (RulebookError, 422),
+    (UnknownGrouping, 422),
     (Undecodable, 422),
     (NotAllowed, 403),
     (NotFound, 404),

@@ -33,12 +33,10 @@ export function isTyping(target: EventTarget | null): boolean {
 }
 
 /** A change sent with the session's token. */
-export async function send(method: string, path: string, body?: URLSearchParams): Promise<Response> {
-  const init: RequestInit = {
-    method,
-    headers: { "X-CSRF-Token": document.body.dataset["csrf"] ?? "" },
-    credentials: "same-origin",
-  };
+export async function send(method: string, path: string, body?: URLSearchParams | string): Promise<Response> {
+  const headers: Record<string, string> = { "X-CSRF-Token": document.body.dataset["csrf"] ?? "" };
+  if (typeof body === "string") headers["Content-Type"] = "application/json";
+  const init: RequestInit = { method, headers, credentials: "same-origin" };
   if (body) init.body = body;
   return fetch(path, init);
 }

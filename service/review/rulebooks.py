@@ -1,0 +1,210 @@
+"""Rule books: versions, an editor that names the line of every problem, what-if, and activation."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, Field
+
+from service.compliance.check import lint_text
+from service.compliance.explain import rulebook_in_words
+from service.db import audit, reevaluations, rulebooks
+from service.db.session import database
+from service.db.tables import Reevaluation, RulebookVersion, now
+from service.errors import Conflict, NotAllowed, RulebookError
+from service.jobs import reevaluate
+from service.review.deps import Account, Admin, Reader
+from service.review.pages import render
+from service.review.problems import PROBLEM_RESPONSES
+from service.review.schemas import Moment
+
+router = APIRouter()
+
+LENGTH = 200_000
+WHAT_IF_STUDIES = 2000
+
+
+class Version(BaseModel):
+    """One version of a rule book."""
+
+    id: int
+    name: str
+    version: str
+    sha256: str
+    created_by: str
+    created_at: Moment
+    activated_at: Moment | None
+    retired_at: Moment | None
+
+
+class Text(Version):
+    toml: str
+    in_words: list[str]
+
+
+class Draft(BaseModel):
+    toml: str = Field(max_length=LENGTH)
+    based_on: str | None = Field(None, max_length=64, description="SHA-256 of the version this was edited from.")
+
+
+class Issue(BaseModel):
+    line: int
+    field: str
+    message: str
+    cure: str
+    is_error: bool
+
+
+class WhatIf(BaseModel):
+    """What a version would have said of the last studies; nothing is written."""
+
+    id: int
+    total: int
+    done: int
+    finished: bool
+    changes: dict[str, Any] = Field(description='{"compliant>non_compliant": {"count": n, "studies": [uid, …]}}')
+
+
+@router.get("/api/rulebooks", tags=["rule books"], responses=PROBLEM_RESPONSES)
+def list_rulebooks(account: Reader) -> list[Version]:
+    """Every kept version, newest first; the one in force is activated and not retired."""
+    with database().read() as session:
+        return [_version(each) for each in rulebooks.versions(session)]
+
+
+@router.get("/api/rulebooks/{number}", tags=["rule books"], responses=PROBLEM_RESPONSES)
+def get_rulebook(number: int, account: Reader) -> Text:
+    """One version with its text, and the same in words."""
+    with database().read() as session:
+        found = rulebooks.get(session, number)
+    return Text(**_version(found).model_dump(), toml=found.toml, in_words=rulebook_in_words(rulebooks.parsed(found)))
+
+
+@router.put("/api/rulebooks", tags=["rule books"], responses=PROBLEM_RESPONSES)
+def put_rulebook(account: Admin, draft: Draft) -> Version:
+    """Keep a draft. A text that is no rule book answers 422, one that somebody else overtook 409."""
+    return _version(_save(account, draft.toml, draft.based_on))
+
+
+@router.post("/api/rulebooks/check", tags=["rule books"], responses=PROBLEM_RESPONSES)
+def check_rulebook(account: Reader, draft: Draft) -> list[Issue]:
+    """What is wrong with a text, each with its line and a cure."""
+    return [
+        Issue(line=each.line, field=each.field, message=each.message, cure=each.cure, is_error=each.is_error)
+        for each in lint_text(draft.toml)
+    ]
+
+
+@router.post("/api/rulebooks/{number}/what-if", tags=["rule books"], responses=PROBLEM_RESPONSES, status_code=202)
+def what_if(number: int, account: Admin, last: Annotated[int, Query(ge=1, le=100_000)] = WHAT_IF_STUDIES) -> WhatIf:
+    """Judge the last studies by this version in the background, without writing a verdict."""
+    return _what_if(_ask(account, number, last))
+
+
+@router.get("/api/what-if/{number}", tags=["rule books"], responses=PROBLEM_RESPONSES)
+def get_what_if(number: int, account: Reader) -> WhatIf:
+    """How far a what-if has come, and what it found."""
+    with database().read() as session:
+        return _what_if(reevaluations.get(session, number))
+
+
+@router.get("/rulebooks", include_in_schema=False)
+def rulebooks_page(request: Request, account: Reader, version: int | None = None, ask: int | None = None) -> Response:
+    """The version in force, or the chosen one, with its history."""
+    return _page(request, version=version, ask=ask)
+
+
+@router.post("/rulebooks", include_in_schema=False)
+def save_on_page(
+    request: Request,
+    account: Admin,
+    toml: Annotated[str, Form(max_length=LENGTH)],
+    based_on: Annotated[str, Form(max_length=64)] = "",
+) -> Response:
+    """Check and keep the text."""
+    toml = toml.replace("\r\n", "\n")
+    try:
+        kept = _save(account, toml, based_on or None)
+    except (RulebookError, Conflict) as error:
+        return _page(request, toml=toml, problem=str(error), status=409 if isinstance(error, Conflict) else 422)
+    return RedirectResponse(f"/rulebooks?version={kept.id}", status_code=303)
+
+
+@router.post("/rulebooks/{number}/what-if", include_in_schema=False)
+def what_if_on_page(number: int, account: Admin) -> Response:
+    """Ask what this version would have flagged among the last studies."""
+    asked = _ask(account, number, WHAT_IF_STUDIES)
+    return RedirectResponse(f"/rulebooks?version={number}&ask={asked.id}", status_code=303)
+
+
+@router.post("/rulebooks/{number}/activate", include_in_schema=False)
+def activate(number: int, account: Admin, typed: Annotated[str, Form(max_length=32)] = "") -> Response:
+    """Put a version in force; its number is typed, so that nobody does it by accident."""
+    with database().begin() as session:
+        found = rulebooks.get(session, number)
+        if typed.strip() != found.version:
+            raise NotAllowed(f"To put version {found.version} in force, type {found.version}.")
+        rulebooks.activate(session, number, account.user.name)
+        detail = {"name": found.name, "version": found.version}
+        audit.record(session, account.user.name, "rulebook.activate", found.sha256, account.address, detail)
+    return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
+
+
+def _save(account: Account, toml: str, based_on: str | None) -> RulebookVersion:
+    with database().begin() as session:
+        kept = rulebooks.save(session, toml, account.user.name, based_on=based_on)
+        audit.record(session, account.user.name, "rulebook.save", kept.sha256, account.address, {"name": kept.name})
+        return kept
+
+
+def _ask(account: Account, number: int, last: int) -> Reevaluation:
+    with database().begin() as session:
+        rulebooks.get(session, number)
+        which = reevaluations.Range(last=last)
+        asked = reevaluate.ask(session, number, which, account.user.name, records=False)
+        audit.record(session, account.user.name, "rulebook.what_if", str(number), account.address)
+    reevaluate.ring(asked.id)
+    return asked
+
+
+def _page(
+    request: Request,
+    *,
+    version: int | None = None,
+    ask: int | None = None,
+    toml: str | None = None,
+    problem: str = "",
+    status: int = 200,
+) -> Response:
+    with database().read() as session:
+        versions = rulebooks.versions(session)
+        in_force = rulebooks.in_force(session)
+        shown = rulebooks.get(session, version) if version is not None else None
+        asked = reevaluations.get(session, ask) if ask is not None else None
+    text = toml if toml is not None else shown.toml if shown is not None else in_force.toml
+    context = {
+        "versions": versions,
+        "shown": shown,
+        "in_force": in_force,
+        "toml": text,
+        "issues": lint_text(text),
+        "words": [] if problem else rulebook_in_words(rulebooks.parsed(shown) if shown is not None else in_force),
+        "asked": _what_if(asked) if asked is not None else None,
+        "problem": problem,
+        "at": now(),
+    }
+    return render(request, "rulebooks.html", context, status=status)
+
+
+def _version(found: RulebookVersion) -> Version:
+    return Version.model_validate(found, from_attributes=True)
+
+
+def _what_if(found: Reevaluation) -> WhatIf:
+    return WhatIf(
+        id=found.id,
+        total=found.total,
+        done=found.done,
+        finished=found.finished_at is not None,
+        changes=found.changes or {},
+    )

@@ -1,0 +1,59 @@
+/** The rule book's editor: problems appear half a second after typing, in their list, and never move the focus. */
+import { find, send } from "./page";
+
+interface Issue {
+  line: number;
+  message: string;
+  cure: string;
+  is_error: boolean;
+}
+
+export function startRulebook(): void {
+  const text = find<HTMLTextAreaElement>("toml");
+  const list = find("problems");
+  const path = text?.dataset["check"];
+  if (!text || !list || !path) return;
+  list.addEventListener("click", (event) => {
+    const line = (event.target as HTMLElement).dataset["line"];
+    if (line) goTo(text, Number(line));
+  });
+  let waiting: number | undefined;
+  text.addEventListener("input", () => {
+    window.clearTimeout(waiting);
+    waiting = window.setTimeout(() => void check(), 500);
+  });
+
+  async function check(): Promise<void> {
+    const answer = await send("POST", path!, JSON.stringify({ toml: text!.value }));
+    if (!answer.ok) return;
+    const issues = (await answer.json()) as Issue[];
+    text!.setAttribute("aria-invalid", String(issues.some((issue) => issue.is_error)));
+    list!.replaceChildren(...(issues.length ? issues.map(item) : [nothing()]));
+  }
+}
+
+function item(issue: Issue): HTMLElement {
+  const row = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "link";
+  button.dataset["line"] = String(issue.line);
+  button.textContent = `Line ${issue.line}`;
+  row.append(button, ` ${issue.message} ${issue.cure}`);
+  return row;
+}
+
+function nothing(): HTMLElement {
+  const row = document.createElement("li");
+  row.className = "muted";
+  row.textContent = "None.";
+  return row;
+}
+
+function goTo(text: HTMLTextAreaElement, line: number): void {
+  const lines = text.value.split("\n");
+  const start = lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
+  text.focus();
+  text.setSelectionRange(start, start + (lines[line - 1]?.length ?? 0));
+  text.scrollTop = Math.max(0, (line - 5) * (text.scrollHeight / Math.max(1, lines.length)));
+}
