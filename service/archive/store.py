@@ -53,14 +53,25 @@ class ArchiveStore:
 
     def publish(self, temporary: Path, key: str) -> Path:
         """Rename an already synced temporary file to ``key`` and sync the folder that names it."""
-        target = self.path(key)
-        with storage(f"The archive could not keep {key}"):
-            self._make_folder(target.parent)
-            fp("receive.before_rename")
-            temporary.rename(target)
-            fp("receive.before_dirsync")
-            fsync_folder(target.parent)
-        return target
+        self.publish_all([(temporary, key)])
+        return self.path(key)
+
+    def publish_all(self, objects: list[tuple[Path, str]]) -> None:
+        """Publish many: each folder is synced once."""
+        folders = set()
+        for temporary, key in objects:
+            target = self.path(key)
+            with storage(f"The archive could not keep {key}"):
+                self._make_folder(target.parent)
+                fp("receive.before_rename")
+                # Of two copies of one instance in the same batch the second has nothing left to rename.
+                if temporary.exists() or not target.exists():
+                    temporary.rename(target)
+            folders.add(target.parent)
+        with storage("The archive could not sync a folder"):
+            for folder in sorted(folders):
+                fp("receive.before_dirsync")
+                fsync_folder(folder)
 
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` under ``key``, durably."""
@@ -141,7 +152,7 @@ class ArchiveStore:
 
 def instance_key(sha256: str) -> str:
     """Key of an instance whose data set has this digest."""
-    return f"instances/{sha256[:2]}/{sha256[2:4]}/{sha256}.dcm"
+    return f"instances/{sha256[:2]}/{sha256}.dcm"
 
 
 @lru_cache

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import Session
 
-from service.db.tables import Instance, Series, Study, now
+from service.db.tables import Analysis, Instance, Series, Study, now
 from service.dicom.header import Header
 
 
@@ -30,9 +31,24 @@ class Arrival:
 class Registration:
     """What became of an arrival."""
 
-    instance: Instance
+    instance_id: int
     created: bool  # False: the very same bytes were here before
     conflict: bool  # other bytes are stored under the same SOP Instance UID
+
+
+# The statements of the receiver's hot path, in the tables' own terms: the mapper would cost more than the disk.
+_studies, _series_, _instances, _analyses = (
+    cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis)
+)
+_FIND_STUDY = select(_studies).where(_studies.c.study_instance_uid == bindparam("uid")).with_for_update()
+_FIND_SERIES = select(_series_.c.id).where(
+    _series_.c.study_id == bindparam("study_id"), _series_.c.series_instance_uid == bindparam("uid")
+)
+_FIND_VERSIONS = select(_instances.c.id, _instances.c.sha256, _instances.c.conflict).where(
+    _instances.c.sop_instance_uid == bindparam("uid")
+)
+_REOPEN = update(_studies).where(_studies.c.id == bindparam("study_id"))
+_QUEUE = insert(_analyses).returning(_analyses.c.id)
 
 
 def register(session: Session, arrival: Arrival, settle: timedelta) -> Registration:
@@ -42,14 +58,18 @@ def register(session: Session, arrival: Arrival, settle: timedelta) -> Registrat
     both, with their studies, are flagged as in conflict. A new instance makes its study unsettled once more.
     """
     header, moment = arrival.header, now()
-    study = _study(session, arrival, moment)
-    series = _series(session, header, study)
-    created = _insert(
-        session,
-        Instance,
+    rows = session.connection()
+    study = _study(rows, arrival, moment)
+    others = rows.execute(_FIND_VERSIONS, {"uid": header.sop_instance_uid}).all()
+    for other in others:
+        if other.sha256 == arrival.sha256:
+            return Registration(other.id, created=False, conflict=other.conflict)
+    instance_id = _insert(
+        rows,
+        _instances,
         {
-            "study_id": study.id,
-            "series_id": series.id,
+            "study_id": study["id"],
+            "series_id": _series(rows, header, study["id"]),
             "sop_instance_uid": header.sop_instance_uid,
             "sop_class_uid": header.sop_class_uid,
             "transfer_syntax_uid": header.transfer_syntax_uid,
@@ -60,18 +80,32 @@ def register(session: Session, arrival: Arrival, settle: timedelta) -> Registrat
             "correlation_id": arrival.correlation_id,
             "header": _storable(header.facts),
             "received_at": moment,
-            **_fitting(Instance, header.instance),
+            "conflict": bool(others),
+            **_fitting(_instances, header.instance),
         },
     )
-    versions = session.scalars(
-        select(Instance).where(Instance.sop_instance_uid == header.sop_instance_uid).order_by(Instance.id)
-    ).all()
-    instance = next(version for version in versions if version.sha256 == arrival.sha256)
-    if created:
-        if len(versions) > 1:
-            _flag_conflict(versions)
-        _reopen(study, moment, settle)
-    return Registration(instance, created, instance.conflict)
+    if instance_id is None:  # another receiver stored the same bytes between the two statements
+        return register(session, arrival, settle)
+    rows.execute(
+        _REOPEN,
+        {
+            "study_id": study["id"],
+            "last_received_at": moment,
+            "settles_at": moment + settle,
+            "settled": False,
+            "version": study["version"] + 1,
+            "changed_at": moment,
+            **study["improved"],
+        },
+    )
+    if others:
+        _flag_conflict(rows, header.sop_instance_uid, moment)
+    return Registration(instance_id, created=True, conflict=bool(others))
+
+
+def first_analysis(session: Session, instance_id: int) -> int:
+    """Queue an instance that was made in this transaction; the id of its analysis."""
+    return int(session.connection().execute(_QUEUE, {"instance_id": instance_id}).scalar_one())
 
 
 def find_version(session: Session, sop_instance_uid: str, sha256: str) -> Instance | None:
@@ -105,69 +139,70 @@ def count_instances(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Instance)) or 0
 
 
-def _study(session: Session, arrival: Arrival, moment: datetime) -> Study:
+def _study(rows: Connection, arrival: Arrival, moment: datetime) -> dict[str, Any]:
+    """The study's id, version, and the fields that it lacked and this arrival knows."""
     uid = arrival.header.study_instance_uid
-    fields = _fitting(Study, arrival.header.study)
-    _insert(
-        session,
-        Study,
-        {
-            "study_instance_uid": uid,
-            "calling_ae_title": arrival.calling_ae_title,
-            "synthetic": arrival.synthetic,
-            "first_received_at": moment,
-            "last_received_at": moment,
-            "settles_at": moment,
-            "settled": False,
-            "version": 0,  # counted up by the first instance
-            **fields,
-        },
-    )
+    fields = _fitting(_studies, arrival.header.study)
     # The lock makes instances of one study queue up, so that version and settling are never lost.
-    study = session.scalars(select(Study).where(Study.study_instance_uid == uid).with_for_update()).one()
-    for name, value in fields.items():  # the first instance of a study may be the one with the poorest header
-        if value and not getattr(study, name):
-            setattr(study, name, value)
-    return study
+    found = rows.execute(_FIND_STUDY, {"uid": uid}).mappings().first()
+    if found is None:
+        _insert(
+            rows,
+            _studies,
+            {
+                "study_instance_uid": uid,
+                "calling_ae_title": arrival.calling_ae_title,
+                "synthetic": arrival.synthetic,
+                "first_received_at": moment,
+                "last_received_at": moment,
+                "settles_at": moment,
+                "settled": False,
+                "version": 0,  # counted up by the first instance
+                **fields,
+            },
+        )
+        found = rows.execute(_FIND_STUDY, {"uid": uid}).mappings().one()
+    # The first instance of a study may be the one with the poorest header.
+    improved = {name: value for name, value in fields.items() if value and not found[name]}
+    return {"id": found["id"], "version": found["version"], "improved": improved}
 
 
-def _series(session: Session, header: Header, study: Study) -> Series:
-    uid = header.series_instance_uid
-    wanted = select(Series).where(Series.study_id == study.id, Series.series_instance_uid == uid)
-    series = session.scalar(wanted)
-    if series is None:
-        fields = _fitting(Series, header.series)
-        _insert(session, Series, {"study_id": study.id, "series_instance_uid": uid, **fields})
-        series = session.scalars(wanted).one()
-    return series
+def _series(rows: Connection, header: Header, study_id: int) -> int:
+    wanted = {"study_id": study_id, "uid": header.series_instance_uid}
+    found = rows.execute(_FIND_SERIES, wanted).scalar()
+    if found is None:
+        fields = _fitting(_series_, header.series)
+        _insert(rows, _series_, {"study_id": study_id, "series_instance_uid": wanted["uid"], **fields})
+        found = rows.execute(_FIND_SERIES, wanted).scalar_one()
+    return int(found)
 
 
-def _reopen(study: Study, moment: datetime, settle: timedelta) -> None:
-    study.last_received_at = moment
-    study.settles_at = moment + settle
-    study.settled = False
-    study.version += 1
+def _flag_conflict(rows: Connection, sop_instance_uid: str, moment: datetime) -> None:
+    versions = _instances.c.sop_instance_uid == sop_instance_uid
+    rows.execute(update(_instances).where(versions).values(conflict=True))
+    studies = select(_instances.c.study_id).where(versions)
+    rows.execute(
+        update(_studies)
+        .where(_studies.c.id.in_(studies), ~_studies.c.conflict)
+        .values(conflict=True, version=_studies.c.version + 1, changed_at=moment)
+    )
 
 
-def _flag_conflict(versions: Any) -> None:
-    for version in versions:
-        if not version.conflict:
-            version.conflict = True
-        if not version.study.conflict:
-            version.study.conflict = True
-            version.study.version += 1
+def _insert(rows: Connection, table: Table, values: dict[str, Any]) -> int | None:
+    """Insert unless a unique row is there already; the new row's id when this call made it."""
+    found = rows.execute(_insertion(table, rows.dialect.name), values).scalar()
+    return None if found is None else int(found)
 
 
-def _insert(session: Session, table: type[DeclarativeBase], values: dict[str, Any]) -> bool:
-    """Insert unless a unique row is there already; True when this call made it."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(values).on_conflict_do_nothing().returning(table.__table__.c.id)
-    return session.execute(statement).first() is not None
+@lru_cache
+def _insertion(table: Table, dialect: str) -> Any:
+    insertion = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insertion(table).on_conflict_do_nothing().returning(table.c.id)
 
 
-def _fitting(table: type[DeclarativeBase], fields: dict[str, Any]) -> dict[str, Any]:
+def _fitting(table: Table, fields: dict[str, Any]) -> dict[str, Any]:
     """Texts cut to what their columns hold; the archive keeps the full ones."""
-    lengths = {name: getattr(table.__table__.c[name].type, "length", None) for name in fields}
+    lengths = {name: getattr(table.c[name].type, "length", None) for name in fields}
     return {
         name: value[: lengths[name]] if isinstance(value, str) and lengths[name] else value
         for name, value in fields.items()

@@ -7,7 +7,7 @@ from kombu.exceptions import KombuError, OperationalError
 from sqlalchemy.orm import Session
 
 from service import logs
-from service.db import analyses
+from service.db import analyses, instances
 from service.db.tables import Analysis, Instance
 from service.jobs.app import ANALYSE, app
 
@@ -21,6 +21,11 @@ _silent_until = 0.0
 def enqueue(session: Session, instance: Instance) -> Analysis:
     """The row that makes ``instance`` wait for a worker, in the caller's transaction; its id is known at once."""
     return analyses.add(session, instance)
+
+
+def enqueue_first(session: Session, instance_id: int) -> int:
+    """The same for an instance that this transaction has just made; the id of its first analysis."""
+    return instances.first_analysis(session, instance_id)
 
 
 def ring(analysis_ids: Iterable[int]) -> bool:

@@ -8,13 +8,14 @@ from threading import Condition
 
 from service import logs
 from service.archive.store import ArchiveStore, instance_key
-from service.db.instances import Arrival, Registration, register
+from service.db.instances import Arrival, Registration
 from service.db.session import Database
 from service.dicom.header import Header, read_header
 from service.errors import DataSetMismatch, OutOfSpace
 from service.failpoints import fp
-from service.jobs import enqueue
+from service.receive.bell import Bell
 from service.receive.incoming import Incoming, StoreRequest
+from service.receive.ledger import Ledger
 
 log = logs.get(__name__)
 
@@ -30,8 +31,8 @@ class Intake:
 
     def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta, reserve_bytes: int) -> None:
         self._archive = archive
-        self._database = database
-        self._settle = settle
+        self._ledger = Ledger(archive, database, settle)
+        self._bell = Bell()
         self._reserve_bytes = reserve_bytes
         self._idle = Condition()
         self._busy = 0
@@ -85,18 +86,7 @@ class Intake:
             correlation_id=request.correlation_id,
             synthetic=request.calling_ae_title == SYNTHETIC_AE_TITLE,
         )
-        analyses: list[int] = []
-        with self._database.begin() as session:
-            registration = register(session, arrival, self._settle)
-            if registration.created:
-                analyses.append(enqueue.enqueue(session, registration.instance).id)
-            # The same bytes again mend a file that was lost or cut; a whole one is left alone.
-            if registration.created or (self._archive.size(arrival.archive_key) or 0) < arrival.size:
-                self._archive.publish(incoming.path, arrival.archive_key)
-            fp("receive.before_commit")
-        fp("receive.after_commit")
-        enqueue.ring(analyses)
-        return registration
+        return self._ledger.enter(incoming, arrival, self._bell.press)
 
 
 def check(header: Header, request: StoreRequest) -> None:

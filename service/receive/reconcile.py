@@ -60,11 +60,12 @@ def _register_files(archive: ArchiveStore, database: Database, settle: timedelta
                 continue
             registered += 1
             log.warning("file registered", key=key)
-            enqueue.ring([analysis_id])
+            if analysis_id is not None:
+                enqueue.ring([analysis_id])
     return registered, stray
 
 
-def _register(path: Path, key: str, database: Database, settle: timedelta) -> int:
+def _register(path: Path, key: str, database: Database, settle: timedelta) -> int | None:
     """Give a complete file its rows. It was never acknowledged, or its row was lost with a restored database."""
     header = read_header(path)
     for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid):
@@ -81,7 +82,7 @@ def _register(path: Path, key: str, database: Database, settle: timedelta) -> in
     arrival = Arrival(header=header, sha256=digest.hexdigest(), size=size, archive_key=key)
     with database.begin() as session:
         registration = register(session, arrival, settle)
-        return enqueue.enqueue(session, registration.instance).id
+        return enqueue.enqueue_first(session, registration.instance_id) if registration.created else None
 
 
 def _missing(archive: ArchiveStore, database: Database) -> int:

@@ -50,13 +50,13 @@ def test_first_instance_makes_study_series_and_instance(db: Database) -> None:
 
 def test_the_same_bytes_again_change_nothing(db: Database) -> None:
     with db.begin() as session:
-        first = register(session, arrival(), SETTLE).instance.id
+        first = register(session, arrival(), SETTLE).instance_id
     with db.begin() as session:
         session.scalars(select(Study)).one().settled = True
     with db.begin() as session:
         again = register(session, arrival(), SETTLE)
         assert not again.created
-        assert again.instance.id == first
+        assert again.instance_id == first
     with db.read() as session:
         study = session.scalars(select(Study)).one()
         assert study.settled
