@@ -70,14 +70,17 @@ class Workshop:
         return crops.data(home, self.folder, self._frames, may_show, kind, pipeline(pipeline_), self.scale)
 
     def jobs(self, recipes: Sequence[Recipe]) -> list[Job]:
-        """Every cell once for each seed: what a short run should have done comes first.
+        """Every cell once for each seed; what a short run should have done comes first.
 
-        All tables with one seed come before the next seed; the paper's own network before the others, which follow from
-        cheap to dear.
+        All tables with one seed come before the next seed, the paper's own network before the others, which follow from
+        cheap to dear, and what compares networks and schemes before what varies loss, input and optimiser.
         """
-        cells = dict.fromkeys(cell for recipe in recipes for cell in recipe.cells)
-        first = (*UNTRAINED, "costumed_unet")
-        ordered = sorted(cells, key=lambda cell: (cell.network not in first, gflop(cell.network)))
+
+        def place(cell: Cell) -> tuple[bool, float, bool]:
+            varied = (cell.loss, cell.input, cell.optimiser) != ("L1", "linear", "AdamW")
+            return cell.network not in (*UNTRAINED, "costumed_unet"), gflop(cell.network), varied
+
+        ordered = sorted(dict.fromkeys(cell for recipe in recipes for cell in recipe.cells), key=place)
         return [Job(cell, seed) for seed in self.scale.seeds for cell in ordered]
 
     def finished(self, recipes: Sequence[Recipe]) -> list[Result]:
