@@ -1,0 +1,39 @@
+"""The commands that examine rule books."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from service.cli.rules import app
+
+RULE = 'name = "mine"\nversion = "1"\n[[requirement]]\nid = "r"\ntitle = "R"\nexpect = { annotation = "text" }\n'
+EXAMPLE = '[[example]]\nname = "an image without text"\nimages = [{}]\nverdict = '
+run = CliRunner().invoke
+
+
+def test_check(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    assert run(app, ["check", "default"]).exit_code == 0
+    file.write_text(RULE.replace('"text"', '"txt"'))
+    found = run(app, ["check", str(file)])
+    assert found.exit_code == 1
+    assert "mine.toml:6: requirement[0].expect.annotation: Unknown value 'txt'. Did you mean 'text'?" in found.output
+    file.write_text(f"{RULE}effective_until = 2020-01-01\n")
+    found = run(app, ["check", str(file)])
+    assert found.exit_code == 0
+    assert "not been in force since 2020-01-01" in found.output
+
+
+def test_explain() -> None:
+    found = run(app, ["explain", "default"])
+    assert "breast-body-marker (major): every image where exam is like" in found.output
+
+
+def test_examples(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'{RULE}{EXAMPLE}"non_compliant"\n')
+    assert run(app, ["test", str(file)]).exit_code == 0
+    file.write_text(f'{RULE}{EXAMPLE}"compliant"\n')
+    found = run(app, ["test", str(file)])
+    assert found.exit_code == 1
+    assert "an image without text: The verdict is non_compliant, not compliant." in found.output
