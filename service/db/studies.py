@@ -147,7 +147,7 @@ def held_back(session: Session, limit: int = 200) -> list[Analysis]:
 def in_states(session: Session) -> dict[AnalysisState, int]:
     """How many standing analyses are in each state."""
     counted = session.execute(select(Analysis.state, func.count()).where(~Analysis.superseded).group_by(Analysis.state))
-    return dict(counted.tuples().all())
+    return {row[0]: row[1] for row in counted}
 
 
 def touch(session: Session, study: Study) -> None:

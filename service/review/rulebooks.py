@@ -11,7 +11,7 @@ from service.compliance.explain import rulebook_in_words
 from service.db import audit, reevaluations, rulebooks
 from service.db.session import database
 from service.db.tables import Reevaluation, RulebookVersion, now
-from service.errors import Conflict, NotAllowed, RulebookError
+from service.errors import Conflict, RulebookError
 from service.jobs import reevaluate
 from service.review.deps import Account, Admin, Reader
 from service.review.pages import render
@@ -143,7 +143,7 @@ def activate(number: int, account: Admin, typed: Annotated[str, Form(max_length=
     with database().begin() as session:
         found = rulebooks.get(session, number)
         if typed.strip() != found.version:
-            raise NotAllowed(f"To put version {found.version} in force, type {found.version}.")
+            raise RulebookError(f"To put version {found.version} in force, type {found.version}.")
         rulebooks.activate(session, number, account.user.name)
         detail = {"name": found.name, "version": found.version}
         audit.record(session, account.user.name, "rulebook.activate", found.sha256, account.address, detail)

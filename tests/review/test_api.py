@@ -64,7 +64,7 @@ def test_studies_filter(token: Callable[..., TestClient], db: Database) -> None:
         return [study["accession_number"] for study in told["studies"]]
 
     assert found(verdict="compliant") == ["A-1"] == found(station="US-01") == found(q="roe")
-    assert found(**{"to": "2020-01-01"}) == [] and found(**{"from": "2020-01-01T00:00:00Z"}) == ["A-2", "A-1"]
+    assert found(to="2020-01-01") == [] and found(**{"from": "2020-01-01T00:00:00Z"}) == ["A-2", "A-1"]
 
 
 @pytest.mark.parametrize(

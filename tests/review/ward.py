@@ -190,7 +190,7 @@ def _judge(session, study: Study, verdict: Verdict, requirement: str, placed: li
             requirement=requirement,
             state=states[verdict],
             severity=Severity.MAJOR,
-            sentence=f"The body marker is missing on image 1 (rule {requirement}). Draw the marker and store the image again.",
+            sentence=f"The body marker is missing on image 1 (rule {requirement}). Draw it and store the image again.",
             evidence={"frames": places, "images": {"considered": len(placed), "missing": len(placed)}},
         )
     )

@@ -1,0 +1,168 @@
+"""A reviewer at work: by keyboard alone, live, and with everything that can go wrong meanwhile."""
+
+from collections.abc import Callable
+
+import pytest
+import ward
+from sqlalchemy import select, update
+
+from service.db import users
+from service.db.session import Database
+from service.db.tables import Credential, Decision, Study, now
+
+CANARY = '"><img src=x onerror=alert(1)>'
+
+
+def awake(page) -> None:
+    """Decision keys sleep until the first frame is painted and 0.4 s have passed."""
+    page.wait_for_selector("#decide")
+    page.wait_for_timeout(700)
+
+
+def decisions(db: Database) -> list[Decision | None]:
+    with db.read() as session:
+        return list(session.scalars(select(Study.decision).order_by(Study.id)))
+
+
+def test_ten_flagged_studies_are_cleared_by_keyboard_alone(visit: Callable[..., object], db: Database) -> None:
+    uids = [ward.admit(db, number) for number in range(1, 11)]
+    page = visit()
+    page.goto("/worklist")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    keys = [["c"], ["o", "3"], ["r", "1"]]
+    for number in range(10):
+        page.wait_for_url("**/studies/**")
+        awake(page)
+        before = page.url
+        for key in keys[number % 3]:
+            page.keyboard.press(key)
+        if number < 9:
+            page.wait_for_url(lambda url, before=before: url.split("?")[0] != before.split("?")[0])
+    page.wait_for_selector(".standing")
+    made = decisions(db)
+    assert len(made) == len(uids) and None not in made
+    assert {made.count(each) for each in (Decision.CONFIRM, Decision.OVERRIDE, Decision.RETAKE)} == {4, 3}
+
+
+def test_undo_by_key(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    page.keyboard.press("c")
+    page.wait_for_selector(".standing")
+    awake(page)
+    page.keyboard.press("u")
+    page.wait_for_selector(".standing", state="detached")
+    assert decisions(db) == [None]
+
+
+def test_keys_are_letters_in_a_note(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    page.keyboard.press("n")
+    page.keyboard.type("cor1 u")
+    page.wait_for_function("document.querySelector('#saved').textContent.startsWith('saved')")
+    page.reload()
+    assert page.input_value("#note") == "cor1 u" and decisions(db) == [None]
+
+
+def test_single_keys_can_be_switched_off(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    page.keyboard.press("?")
+    page.click("#single-keys button")
+    page.wait_for_selector("body[data-single-keys=off]")
+    awake(page)
+    page.keyboard.press("c")
+    page.wait_for_timeout(300)
+    assert decisions(db) == [None]
+
+
+def test_a_flag_appears_without_reload_and_moves_no_row(visit: Callable[..., object], db: Database) -> None:
+    ward.admit(db, 5)
+    page = visit()
+    page.goto("/worklist")
+    page.wait_for_selector(".live.on")
+    page.keyboard.press("j")
+    held = page.evaluate("document.activeElement.id")
+    ward.admit(db, 1)
+    page.wait_for_selector("#new-studies:not([hidden])", timeout=5000)
+    assert "1 new study" in page.inner_text("#new-studies") and page.inner_text("#count-flagged") == "2"
+    assert page.locator("#rows tr").count() == 1 and page.evaluate("document.activeElement.id") == held
+    page.keyboard.press(".")
+    page.wait_for_function("document.querySelectorAll('#rows tr').length === 2")
+
+
+def test_a_row_decided_elsewhere_stays_and_says_so(visit: Callable[..., object], db: Database) -> None:
+    ward.admit(db, 1)
+    page = visit()
+    page.goto("/worklist")
+    page.wait_for_selector(".live.on")
+    with db.begin() as session:
+        session.execute(update(Study).values(decision=Decision.CONFIRM, version=2))
+    page.wait_for_selector("#rows tr.stale")
+    assert "Confirmed" in page.inner_text("#rows tr")
+
+
+def test_a_note_survives_an_ended_session(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    with db.begin() as session:
+        session.execute(update(Credential).values(revoked_at=now()))
+    page.fill("#note", "typed too late")
+    page.wait_for_function("document.querySelector('#alert').textContent.includes('kept in this browser')")
+    again = visit()
+    page.context.add_cookies(again.context.cookies())
+    page.reload()
+    page.wait_for_function("document.querySelector('#note').value === 'typed too late'")
+
+
+@pytest.mark.parametrize("path", ["/worklist?tab=all", "/studies/{uid}", "/flow", "/reports?group_by=operator"])
+def test_no_name_becomes_markup(visit: Callable[..., object], db: Database, path: str) -> None:
+    uid = ward.admit(db, 1, name=f"{CANARY}^X", station=CANARY, operator=CANARY, description=CANARY)
+    page = visit()
+    page.goto(path.replace("{uid}", uid))
+    page.wait_for_timeout(500)
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_the_viewer_draws_the_frame_its_marks_and_every_view(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1, pictures=[ward.rgb(), ward.cine()])
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    lit = """id => { const c = document.getElementById(id); const d = c.getContext('2d')
+        .getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0;
+        return n; }"""
+    page.wait_for_function(f"({lit})('picture') > 1000")
+    assert page.evaluate(lit, "overlay") > 200
+    assert "Caliper" in page.inner_text("#legend")
+    page.keyboard.press("m")
+    page.wait_for_function(f"({lit})('overlay') === 0")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#counter').value === '1 / 30'")
+    page.keyboard.press("End")
+    page.wait_for_function("document.querySelector('#counter').value === '30 / 30'")
+    page.keyboard.press("+")
+    page.wait_for_function("parseInt(document.querySelector('#zoom-out').value) > 200")
+
+
+def test_pages_work_without_scripts(chromium, address: str, db: Database) -> None:
+    uid = ward.admit(db, 1)
+    with db.begin() as session:
+        users.create_user(session, "ann", users.Role.ADMIN, "correct horse battery")
+    page = chromium.new_context(java_script_enabled=False, base_url=address).new_page()
+    page.goto("/worklist")
+    page.fill("#name", "ann")
+    page.fill("#password", "correct horse battery")
+    page.click("button.primary")
+    page.click(f"a[href^='/studies/{uid}']")
+    page.click("#confirm")
+    assert decisions(db) == [Decision.CONFIRM]
+    page.context.close()

@@ -1,0 +1,170 @@
+"""The administrators' pages: flow and quarantine, users, tokens, audit, rule books, reports."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import ward
+from fastapi.testclient import TestClient
+from sqlalchemy import select, update
+
+from service.db import audit, users
+from service.db.session import Database
+from service.db.tables import Analysis, AnalysisState, AuditEvent, Role, Verdict
+
+BOOK = """
+name = "small"
+version = "{version}"
+title = "One rule"
+
+[[requirement]]
+id = "marker"
+title = "Body marker"
+severity = "major"
+applies_to = {{ exam = "breast" }}
+expect = {{ annotation = "body_marker" }}
+"""
+
+
+@pytest.fixture
+def admin(sign_in: Callable[..., TestClient]) -> TestClient:
+    return sign_in(Role.ADMIN)
+
+
+def test_the_quarantine_groups_by_reason_and_queues_again(admin: TestClient, db: Database) -> None:
+    held = ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.", cure="Install one.")
+    for number in (1, 2):
+        ward.admit(db, number, pictures=[held])
+    page = admin.get("/flow").text
+    assert "No decoder." in page and "×2" in page and "Install one." in page
+    with db.read() as session:
+        ids = list(session.scalars(select(Analysis.id)))
+    again = admin.post("/flow/requeue", data={"ids": ids})
+    assert again.headers["location"] == "/flow?requeued=2"
+    assert "2 instances queued again" in admin.get("/flow?requeued=2").text
+    with db.read() as session:
+        assert set(session.scalars(select(Analysis.state))) == {AnalysisState.QUEUED}
+
+
+def test_an_empty_quarantine_says_so(admin: TestClient) -> None:
+    assert "Nothing is held back" in admin.get("/flow").text
+
+
+def test_a_user_from_invitation_to_the_door(admin: TestClient, db: Database) -> None:
+    page = admin.post("/users", data={"name": "eve", "role": "viewer"}).text
+    token = re.search(r"token=([\w-]+)", page).group(1)  # type: ignore[union-attr]
+    eve = TestClient(admin.app, follow_redirects=False)
+    assert eve.post("/sign-in/once", data={"token": token}).status_code == 303
+    assert eve.get("/worklist").status_code == 200
+    assert admin.post("/users/eve/disable").status_code == 303
+    assert eve.get("/worklist").status_code == 303, "a disabled account is out at once"
+    assert "disabled" in admin.get("/users").text
+    assert admin.post("/users", data={"name": "eve", "role": "viewer"}).status_code == 422
+
+
+def test_an_admin_cannot_shut_itself_out(admin: TestClient) -> None:
+    assert admin.post("/users/admin/disable").status_code == 403
+    assert admin.post("/users/admin/role", data={"role": "viewer"}).status_code == 403
+
+
+def test_a_new_role_ends_the_sessions_of_the_old_one(admin: TestClient, sign_in: Callable[..., TestClient]) -> None:
+    eve = sign_in(Role.VIEWER, "eve")
+    admin.post("/users/eve/role", data={"role": "reviewer"})
+    assert eve.get("/worklist").status_code == 303
+
+
+def test_a_token_is_shown_once_and_can_be_revoked(admin: TestClient, db: Database) -> None:
+    made = admin.post("/tokens", data={"name": "admin", "label": "robot", "scope": "read", "days": 1}).text
+    secret = re.search(r"<code>([\w-]{40,})</code>", made).group(1)  # type: ignore[union-attr]
+    assert secret not in admin.get("/tokens").text
+    robot = TestClient(admin.app)
+    robot.headers["Authorization"] = f"Bearer {secret}"
+    assert robot.get("/api/flow").status_code == 200
+    with db.read() as session:
+        (kept,) = users.standing(session, users.TOKEN)
+    admin.post(f"/tokens/{kept.id}/revoke")
+    assert robot.get("/api/flow").status_code == 401
+
+
+def test_the_audit_page_verifies_the_chain(admin: TestClient, db: Database) -> None:
+    admin.get("/worklist")
+    assert "The chain is whole" in admin.get("/audit?verify=true").text
+    with db.begin() as session:
+        session.execute(update(AuditEvent).where(AuditEvent.id == 1).values(actor="mallory"))
+    assert "The chain is broken at event 1" in admin.get("/audit?verify=true").text
+
+
+def test_the_audit_page_searches(admin: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1)
+    admin.get(f"/studies/{uid}")
+    admin.get("/worklist")
+    page = admin.get(f"/audit?subject={uid}").text
+    assert "study.view" in page and "worklist.view" not in page
+    with db.read() as session:
+        assert audit.search(session)[0].action == "audit.view", "looking at the trail is in the trail"
+
+
+def test_a_rule_book_from_draft_to_force(admin: TestClient, db: Database) -> None:
+    kept = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")})
+    assert kept.status_code == 200, kept.text
+    number = kept.json()["id"]
+    told = admin.get(f"/api/rulebooks/{number}").json()
+    assert told["activated_at"] is None and told["in_words"]
+    asked = admin.post(f"/api/rulebooks/{number}/what-if").json()
+    assert admin.get(f"/api/what-if/{asked['id']}").json()["total"] == 0
+    assert admin.post(f"/rulebooks/{number}/activate", data={"typed": "no"}).status_code == 422
+    assert admin.post(f"/rulebooks/{number}/activate", data={"typed": "1"}).status_code == 303
+    assert "in force" in admin.get(f"/rulebooks?version={number}").text
+
+
+def test_a_wrong_rule_book_names_the_line(admin: TestClient) -> None:
+    wrong = BOOK.format(version="1").replace('"body_marker"', '"bodymarker"')
+    told = admin.post("/api/rulebooks/check", json={"toml": wrong}).json()
+    assert told[0]["line"] == 11 and told[0]["is_error"]
+    assert admin.put("/api/rulebooks", json={"toml": wrong}).status_code == 422
+    page = admin.post("/rulebooks", data={"toml": wrong})
+    assert page.status_code == 422 and "Line 11" in page.text and "bodymarker" in page.text
+
+
+def test_two_editors_do_not_overwrite_each_other(admin: TestClient) -> None:
+    first = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()
+    edit = {"based_on": first["sha256"]}
+    assert admin.put("/api/rulebooks", json={"toml": BOOK.format(version="2"), **edit}).status_code == 200
+    assert admin.put("/api/rulebooks", json={"toml": BOOK.format(version="3"), **edit}).status_code == 409
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "xlsx", "pdf"])
+def test_reports_in_every_format(admin: TestClient, db: Database, kind: str) -> None:
+    ward.admit(db, 1)
+    ward.admit(db, 2, Verdict.COMPLIANT)
+    answer = admin.get(f"/api/reports/compliance?group_by=station&format={kind}")
+    assert answer.status_code == 200 and answer.content
+    if kind == "json":
+        assert (answer.json()["total"]["numerator"], answer.json()["total"]["denominator"]) == (1, 2)
+
+
+def test_the_reports_page_shows_denominators_and_leads_to_the_studies(admin: TestClient, db: Database) -> None:
+    assert "No assessed studies" in admin.get("/reports").text
+    ward.admit(db, 1)
+    ward.admit(db, 2, Verdict.COMPLIANT)
+    page = admin.get("/reports?group_by=station").text
+    assert "1 of 2" in page and "50.0 %" in page and "station=US-03" in page and "<svg" in page
+    assert admin.get("/api/reports/compliance?group_by=moon").status_code == 422
+
+
+def test_an_account_of_one_site_gets_no_report_of_all(sign_in: Callable[..., TestClient]) -> None:
+    assert sign_in(Role.REVIEWER, "north", "North").get("/reports").status_code == 403
+
+
+def test_a_study_is_held_by_one_person(sign_in: Callable[..., TestClient], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    ann, bob = sign_in(Role.REVIEWER, "ann"), sign_in(Role.REVIEWER, "bob")
+    sonographer = sign_in(Role.SONOGRAPHER, "sam")
+    assert ann.post(f"/studies/{uid}/hold", data={"next": "/worklist"}).headers["location"] == "/worklist"
+    assert "⊘ ann" in bob.get("/worklist").text and "ann holds this since" in bob.get(f"/studies/{uid}").text
+    assert bob.post(f"/studies/{uid}/hold").status_code == 409
+    assert sonographer.post(f"/studies/{uid}/hold", data={"take_over": "true"}).status_code == 403
+    assert bob.post(f"/studies/{uid}/hold", data={"take_over": "true"}).status_code == 303
+    assert "⊘ bob" in ann.get("/worklist").text
+    bob.post(f"/studies/{uid}/release")
+    assert "⊘" not in ann.get("/worklist").text

@@ -1,0 +1,119 @@
+"""Every role against every route: who is let in, and who is denied. A new route without an entry fails."""
+
+from collections.abc import Callable
+
+import pytest
+import ward
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from service.db.session import Database
+from service.db.tables import Role
+from service.review.app import create_app
+
+ANYBODY, READ, DECIDE, REVIEW, ADMIN, AUDIT = "anybody", "read", "decide", "review", "admin", "audit"
+LET_IN = {
+    ANYBODY: {None, *Role},
+    READ: set(Role),
+    DECIDE: {Role.SONOGRAPHER, Role.REVIEWER, Role.ADMIN},
+    REVIEW: {Role.REVIEWER, Role.ADMIN},
+    ADMIN: {Role.ADMIN},
+    AUDIT: {Role.AUDITOR, Role.ADMIN},
+}
+ROUTES = {
+    "GET /sign-in": ANYBODY,
+    "POST /sign-in": ANYBODY,
+    "GET /sign-in/once": ANYBODY,
+    "POST /sign-in/once": ANYBODY,
+    "POST /sign-out": ANYBODY,
+    "GET /first-run": ANYBODY,
+    "POST /first-run": ANYBODY,
+    "GET /healthz": ANYBODY,
+    "GET /readyz": ANYBODY,
+    "GET /metrics": ANYBODY,
+    "GET /docs": ANYBODY,
+    "GET /": READ,
+    "GET /worklist": READ,
+    "GET /accession/{accession_number}": READ,
+    "GET /api/studies": READ,
+    "GET /studies/{study_instance_uid}": READ,
+    "POST /studies/{study_instance_uid}/reviews": DECIDE,
+    "PUT /studies/{study_instance_uid}/draft": DECIDE,
+    "POST /studies/{study_instance_uid}/hold": DECIDE,
+    "POST /studies/{study_instance_uid}/release": DECIDE,
+    "GET /api/studies/{study_instance_uid}": READ,
+    "POST /api/studies/{study_instance_uid}/reviews": DECIDE,
+    "GET /events": READ,
+    "GET /api/instances/{sop_instance_uid}": READ,
+    "GET /api/instances/{sop_instance_uid}/frames/{number}/image": READ,
+    "GET /api/instances/{sop_instance_uid}/frames/{number}/mask": READ,
+    "GET /api/instances/{sop_instance_uid}/frames/{number}/restoration": READ,
+    "GET /api/instances/{sop_instance_uid}/frames/{number}/residual": READ,
+    "GET /api/flow": READ,
+    "GET /flow": READ,
+    "POST /flow/requeue": ADMIN,
+    "GET /reports": REVIEW,
+    "GET /api/reports/compliance": REVIEW,
+    "GET /rulebooks": READ,
+    "POST /rulebooks": ADMIN,
+    "POST /rulebooks/{number}/what-if": ADMIN,
+    "POST /rulebooks/{number}/activate": ADMIN,
+    "GET /api/rulebooks": READ,
+    "PUT /api/rulebooks": ADMIN,
+    "POST /api/rulebooks/check": READ,
+    "GET /api/rulebooks/{number}": READ,
+    "POST /api/rulebooks/{number}/what-if": ADMIN,
+    "GET /api/what-if/{number}": READ,
+    "GET /users": ADMIN,
+    "POST /users": ADMIN,
+    "POST /users/{name}/{change}": ADMIN,
+    "GET /tokens": ADMIN,
+    "POST /tokens": ADMIN,
+    "POST /tokens/{number}/revoke": ADMIN,
+    "GET /audit": AUDIT,
+    "POST /preferences": READ,
+}
+STREAMS = "GET /events"  # never ends, so only its refusals are tried here
+
+
+def routes() -> set[str]:
+    """Every route of the application, as its description and its pages name them."""
+    found = set()
+    waiting = list(create_app().routes)
+    while waiting:
+        route = waiting.pop()
+        waiting += getattr(getattr(route, "original_router", None), "routes", [])
+        if isinstance(route, APIRoute):
+            found |= {f"{method} {route.path}" for method in route.methods or ()}
+    return found
+
+
+def test_every_route_has_its_entry() -> None:
+    assert routes() == set(ROUTES)
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+def test_each_route_lets_in_whom_it_should(
+    role: Role | None, client: TestClient, sign_in: Callable[..., TestClient], db: Database
+) -> None:
+    uid = ward.admit(db, 1)
+    sign_in(Role.ADMIN, "boss")
+    for route, rule in ROUTES.items():
+        method, path = route.split(" ", 1)
+        for name, value in {
+            "{study_instance_uid}": uid,
+            "{sop_instance_uid}": f"{uid}.1.1",
+            "{number}": "1",
+            "{accession_number}": "A-1",
+            "{name}/{change}": "boss/unlock",
+        }.items():
+            path = path.replace(name, value)
+        allowed = role in LET_IN[rule]
+        if route == STREAMS and allowed:
+            continue
+        browser = TestClient(client.app, follow_redirects=False) if role is None else sign_in(role)
+        answer = browser.request(method, path)
+        denied = answer.status_code in (401, 403) or "/sign-in?" in answer.headers.get("location", "")
+        if rule is ANYBODY:
+            continue
+        assert denied is not allowed, (route, role, answer.status_code)
