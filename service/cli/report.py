@@ -1,0 +1,91 @@
+"""The compliance report, printed or written to a file."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from service.cli.console import err, out
+from service.db.reports import start_of
+from service.db.session import database
+from service.errors import ConfigurationError
+from service.report.compliance import GROUPINGS, Report, Row
+from service.report.compliance import report as compliance
+from service.report.files import MEDIA_TYPES, as_file
+
+app = typer.Typer()
+
+DAYS = 30
+
+
+@app.command()
+def report(
+    group_by: Annotated[str, typer.Option("--by", help=f"One or more of {', '.join(GROUPINGS)}.")] = "requirement",
+    start: Annotated[str, typer.Option("--from", help="First day, 2026-01-31; 30 days ago if left out.")] = "",
+    end: Annotated[str, typer.Option("--to", help="Last day; today if left out.")] = "",
+    as_of: Annotated[str, typer.Option(help="As it stood at this UTC time, 2026-01-31T14:00.")] = "",
+    file: Annotated[Path | None, typer.Option("--out", help=f"Write it: .{', .'.join(MEDIA_TYPES)}.")] = None,
+) -> None:
+    """Compliance rates with their intervals. Operators' names are in it: keep the file where patients' data may be."""
+    last = _day(end) or datetime.now(UTC).date()
+    first = _day(start) or last - timedelta(days=DAYS)
+    kind = file.suffix.removeprefix(".").lower() if file else "json"
+    if kind not in MEDIA_TYPES:
+        raise ConfigurationError(f"A report cannot be written as '{kind}'.", cure=f"End the name in {_endings()}.")
+    with database().read() as session:
+        found = compliance(
+            session, group_by.split(","), start_of(first), start_of(last + timedelta(days=1)), _moment(as_of)
+        )
+    if file is None:
+        out.print(_table(found))
+        return
+    file.write_bytes(as_file(found, kind))
+    err.print(f"{len(found.rows)} rows written.")
+
+
+def _table(found: Report) -> Table:
+    numbers = ("n", "compliant", "rate", "95 %", "missing", "uncertain", "excluded", "signal")
+    table = Table(*found.group_by)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for row in found.rows:
+        table.add_row(*map(escape, row.key), *_cells(row))
+    table.add_section()
+    table.add_row("all", *[""] * (len(found.group_by) - 1), *_cells(found.total))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = row.interval or (0.0, 0.0)
+    return [
+        str(row.denominator),
+        str(row.numerator),
+        "" if row.rate is None else f"{row.rate:.1%}",
+        "" if row.interval is None else f"{low:.1%}–{high:.1%}",
+        str(row.non_compliant),
+        str(row.indeterminate),
+        str(row.excluded),
+        row.signal or "",
+    ]
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise ConfigurationError(f"'{text}' is no day.", cure="Write it as 2026-01-31.") from error
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise ConfigurationError(f"'{text}' is no time.", cure="Write it as 2026-01-31T14:00.") from error
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def _endings() -> str:
+    return " or ".join(f".{kind}" for kind in MEDIA_TYPES)
