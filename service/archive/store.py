@@ -34,6 +34,16 @@ class ArchiveStore:
         self._own_lock = Lock()
         self._known_folders: set[Path] = set()
 
+    def prepare(self) -> None:
+        """Make the folders of instances beforehand: later each one would cost a sync of its parent in the line."""
+        with storage(f"The archive folder {self.root} cannot be made"):
+            for number in range(256):
+                folder = self.path(instance_key(f"{number:02x}")).parent
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._known_folders.add(folder)
+            fsync_folder(self.path("instances"))
+            fsync_folder(self.root)
+
     def incoming(self) -> Path:
         """A path for a temporary file that only this process will ever use, on the archive's file system."""
         with self._own_lock, storage("The archive cannot take anything in"):

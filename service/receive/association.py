@@ -153,6 +153,8 @@ class Acceptor(Association):
         self.dimse: StreamingDimse = StreamingDimse(self)
         if lean:
             self.dul: DULServiceProvider = UpperLayer(self)
+            # Setting these hands them to the timers of the upper layer, which is a new one.
+            self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
 
     def run_reactor(self) -> None:
         """Serve until released, aborted or cut off; nothing incomplete stays behind."""

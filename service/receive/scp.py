@@ -43,6 +43,7 @@ class Receiver:
         self._settle = timedelta(seconds=chosen.study_settle_s)
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
         self._stop = Event()
+        archive().prepare()
         self._door = self._open()
         self.port: int = self._door.server_address[1]
 
