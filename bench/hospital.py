@@ -1,0 +1,247 @@
+"""A day of a hospital, from a seed, at N times its speed, on every service of docker-compose.yml.
+
+    python -m bench.hospital --speed 20 --seconds 120 --network models/weights/sonomark
+
+Forty stations send two thousand studies of a hundred thousand images within ten hours, with a rush in the morning and
+after noon and with whole studies pushed at once. The run plays the day from its busiest hour on and stops after the
+given time; senders and services share this machine. Printed at the end: throughput, time from association to verdict,
+depth of the queue and memory over time, and whether anything acknowledged was lost or doubled.
+"""
+
+import argparse
+import copy
+import heapq
+import queue
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+
+import psutil
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.presentation import build_context
+from sqlalchemy import create_engine, text
+
+from service.demo import sample_files
+from tests.acceptance.production import ROLES, Production
+
+HOURS = range(8, 18)
+# Studies begun in each hour, relative: the rush of the morning, the quiet of noon, the second rush.
+RUSH = (6, 14, 16, 12, 6, 8, 14, 12, 8, 4)
+SENDERS = 6
+
+
+@dataclass(order=True, frozen=True)
+class Push:
+    """One association of a station: so many images of one study at once. ``at`` counts seconds from midnight."""
+
+    at: float
+    station: str
+    study: str
+    images: int
+
+
+@dataclass
+class Ledger:
+    """What the senders saw, to be held against what the house says afterwards."""
+
+    acknowledged: dict[str, float] = field(default_factory=dict)  # UID → when its association began
+    refused: Counter[str] = field(default_factory=Counter)
+    late_s: float = 0.0  # how far the senders fell behind the day
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def plan(seed: int, stations: int, studies: int, images: int) -> list[Push]:
+    """The day. Half of the stations push each image as it is taken, half the whole study at its end."""
+    chance = random.Random(seed)
+    sizes = [chance.lognormvariate(0, 0.6) for _ in range(studies)]
+    scale = images / sum(sizes)
+    day: list[Push] = []
+    for number, size in enumerate(sizes):
+        station = chance.randrange(stations)
+        hour = chance.choices(HOURS, RUSH)[0]
+        begin, count = (hour + chance.random()) * 3600, max(1, round(size * scale))
+        study = f"2.25.{seed}{number:07d}"
+        duration = chance.uniform(600, 1500)
+        if station % 2:
+            day += [Push(begin + duration * i / count, f"US{station:02d}", study, 1) for i in range(count)]
+        else:
+            day.append(Push(begin + duration, f"US{station:02d}", study, count))
+    heapq.heapify(day)
+    return [heapq.heappop(day) for _ in range(len(day))]
+
+
+def busiest(day: list[Push]) -> float:
+    """When the hour with the most images begins."""
+    by_hour: Counter[int] = Counter()
+    for push in day:
+        by_hour[int(push.at // 3600)] += push.images
+    return by_hour.most_common(1)[0][0] * 3600.0
+
+
+def store(house: Production, push: Push, templates: list[Dataset], ledger: Ledger, chance: random.Random) -> None:
+    """One association, as a station makes it; images refused are counted, not hidden."""
+    chosen = [chance.choice(templates) for _ in range(push.images)]
+    contexts = {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in chosen}
+    ae = ApplicationEntity(push.station)
+    begun = time.time()
+    association = ae.associate(
+        "127.0.0.1", house.ports["dicom"], [build_context(*pair) for pair in contexts], ae_title="SONOMARK"
+    )
+    if not association.is_established:
+        with ledger.lock:
+            ledger.refused["association"] += push.images
+        return
+    for image in chosen:
+        uid = generate_uid()
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = uid
+        image.StudyInstanceUID, image.SeriesInstanceUID = push.study, f"{push.study}.1"
+        image.StationName = push.station
+        status = getattr(association.send_c_store(image), "Status", None)
+        with ledger.lock:
+            if status == 0:
+                ledger.acknowledged[uid] = begun
+            else:
+                ledger.refused[str(status)] += 1
+    association.release()
+
+
+def play(house: Production, day: list[Push], speed: float, seconds: float, seed: int, watch: "Watch") -> Ledger:
+    """Send the day from its busiest hour on, at ``speed``, for ``seconds`` of real time."""
+    ledger, waiting = Ledger(), queue.Queue[tuple[float, Push] | None]()
+    with tempfile.TemporaryDirectory() as folder:
+        templates = [dcmread(path) for path in sample_files(Path(folder)) if path.name.startswith("sample-")]
+    from_, began = busiest(day), time.monotonic()
+
+    def sender(number: int) -> None:
+        own, chance = copy.deepcopy(templates), random.Random(seed * 1000 + number)
+        while (job := waiting.get()) is not None:
+            due, push = job
+            store(house, push, own, ledger, chance)
+            with ledger.lock:
+                ledger.late_s = max(ledger.late_s, time.monotonic() - due)
+
+    threads = [threading.Thread(target=sender, args=(number,), daemon=True) for number in range(SENDERS)]
+    for thread in threads:
+        thread.start()
+    for push in (push for push in day if push.at >= from_):
+        due = began + (push.at - from_) / speed
+        if due - began > seconds:
+            break
+        while (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+        waiting.put((due, push))
+        watch.maybe()
+    for _ in threads:
+        waiting.put(None)
+    for thread in threads:
+        thread.join()
+    return ledger
+
+
+class Watch:
+    """Depth and age of the queue and the memory of every role, a few times a minute."""
+
+    def __init__(self, house: Production, every_s: float = 5.0) -> None:
+        self._house, self._every_s, self._next = house, every_s, 0.0
+        self._began = time.monotonic()
+        self.rows: list[tuple[float, float, float, float]] = []
+
+    def maybe(self) -> None:
+        """Look, if it is time to."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._every_s
+            flow = self._house.flow()
+            memory = sum(_memory(self._house.processes[role].pid) for role in ROLES)
+            at = time.monotonic() - self._began
+            self.rows.append((at, flow.get("in_flight", -1), flow.get("oldest_in_flight_s", -1), memory / 2**20))
+
+    def until_empty(self, within_s: float) -> float:
+        """Watch until nothing is in flight; returns how long that took."""
+        began = time.monotonic()
+        while (flow := self._house.flow()).get("in_flight", 1) and time.monotonic() - began < within_s:
+            self.maybe()
+            time.sleep(0.5)
+        self._next = 0
+        self.maybe()
+        return time.monotonic() - began if flow.get("in_flight") == 0 else float("inf")
+
+
+def _memory(pid: int) -> float:
+    """Proportional set size of a process and its children: what is shared is counted once."""
+    main = psutil.Process(pid)
+    return float(sum(one.memory_full_info().pss for one in (main, *main.children(recursive=True))))
+
+
+def report(house: Production, ledger: Ledger, watch: Watch, played_s: float, drained_s: float) -> None:
+    engine = create_engine(house.database_url())
+    with engine.connect() as connection:
+        ended = dict(
+            connection.execute(
+                text(
+                    "SELECT i.sop_instance_uid, max(extract(epoch FROM a.finished_at))::float FROM instances i"
+                    " JOIN analyses a ON a.instance_id = i.id WHERE a.state IN ('done', 'quarantined') GROUP BY 1"
+                )
+            ).all()
+        )
+        doubled = connection.scalar(
+            text(
+                "SELECT count(*) FROM (SELECT instance_id FROM verdicts WHERE superseded_at IS NULL AND instance_id"
+                " IS NOT NULL GROUP BY 1 HAVING count(*) > 1 UNION ALL SELECT max(id) FROM instances"
+                " GROUP BY sop_instance_uid HAVING count(*) > 1) AS twice"
+            )
+        )
+    engine.dispose()
+    waits = sorted(ended[uid] - begun for uid, begun in ledger.acknowledged.items() if uid in ended)
+    stored = len(ledger.acknowledged)
+    print(f"played              {played_s:.0f} s; drained after {drained_s:.1f} s more")
+    print(f"senders             at most {ledger.late_s:.1f} s behind the day")
+    print(f"acknowledged        {stored} images, {stored / played_s:.1f}/s; refused {dict(ledger.refused) or 0}")
+    print(f"assessed            {len(waits) / (played_s + drained_s):.1f} images/s")
+    if len(waits) > 20:
+        p95 = quantiles(waits, n=20)[18]
+        print(f"association→verdict p50 {median(waits):.2f} s, p95 {p95:.2f} s, most {waits[-1]:.2f} s")
+    print("time s   in flight   oldest s   memory MB")
+    for at, depth, oldest, memory in watch.rows[:: max(1, len(watch.rows) // 16)]:
+        print(f"{at:6.0f} {depth:11.0f} {oldest:10.1f} {memory:11.0f}")
+    if len(watch.rows) > 4:
+        growth = watch.rows[-1][3] - watch.rows[len(watch.rows) // 4][3]
+        print(f"memory growth       {growth:+.0f} MB since a quarter of the run")
+    print(f"lost {stored - len(waits)}, duplicated {doubled}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--speed", type=float, default=5.0, help="times the hospital's own speed")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of real time; the queue is drained afterwards")
+    parser.add_argument("--network", default="sonomark", help="name or folder of weights")
+    parser.add_argument("--stations", type=int, default=40)
+    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=100_000)
+    chosen = parser.parse_args()
+    day = plan(chosen.seed, chosen.stations, chosen.studies, chosen.images)
+    images = sum(push.images for push in day)
+    print(f"seed {chosen.seed}: {chosen.studies} studies, {images} images, {len(day)} associations")
+    print(f"from {busiest(day) / 3600:.0f}:00 on at {chosen.speed:g} times")
+    network = chosen.network if chosen.network.isidentifier() else str(Path(chosen.network).resolve())
+    house = Production(SONOMARK_NETWORK=network, SONOMARK_STUDY_SETTLE_S="30")
+    try:
+        house.start()
+        watch, began = Watch(house), time.monotonic()
+        ledger = play(house, day, chosen.speed, chosen.seconds, chosen.seed, watch)
+        played = time.monotonic() - began
+        report(house, ledger, watch, played, watch.until_empty(600))
+    finally:
+        house.stop()
+
+
+if __name__ == "__main__":
+    main()
