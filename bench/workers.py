@@ -93,7 +93,7 @@ def store(folder: Path, number: int) -> int:
     with database().begin() as session:
         arrival = instances.Arrival(header, digest, size, instance_key(digest))
         registered = instances.register(session, arrival, timedelta(hours=1))
-        return enqueue.enqueue(session, registered.instance).id
+        return enqueue.enqueue_first(session, registered.instance_id)
 
 
 if __name__ == "__main__":

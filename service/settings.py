@@ -86,6 +86,7 @@ class Settings(BaseSettings):
 
     role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
     log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_host: str = Field("127.0.0.1", description="Address of each role's own metrics.")
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of this role's /metrics, /healthz and /readyz; 0 means none."

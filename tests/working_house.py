@@ -57,7 +57,7 @@ class WorkingHouse:
         arrival = instances.Arrival(read_header(path), digest, path.stat().st_size, instance_key(digest))
         with database().begin() as session:
             registered = instances.register(session, arrival, timedelta(seconds=settings().study_settle_s))
-            analysis = enqueue.enqueue(session, registered.instance).id
+            analysis = enqueue.enqueue_first(session, registered.instance_id)
         if ring:
             enqueue.ring([analysis])
         return analysis

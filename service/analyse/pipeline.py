@@ -1,8 +1,9 @@
 """From a file to what was drawn on its frames: decode, restore, read the marks. No database, no network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -13,13 +14,17 @@ import numpy.typing as npt
 
 from service.analyse import residual
 from service.analyse.annotations import Annotation, Calibration, Evidence, Kind, Thresholds, read_marks
-from service.analyse.restoration import Network, Restored, load_network
+from service.analyse.restoration import Device, Network, Restored, load_network
 from service.dicom.pixels import close_decoders, iterate_frames, look, start_decoder
-from service.errors import NetworkError
+from service.errors import NetworkError, SonomarkError
 from service.settings import Settings, settings
 
 Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
 Plane = npt.NDArray[np.uint8]  # (rows, columns)
+
+
+# Decoder processes that work at the same time for one batch.
+DECODERS = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Pipeline:
         return self._network.name
 
     @property
-    def provider(self) -> str:
+    def provider(self) -> Device:
         """Where the network runs: cuda, openvino or cpu."""
         return self._network.provider
 
@@ -105,27 +110,49 @@ class Pipeline:
 
         Raises `NotDicom`, `Undecodable` or `NotFound`.
         """
-        clock = Clock()
-        with clock.step("open"):
-            facts = look(path)
-        numbers = spread(facts.frames, self._cine_frames)
-        assessed: list[AssessedFrame] = []
-        frames = iterate_frames(path, numbers)
-        for number in numbers:
-            with clock.step("decode"):
-                frame = next(frames)
-            assessed.append(self._assess_frame(number, frame, clock))
-        card = self._network.card
-        return Assessment(
-            sop_instance_uid=facts.sop_instance_uid,
-            number_of_frames=facts.frames,
-            frames=tuple(assessed),
-            network=card.identity,
-            thresholds=card.digest,
-            bands={kind: (limits.absent, limits.present) for kind, limits in self._thresholds.items()},
-            provider=self._network.provider,
-            milliseconds=clock.milliseconds,
-        )
+        (answer,) = self.assess_together([path])
+        if isinstance(answer, SonomarkError):
+            raise answer
+        return answer
+
+    def assess_together(self, paths: Sequence[Path]) -> list[Assessment | SonomarkError]:
+        """Assess several files; what is wrong with one of them is its answer and no other's.
+
+        Threads decode while the network runs, and frames of one size go through the network together, as many as the
+        device likes. The answers are those of `assess`.
+        """
+        opened = [Opened(Clock()) for _ in paths]
+        errors: dict[int, SonomarkError] = {}
+        waiting: list[tuple[int, int, Frame]] = []
+        for index, frames in enumerate(self._decoded(paths, opened)):
+            try:
+                for number, frame in frames:
+                    waiting.append((index, number, frame))
+                    if len(waiting) >= self._network.batch:
+                        self._assess_frames(waiting, opened)
+                        waiting.clear()
+            except SonomarkError as error:
+                errors[index] = error
+        if waiting:
+            self._assess_frames(waiting, opened)
+        return [errors.get(index) or self._assessment(file) for index, file in enumerate(opened)]
+
+    def _decoded(self, paths: Sequence[Path], opened: Sequence["Opened"]) -> Iterator[Iterable[tuple[int, Frame]]]:
+        """Each file's frames; of several files, the next ones are decoded while the caller works on these."""
+        if len(paths) == 1:
+            yield _frames(paths[0], opened[0], self._cine_frames)
+            return
+        pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        try:
+            # A task decodes a whole file: one that paused in the middle would keep a decoder that others wait for.
+            coming = [
+                pool.submit(_all_frames, path, file, self._cine_frames)
+                for path, file in zip(paths, opened, strict=True)
+            ]
+            for frames in coming:
+                yield _result(frames)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def restore(self, frame: Frame) -> Restoration:
         """What lies under the marks of one frame, for a person to look at."""
@@ -142,21 +169,42 @@ class Pipeline:
             mask,
         )
 
-    def _assess_frame(self, number: int, frame: Frame, clock: "Clock") -> AssessedFrame:
-        with clock.step("restore"):
-            (restored,) = self._network.restore([frame])
-        with clock.step("read"):
-            evidence = self._read(restored)
-            rows, columns = frame.shape[:2]
-            scale = columns / restored.frame.shape[1], rows / restored.frame.shape[0]
-            return AssessedFrame(
-                number=number,
-                rows=rows,
-                columns=columns,
-                annotations=tuple(_scaled(mark, scale) for mark in evidence.annotations),
-                scores={kind.value: score for kind, score in evidence.scores.items()},
-                mask=_enlarged(evidence.mask, (columns, rows), cv2.INTER_NEAREST),
-            )
+    def _assess_frames(self, waiting: Sequence[tuple[int, int, Frame]], opened: Sequence["Opened"]) -> None:
+        """Frames (file, number, pixels) through the network in one go, and what is on them to their files."""
+        together = Clock()
+        with together.step("restore"):
+            restored = self._network.restore([frame for _, _, frame in waiting])
+        for (index, number, frame), result in zip(waiting, restored, strict=True):
+            file = opened[index]
+            file.clock.add("restore", together.milliseconds["restore"] / len(waiting))
+            with file.clock.step("read"):
+                file.assessed.append(self._assessed(number, frame, result))
+
+    def _assessed(self, number: int, frame: Frame, restored: Restored) -> AssessedFrame:
+        evidence = self._read(restored)
+        rows, columns = frame.shape[:2]
+        scale = columns / restored.frame.shape[1], rows / restored.frame.shape[0]
+        return AssessedFrame(
+            number=number,
+            rows=rows,
+            columns=columns,
+            annotations=tuple(_scaled(mark, scale) for mark in evidence.annotations),
+            scores={kind.value: score for kind, score in evidence.scores.items()},
+            mask=_enlarged(evidence.mask, (columns, rows), cv2.INTER_NEAREST),
+        )
+
+    def _assessment(self, file: "Opened") -> Assessment:
+        card = self._network.card
+        return Assessment(
+            sop_instance_uid=file.sop_instance_uid,
+            number_of_frames=file.number_of_frames,
+            frames=tuple(file.assessed),
+            network=card.identity,
+            thresholds=card.digest,
+            bands={kind: (limits.absent, limits.present) for kind, limits in self._thresholds.items()},
+            provider=self._network.provider,
+            milliseconds=file.clock.milliseconds,
+        )
 
     def _read(self, restored: Restored) -> Evidence:
         return read_marks(restored.kinds, restored.residual, self._thresholds, self._calibration)
@@ -175,8 +223,43 @@ class Clock:
         try:
             yield
         finally:
-            spent = (perf_counter() - start) * 1000
-            self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + spent, 3)
+            self.add(name, (perf_counter() - start) * 1000)
+
+    def add(self, name: str, milliseconds: float) -> None:
+        """Add to ``name``."""
+        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + milliseconds, 3)
+
+
+@dataclass
+class Opened:
+    """A file under assessment."""
+
+    clock: Clock
+    sop_instance_uid: str = ""
+    number_of_frames: int = 0
+    assessed: list[AssessedFrame] = field(default_factory=list)
+
+
+def _frames(path: Path, file: Opened, at_most: int) -> Iterator[tuple[int, Frame]]:
+    """The frames of a file that are to be assessed, with their numbers."""
+    with file.clock.step("open"):
+        facts = look(path)
+    file.sop_instance_uid, file.number_of_frames = facts.sop_instance_uid, facts.frames
+    numbers = spread(facts.frames, at_most)
+    frames = iterate_frames(path, numbers)
+    for number in numbers:
+        with file.clock.step("decode"):
+            frame = next(frames)
+        yield number, frame
+
+
+def _all_frames(path: Path, file: Opened, at_most: int) -> list[tuple[int, Frame]]:
+    return list(_frames(path, file, at_most))
+
+
+def _result(frames: "Future[list[tuple[int, Frame]]]") -> Iterator[tuple[int, Frame]]:
+    """The frames once they are there; what went wrong is raised at the first of them."""
+    yield from frames.result()
 
 
 def spread(frames: int, at_most: int) -> Sequence[int]:

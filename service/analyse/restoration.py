@@ -104,7 +104,7 @@ class Network:
         self._threads = threads
         self._sessions: OrderedDict[tuple[int, ...], onnxruntime.InferenceSession] = OrderedDict()
         self._lock = Lock()
-        self.provider = device
+        self.provider: Device = device
         if device == "openvino":
             try:
                 self._session((1, 2 * self.card.stride, 2 * self.card.stride))
@@ -112,6 +112,11 @@ class Network:
                 log.warning("OpenVINO refused the network, the plain CPU takes it", cause=error.what)
                 self.provider = "cpu"
         self._check_contract()
+
+    @property
+    def batch(self) -> int:
+        """How many frames of one size this device likes at once."""
+        return BATCH[self.provider]
 
     @property
     def name(self) -> str:
@@ -126,7 +131,7 @@ class Network:
             by_size[frame.shape].append(index)
         restored: dict[int, Restored] = {}
         for indices in by_size.values():
-            for batch in _batches(indices, at_most=BATCH[self.provider]):
+            for batch in _batches(indices, at_most=self.batch):
                 restored.update(zip(batch, self._run([reduced[index] for index in batch]), strict=True))
         return [restored[index] for index in range(len(frames))]
 

@@ -3,8 +3,9 @@
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from threading import Event, Thread
 from typing import Any
@@ -16,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from service import __version__, failpoints, logs, telemetry
 from service.analyse.pipeline import Assessment, Pipeline
-from service.analyse.restoration import choose_device, load_network
+from service.analyse.restoration import BATCH, choose_device, load_network
 from service.archive.store import archive
 from service.db import analyses
 from service.db.analyses import Claim
@@ -39,6 +40,8 @@ from service.jobs.app import ANALYSE, app
 from service.settings import settings
 
 log = logs.get(__name__)
+
+Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
 
 # No instance takes this long; whatever hangs where no other limit reaches is ended, and tried again elsewhere.
 TASK_LIMIT_S = 1800
@@ -98,22 +101,52 @@ def analyse(analysis_id: int) -> None:
                 telemetry.ASSESSED.labels("ignored").inc()
                 log.warning("message names no analysis, ignored")
                 return
-            claims = analyses.claim(session, 1, settings().lease_s)
+            claims = analyses.claim(session, settings().batch or BATCH[pipeline().provider], settings().lease_s)
             taken = [(held, session.get_one(Instance, held.instance_id)) for held in claims]
     except DatabaseAway as error:
         log.warning("database away, the sweeper will ring again", cause=error.what)
         return
-    for held, instance in taken:
-        with bound_contextvars(analysis=held.analysis_id, correlation_id=instance.correlation_id):
-            attempt(held, instance)
+    if taken:
+        with _kept_alive(claims):
+            attempt(taken)
 
 
-def attempt(held: Claim, instance: Instance) -> None:
-    """Bring one claimed analysis to its end, or back into the queue. Never raises."""
+def attempt(taken: Sequence[tuple[Claim, Instance]]) -> None:
+    """Bring claimed analyses to their ends, or back into the queue. Never raises."""
     fp("analyse.after_claim")
+    started = now()
+    for (held, instance), answer in zip(taken, _assess([instance for _, instance in taken]), strict=True):
+        with bound_contextvars(analysis=held.analysis_id, correlation_id=instance.correlation_id):
+            _end(held, answer, started)
+
+
+def _assess(instances: Sequence[Instance]) -> list[Answer]:
+    """What is on each instance's frames; None for an object without pixels.
+
+    A batch that fails as a whole is taken apart, so that one instance fails and not its neighbours.
+    """
+    fp("analyse.before_infer")
+    keys = [instance.archive_key for instance in instances if instance.number_of_frames]
     try:
-        with _kept_alive(held):
-            _assess_and_record(held, instance)
+        found: list[Answer] = [*pipeline().assess_together([archive().path(key) for key in keys])] if keys else []
+    except Exception as error:  # noqa: BLE001 - whatever it was becomes the answer
+        found = [error] if len(keys) == 1 else [_assess_alone(key) for key in keys]
+    answers = iter(found)
+    return [next(answers) if instance.number_of_frames else None for instance in instances]
+
+
+def _assess_alone(key: str) -> Answer:
+    try:
+        return pipeline().assess(archive().path(key))
+    except Exception as error:  # noqa: BLE001 - whatever it was becomes the answer
+        return error
+
+
+def _end(held: Claim, answer: Answer, started: datetime) -> None:
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        _record(held, answer, started)
     except LeaseLost:
         telemetry.ASSESSED.labels("lease_lost").inc()
         log.warning("another worker took over, dropped", attempt=held.attempt)
@@ -123,15 +156,11 @@ def attempt(held: Claim, instance: Instance) -> None:
         _give_back_or_up(held, error)
 
 
-def _assess_and_record(held: Claim, instance: Instance) -> None:
-    started = now()
-    assessment = None
-    if instance.number_of_frames:
-        fp("analyse.before_infer")
-        assessment = pipeline().assess(archive().path(instance.archive_key))
+def _record(held: Claim, assessment: Assessment | None, started: datetime) -> None:
+    """Frames, annotations, verdict and the end of the claim in one transaction; the claim's end comes first."""
     frames = _frames(held, assessment) if assessment else []
     with database().begin() as session:
-        analyses.finish(session, held, **_record(assessment, (started - held.queued_at).total_seconds()))
+        analyses.finish(session, held, **_versions(assessment, (started - held.queued_at).total_seconds()))
         analyses.keep_frames(session, held, frames)
         verdict = judge.judge_instance(session, held.instance_id)
         fp("analyse.before_verdict_commit")
@@ -169,7 +198,7 @@ def _annotation(mark: Any) -> Annotation:
     )
 
 
-def _record(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:
+def _versions(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:
     """Which versions gave the answer, and how long each step took."""
     waited = {"wait": round(waited_s * 1000, 3)}
     if assessment is None:
@@ -219,8 +248,8 @@ def _reason(error: Exception) -> tuple[str, str]:
 
 
 @contextmanager
-def _kept_alive(held: Claim) -> Iterator[None]:
-    """Renew the lease from a thread for as long as the block runs."""
+def _kept_alive(claims: Sequence[Claim]) -> Iterator[None]:
+    """Renew the leases from a thread for as long as the block runs."""
     stop = Event()
     lease_s = settings().lease_s
 
@@ -228,9 +257,9 @@ def _kept_alive(held: Claim) -> Iterator[None]:
         while not stop.wait(lease_s / 4):
             try:
                 with database().begin() as session:
-                    analyses.renew(session, [held], lease_s)
+                    analyses.renew(session, claims, lease_s)
             except DatabaseAway:
-                log.warning("lease not renewed, database away", analysis=held.analysis_id)
+                log.warning("leases not renewed, database away")
 
     keeper = Thread(target=renew, name="lease", daemon=True)
     keeper.start()

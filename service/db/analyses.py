@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, bindparam, case, delete, exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, exists, func, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, now
 from service.errors import LeaseLost
@@ -55,21 +55,20 @@ def claim(session: Session, limit: int, lease_s: float) -> list[Claim]:
     """Take up to ``limit`` queued analyses, the most urgent and then the oldest first.
 
     One statement: two workers never get the same row, and the attempt is counted before any work is done, so that
-    an instance that kills its worker is counted too.
+    an instance that kills its worker is counted too. One that failed before is claimed alone: were it to kill the
+    worker again, the others of its batch would be counted with it.
     """
+    if limit > 1 and session.scalar(_next(Analysis.attempts, 1)):
+        limit = 1
     # SKIP LOCKED lets claimers pass each other in PostgreSQL; SQLite has one writer at a time and no such words.
-    waiting = (
-        select(Analysis.id)
-        .where(_in(AnalysisState.QUEUED))
-        .order_by(Analysis.priority, Analysis.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("waiting")
-    )
+    waiting = _next(Analysis.id, limit).with_for_update(skip_locked=True)
+    if limit > 1:
+        waiting = waiting.where(Analysis.attempts == 0)
+    chosen = waiting.cte("waiting")
     at = now()
     taken = session.execute(
         update(Analysis)
-        .where(Analysis.id.in_(select(waiting.c.id)))
+        .where(Analysis.id.in_(select(chosen.c.id)))
         .values(
             state=AnalysisState.CLAIMED,
             token=uuid4().hex,
@@ -199,8 +198,7 @@ def waiting(session: Session) -> tuple[int, datetime | None]:
 
 def oldest_waiting(session: Session, limit: int) -> list[int]:
     """Ids of the analyses that a worker would claim next."""
-    queued = select(Analysis.id).where(_in(AnalysisState.QUEUED))
-    return list(session.scalars(queued.order_by(Analysis.priority, Analysis.id).limit(limit)))
+    return list(session.scalars(_next(Analysis.id, limit)))
 
 
 def flow(session: Session) -> dict[str, int | float]:
@@ -225,6 +223,12 @@ def flow(session: Session) -> dict[str, int | float]:
         "quarantined": quarantined,
         "oldest_in_flight_s": round(age, 3),
     }
+
+
+def _next(column: InstrumentedAttribute[int], limit: int) -> Select[int]:
+    """``column`` of those that wait, in the order in which they are claimed."""
+    queued = select(column).where(_in(AnalysisState.QUEUED))
+    return queued.order_by(Analysis.priority, Analysis.id).limit(limit)
 
 
 def _in(state: AnalysisState) -> ColumnElement[bool]:

@@ -159,7 +159,7 @@ class PlainPicture:
     def __init__(self, path: Path, max_pixels: int) -> None:
         self._data = path.read_bytes()
         self.rows, self.columns = _plain_size(self._data)
-        _within_budget(self.rows, self.columns, 3, max_pixels)
+        _within_budget(self.rows, self.columns, max_pixels)
 
     def rgb(self, number: int) -> RGB:
         image = cv2.imdecode(np.frombuffer(self._data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -202,14 +202,14 @@ def _measure(header: Dataset, max_pixels: int) -> tuple[int, int, int, Layout]:
         raise Undecodable(f"Impossible size: {rows} x {columns} pixels, {frames} frames.", cure=RESEND)
     if samples not in (1, 3) or bits not in (8, 16):
         raise Undecodable(f"{samples} samples of {bits} bits a pixel are not supported.", cure=RESEND)
-    _within_budget(rows, columns, samples, max_pixels)
+    _within_budget(rows, columns, max_pixels)
     return rows, columns, frames, Layout(rows, columns, samples, bits)
 
 
-def _within_budget(rows: int, columns: int, samples: int, max_pixels: int) -> None:
-    if rows * columns * samples > max_pixels:
+def _within_budget(rows: int, columns: int, max_pixels: int) -> None:
+    if rows * columns * 3 > max_pixels:  # whatever it is stored as, it is shown as RGB
         raise Undecodable(
-            f"A frame of {rows} x {columns} x {samples} samples is over the limit of {max_pixels}.",
+            f"A frame of {rows} x {columns} pixels is over the limit of {max_pixels} samples.",
             cure="Raise SONOMARK_MAX_PIXELS if such images are real.",
         )
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_network import YELLOW, write_weights
 
+from service.analyse import restoration
 from service.analyse.annotations import Kind
-from service.analyse.pipeline import Pipeline, spread
+from service.analyse.pipeline import Assessment, Pipeline, spread
 from service.analyse.restoration import Network
 from service.errors import NetworkError, Undecodable
 from service.settings import Settings
@@ -91,6 +92,29 @@ def test_a_damaged_frame_is_an_error_and_not_a_clean_one(pipeline: Pipeline, tmp
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(Undecodable):
         pipeline.assess(path)
+
+
+def test_files_assessed_together_get_the_answers_they_get_alone(
+    pipeline: Pipeline, tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = saved(tmp_path / "damaged.png", crossed())
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    cine = next((real_data / "dicom").glob("sonosite*.dcm"))
+    marked = [saved(tmp_path / f"{n}.png", np.roll(crossed(), 5 * n, axis=1)) for n in range(6)]
+    paths = [*marked[:3], damaged, cine, *marked[3:], tmp_path / "missing.png"]
+    monkeypatch.setattr(restoration, "BATCH", {"cpu": 4, "openvino": 4, "cuda": 8})
+    together = pipeline.assess_together(paths)
+    assert [type(answer).__name__ for answer in together] == [
+        "Assessment", "Assessment", "Assessment", "Undecodable", "Assessment",
+        "Assessment", "Assessment", "Assessment", "NotFound",
+    ]  # fmt: skip
+    for path, answer in zip(paths, together, strict=True):
+        if isinstance(answer, Assessment):
+            alone = pipeline.assess(path)
+            assert [frame.number for frame in answer.frames] == [frame.number for frame in alone.frames]
+            for one, other in zip(answer.frames, alone.frames, strict=True):
+                assert (one.annotations, one.scores) == (other.annotations, other.scores)
+                assert (one.mask == other.mask).all()
 
 
 def test_a_card_without_thresholds_for_every_kind_is_refused(house: Settings, tmp_path: Path) -> None:

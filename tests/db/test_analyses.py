@@ -108,6 +108,18 @@ def test_an_attempt_is_counted_before_the_work(queue: Database) -> None:
             assert analyses.hand_back(session, held, "why", "cure")
 
 
+def test_one_that_failed_before_is_claimed_alone(queue: Database) -> None:
+    first, *others = fill(queue, 4)
+    (held,) = claim(queue)
+    with queue.begin() as session:
+        analyses.hand_back(session, held, "why", "cure")
+    assert [held.analysis_id for held in claim(queue, 3)] == [first]
+    with queue.begin() as session:
+        session.get_one(Analysis, others[1]).attempts = 1
+    assert [held.analysis_id for held in claim(queue, 3)] == [others[0], others[2]]
+    assert [held.analysis_id for held in claim(queue, 3)] == [others[1]]
+
+
 def test_what_the_house_did_wrong_is_not_counted(queue: Database) -> None:
     fill(queue, 1)
     for _ in range(5):

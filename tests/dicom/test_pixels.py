@@ -411,8 +411,8 @@ def test_truncation_at_any_place_is_an_error_and_never_a_picture(write: Write, s
 def test_a_decoder_that_hangs_is_ended(write: Write, screen: RGB, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "GRACE_S", 0.2)
     decoder = Decoder()
-    decoder._deadline_s = 0.2
     decoder.ask(write(screen.tobytes(), uid.ExplicitVRLittleEndian, "RGB"))
+    decoder._deadline_s = 0.2
     os.kill(decoder._process.pid, signal.SIGSTOP)
     decoder.send(write(screen.tobytes(), uid.ExplicitVRLittleEndian, "RGB"), 1)
     with pytest.raises(DecoderFailed, match="did not finish"):

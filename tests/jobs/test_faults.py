@@ -88,7 +88,7 @@ def test_poison_is_quarantined_after_its_attempts_and_the_line_goes_on(
     house = make_house(DECODE_TIMEOUT_S="1", DECODE_MEMORY_MB="256")
     house.start("work")
     house.start("sweep")
-    eater = house.store(ultrasound("eater", **_jpeg(_solid_jpeg(9200))))
+    eater = house.store(ultrasound("eater", **_jpeg(_solid_jpeg(9400), "MONOCHROME2", 1)))
     hanger = house.store(ultrasound("hanger", **_jpeg(_endless_jpeg())))
     damaged = house.store(ultrasound("damaged", PixelData=b"\0" * 64))
     healthy = [house.store(ultrasound(f"healthy{n}")) for n in range(5)]
@@ -159,22 +159,23 @@ def test_a_worker_told_to_stop_finishes_what_it_began(make_house: Make, ultrasou
     assert states[0] is AnalysisState.DONE and AnalysisState.CLAIMED not in states and AnalysisState.QUEUED in states
 
 
-def _jpeg(frame: bytes) -> dict[str, object]:
+def _jpeg(frame: bytes, photometric: str = "YBR_FULL_422", samples: int = 3) -> dict[str, object]:
     with Image.open(io.BytesIO(frame)) as image:
         columns, rows = image.size
     return {
         "Rows": rows,
         "Columns": columns,
-        "PhotometricInterpretation": "YBR_FULL_422",
+        "PhotometricInterpretation": photometric,
+        "SamplesPerPixel": samples,
         "PixelData": encapsulate([frame]),
         "transfer_syntax": JPEGBaseline8Bit,
     }
 
 
 def _solid_jpeg(side: int) -> bytes:
-    """Small as a file, a quarter of a gigabyte as pixels."""
+    """Small as a file, a third of a gigabyte on its way to RGB."""
     out = io.BytesIO()
-    Image.new("RGB", (side, side), (40, 40, 40)).save(out, "JPEG", quality=10)
+    Image.new("L", (side, side), 40).save(out, "JPEG", quality=10)
     return out.getvalue()
 
 

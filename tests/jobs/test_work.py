@@ -38,3 +38,20 @@ def test_an_instance_becomes_frames_annotations_and_a_verdict(
             "acknowledged": 2, "terminal": 2, "in_flight": 0, "quarantined": 0, "oldest_in_flight_s": 0,
         }
     assert done[0].network.startswith("tiny@") and done[0].milliseconds["restore"] > 0
+
+
+def test_a_batch_claimed_together_ends_as_each_alone_would(make_house: Make, ultrasound: Ultrasound) -> None:
+    house = make_house(BATCH="5")
+    paths = [ultrasound(f"n{n}", marked=n % 2 == 0, frames=1 + n % 3) for n in range(5)]
+    paths.insert(2, ultrasound("damaged", PixelData=b"\0" * 64))
+    ids = [house.store(path) for path in paths]
+    house.start("work")
+    ended = house.wait(ids)
+    assert [analysis.state.value for analysis in ended] == ["done"] * 2 + ["quarantined"] + ["done"] * 3
+    assert {analysis.attempts for analysis in ended} == {1}
+    assert len({analysis.claimed_at for analysis in ended}) < len(ids)
+    with database().read() as session:
+        for analysis, path in zip(ended, paths, strict=True):
+            frames = session.scalars(select(Frame).where(Frame.analysis_id == analysis.id)).all()
+            found = {mark.kind for frame in frames for mark in frame.annotations}
+            assert found == ({"caliper"} if path.stem in ("n0", "n2", "n4") else set())
