@@ -77,8 +77,8 @@ Scale `{scale.name}`: {len(self.results)} of {wanted} cells, in {minutes:.0f} mi
 {devices}. Every network saw {scale.crops_seen} crops of {scale.side}² pixels, taken from {scale.training_crops} stored
 ones ({scale.steps(scale.modern_batch)} steps of {scale.modern_batch} under AdamW, {scale.steps(4)} of 4 under RMSprop),
 with {len(scale.seeds)} seed{"s" * (len(scale.seeds) > 1)}. Thresholds were chosen on {scale.validation_crops}
-validation crops. All figures come from {scale.test_crops} test crops of data sets that neither training nor validation saw;
-± is half of a 95 % confidence interval over {over}.
+validation crops. All figures come from {scale.test_crops} test crops of data sets that neither training nor validation
+saw; ± is half of a 95 % confidence interval over {over}.
 {len(trained)} networks were trained, {diverged} of them diverged. Unless a row says otherwise, the input is linear, the
 loss L1 and the optimiser AdamW under a one-cycle schedule."""
 
