@@ -4,7 +4,7 @@ RUN := .venv/bin
 DEV := .venv-dev/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test check unit acceptance browser bench viewer clean
+.PHONY: help run test check unit acceptance browser bench viewer sbom clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,5 +47,11 @@ browser: .venv-dev/installed .venv-dev/peers ## the dashboard in a real Chromium
 	deploy/install-test-peers.sh
 	@mkdir -p .venv-dev && touch $@
 
+sbom: ## what the images contain: dist/sbom-*.cdx.json (CycloneDX)
+	$(PYTHON) -m venv .venv-sbom && .venv-sbom/bin/pip install --quiet 'cyclonedx-bom>=7,<8'
+	mkdir -p dist
+	.venv-sbom/bin/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-file dist/sbom-cpu.cdx.json
+	.venv-sbom/bin/cyclonedx-py requirements deploy/requirements-gpu.lock --pyproject pyproject.toml --output-file dist/sbom-gpu.cdx.json
+
 clean: ## remove environments and caches, never data
-	rm -rf .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-sbom .mypy_cache .ruff_cache .pytest_cache .hypothesis
