@@ -1,15 +1,18 @@
 """Judging again by stored annotations: for good, or to see what would change."""
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from working_house import WorkingHouse
 
 from service.compliance.rulebook import parse
 from service.db import reevaluations, rulebooks
 from service.db.reevaluations import Range
-from service.db.session import Database
+from service.db.session import Database, database
 from service.db.tables import (
     Analysis,
     AnalysisState,
@@ -157,6 +160,26 @@ def test_cancelled(db: Database) -> None:
     assert reevaluate.run(db, which)
     with db.read() as session:
         assert reevaluations.get(session, which).done == 0
+
+
+def test_a_real_worker_answers_the_message(make_house: Callable[..., WorkingHouse]) -> None:
+    house = make_house()
+    db = database()
+    with db.begin() as session:
+        fill(session, 3)
+    which = asked(db, Range(), records=True)
+    house.start("work")
+    reevaluate.ring(which)
+    deadline = time.monotonic() + 60
+    while True:
+        with db.read() as session:
+            found = reevaluations.get(session, which)
+            if found.finished_at is not None:
+                assert found.done == 3
+                assert verdicts(session) == [Verdict.COMPLIANT, Verdict.NON_COMPLIANT, Verdict.COMPLIANT]
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_self_tests_and_unsettled_studies_are_left_alone(db: Database) -> None:
