@@ -13,6 +13,8 @@ import copy
 import heapq
 import queue
 import random
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -232,6 +234,7 @@ def main() -> None:
     print(f"seed {chosen.seed}: {chosen.studies} studies, {images} images, {len(day)} associations")
     print(f"from {busiest(day) / 3600:.0f}:00 on at {chosen.speed:g} times")
     network = chosen.network if chosen.network.isidentifier() else str(Path(chosen.network).resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # by way of `finally`, which ends the house
     house = Production(SONOMARK_NETWORK=network, SONOMARK_STUDY_SETTLE_S="30")
     try:
         house.start()
