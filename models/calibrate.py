@@ -30,7 +30,9 @@ _MIN_PIXELS: Mapping[Kind, int] = {
     Kind.TEXT: 12,
     Kind.ARROW: 16,
 }
-_RIDGE = 0.02
+_RIDGE = 0.002
+_SPECIFICITY = 0.95
+_CLEAN_SPECIFICITY = 0.99
 # A mark with fewer pixels in the frame than this cannot be seen for sure: such frames take no part in the fit.
 _VISIBLE_PIXELS = 25
 
@@ -86,7 +88,7 @@ def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:
     strongest = np.array([features[features[:, 0].argmax()] if len(features) else np.zeros(7) for features in marks])
     calibration = logistic(strongest, truth)
     scores = np.array([float(calibration.score(features).max(initial=0.0)) for features in marks])
-    absent, present = bands(scores, truth)
+    absent, present = bands(scores, truth, np.array([case.real for case in known]))
     clipped = np.clip(scores, 1e-3, 1 - 1e-3)
     loss = float(-(np.where(truth, np.log(clipped), np.log(1 - clipped)) * _balance(truth)).mean())
     limits = Thresholds(pixel, _MIN_PIXELS[kind], absent, present)
@@ -115,14 +117,22 @@ def logistic(features: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) ->
     return Calibration(*(round(float(value), 5) for value in best.x))
 
 
-def bands(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """``present``: the score that parts the classes best by Youden's index, in the middle of the gap there; ``absent``: where
-    what lies below is a mark in fewer than 2 % of the marked frames, and at most ``present``."""
+def bands(
+    scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], clean: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Where a kind is absent and where it is present.
+
+    ``present`` parts marked frames from others best (Youden's index) among the scores that keep a specificity of 95 % on all
+    frames and of 99 % on the ``clean`` real ones; ``absent`` lies where fewer than 2 % of the marked frames score less.
+    """
     levels = np.unique(np.r_[0.0, scores, 1.0])
     middles = (levels[:-1] + levels[1:]) / 2
-    youden = [(scores[truth] >= t).mean() + (scores[~truth] < t).mean() for t in middles]
-    good = middles[np.flatnonzero(np.array(youden) >= max(youden) - 0.002)]
-    present = float(np.median(good))
+    sensitivity = np.array([(scores[truth] >= level).mean() for level in middles])
+    specificity = np.array([(scores[~truth] < level).mean() for level in middles])
+    on_clean = np.array([(scores[clean] < level).mean() if clean.any() else 1.0 for level in middles])
+    allowed = (specificity >= _SPECIFICITY) & (on_clean >= _CLEAN_SPECIFICITY)
+    youden = np.where(allowed, sensitivity + specificity, -1.0)
+    present = float(np.median(middles[youden >= youden.max() - 0.002]))
     absent = float(min(np.quantile(scores[truth], 0.02), present * 0.8))
     return round(max(absent, 0.01), 4), round(max(present, 0.02), 4)
 

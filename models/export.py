@@ -22,7 +22,7 @@ from models.architectures.unshuffle_unet import Block, UnshuffleUNet, gflop, par
 from models.calibrate import CALIBRATION, read_calibration
 from models.errors import TrainingError
 from models.recipe import Recipe
-from models.train import CHECKPOINT, SPLIT, build, recipe_of
+from models.train import CHECKPOINT, SPLIT, build, recipe_of, total_seconds, total_steps
 from service.analyse.annotations import Kind
 
 OPSET = 18
@@ -150,8 +150,8 @@ def described(
         "stride": 32,
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "steps": state["step"],
-        "minutes": round(state["elapsed_s"] / 60, 1),
+        "steps": total_steps(state),
+        "minutes": round(total_seconds(state) / 60, 1),
         "parameters": parameters(network),
         "gflop_608x800": round(gflop(network), 2),
         "architecture": asdict(recipe.network) | {"class": "UnshuffleUNet"},

@@ -27,7 +27,7 @@ class OptimiserSettings:
     rate: float = 2e-3
     weight_decay: float = 1e-2
     warm_up: float = 0.1
-    average: float = 0.999
+    average: float = 0.998
     largest_gradient: float = 2.0
 
 
@@ -41,7 +41,7 @@ class LossSettings:
     kind_weight: float = 4.0
     focus: float = 1.5
     dice: float = 0.5
-    presence: float = 0.1
+    presence: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,10 @@ def train(
     if resume and (run / CHECKPOINT).exists():
         state = restore(run / CHECKPOINT, recipe, network, average, optimiser)
     elif start_from is not None:
-        weights = torch.load(start_from / CHECKPOINT, weights_only=True)["average"]
-        network.load_state_dict(weights)
-        average.load_state_dict(weights)
+        earlier = torch.load(start_from / CHECKPOINT, weights_only=True)
+        network.load_state_dict(earlier["average"])
+        average.load_state_dict(earlier["average"])
+        state |= {"earlier_steps": total_steps(earlier["state"]), "earlier_s": total_seconds(earlier["state"])}
 
     budget_s = None if time_budget_min is None else time_budget_min * 60
     started = time.monotonic() - state["elapsed_s"]
@@ -133,6 +134,15 @@ def keep_freed_memory() -> None:
 def build(recipe: Recipe) -> UnshuffleUNet:
     settings = recipe.network
     return UnshuffleUNet(channels=settings.channels, top_blocks=settings.top_blocks, dilations=settings.dilations)
+
+
+def total_steps(state: dict[str, Any]) -> int:
+    """Steps of this run and of those it started from."""
+    return int(state["step"] + state.get("earlier_steps", 0))
+
+
+def total_seconds(state: dict[str, Any]) -> float:
+    return float(state["elapsed_s"] + state.get("earlier_s", 0.0))
 
 
 def refuse_other_split(run: Path, parts: Split, data: Path, resume: bool) -> None:
