@@ -4,6 +4,7 @@ import ctypes
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,16 +96,17 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
+    """SIGTERM ends the block as Ctrl-C does; so does SIGINT where a script started us with it ignored."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def address(settings: Settings) -> str:
@@ -130,6 +132,19 @@ def _kept_secret(path: Path) -> str:
     except FileExistsError:
         pass
     return path.read_text().strip()
+
+
+def require_free_ports(settings: Settings) -> None:
+    """Raises ConfigurationError when another program, perhaps another Sonomark, answers where a role is to listen."""
+    doors = {"SONOMARK_DICOM_PORT": settings.dicom_port, "SONOMARK_HTTP_PORT": settings.http_port}
+    for setting, port in doors.items():
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            taken = probe.connect_ex(("127.0.0.1", port)) == 0
+        if taken:
+            raise ConfigurationError(
+                f"Port {port} is in use already.", cure=f"Stop what uses it, or set {setting} to another."
+            )
 
 
 def ready(settings: Settings) -> bool:

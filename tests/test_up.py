@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service import up
-from service.errors import SonomarkError
+from service.errors import ConfigurationError, SonomarkError
 from service.settings import Settings
 
 
@@ -72,6 +73,15 @@ def test_the_secret_key_is_made_once_and_for_the_owner_only(tmp_path: Path) -> N
     assert len(first) >= 48
     assert up.environment(here)["SONOMARK_SECRET_KEY"] == first
     assert (tmp_path / "data" / "secret-key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_taken_port_is_named_before_anything_starts() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"Port {taken} is in use.*SONOMARK_HTTP_PORT"):
+            up.require_free_ports(Settings(dicom_port=1, http_port=taken))
 
 
 def test_roles_die_with_a_killed_supervisor() -> None:

@@ -61,7 +61,7 @@ def sign_in(name: Annotated[str, typer.Argument(help="An existing account.")]) -
     with database().begin() as session:
         secret = users.make_one_time_sign_in(session, users.get_user(session, name))
         audit.record(session, BY_HAND, "user.one-time", name)
-    typer.echo(f"{address(settings())}/sign-in/once#{secret}")
+    typer.echo(f"{address(settings())}/sign-in/once?token={secret}")
 
 
 @app.command(name="list")

@@ -25,7 +25,8 @@ def up(
     """Everything in one go: receiver, worker, sweeper and dashboard on the embedded defaults."""
     logs.configure("up")
     here = settings()
-    environment = supervision.environment(here)
+    supervision.require_free_ports(here)
+    environment = supervision.environment(here) | (samples.environment() if demo else {})
     schema.migrate()
     supervisor = supervision.Supervisor(environment)
     with supervision.interruptible():
@@ -71,4 +72,4 @@ def sign_in_link(here: Settings) -> str:
     with database().begin() as session:
         user = users.find_user(session, "admin") or users.create_user(session, "admin", Role.ADMIN)
         secret = users.make_one_time_sign_in(session, user)
-    return f"{supervision.address(here)}/sign-in/once#{secret}"
+    return f"{supervision.address(here)}/sign-in/once?token={secret}"

@@ -1,5 +1,6 @@
 """The first look: sample studies pushed through a real C-STORE, and what became of them."""
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,14 +12,20 @@ from service.cli.console import err, out, progress
 from service.compliance.outcome import FindingState
 from service.db import instances, verdicts
 from service.db.session import database
-from service.db.tables import AnalysisState, Instance, VerdictRecord
+from service.db.tables import Instance, VerdictRecord
 from service.deliver.send import Node, send
 from service.demo import sample_files
 from service.settings import Settings
 
 PATIENCE_S = 90
-TERMINAL = (AnalysisState.DONE, AnalysisState.QUARANTINED)
+# A first look should not wait half a minute for a study to settle, nor drown its table in log lines.
+FOR_A_FIRST_LOOK = {"SONOMARK_STUDY_SETTLE_S": "3", "SONOMARK_LOG_LEVEL": "warning"}
 UNMET = (FindingState.MISSING, FindingState.UNCERTAIN)
+
+
+def environment() -> dict[str, str]:
+    """What differs under ``--demo``, unless the caller has set it."""
+    return {name: value for name, value in FOR_A_FIRST_LOOK.items() if name not in os.environ}
 
 
 def push(here: Settings) -> None:
@@ -35,32 +42,36 @@ def push(here: Settings) -> None:
 
 
 def _wait(uids: Sequence[str]) -> None:
+    """Until every study that the samples belong to is judged."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         with database().read() as session:
-            found = instances.of_uids(session, uids)
-            if all(instance.analyses[-1].state in TERMINAL for instance in found):
+            if all(instance.study.settled for instance in instances.of_uids(session, uids)):
                 return
         time.sleep(0.2)
 
 
 def _table(uids: Sequence[str]) -> Table:
-    """One row an image: its study, its verdict and the findings in words."""
+    """One row a study, and below it one an image: the verdict, and in words what is missing."""
     table = Table("Study", "Image", "Verdict", "Findings", title="Sample studies")
     with database().read() as session:
+        studies: dict[int, list[Instance]] = {}
         for instance in instances.of_uids(session, uids):
-            standing = verdicts.standing(session, instance.study_id, instance.id)
-            table.add_row(
-                instance.study.description or "(no description)",
-                str(instance.instance_number or ""),
-                standing.verdict.value if standing else "not yet",
-                _words(instance, standing),
-            )
+            studies.setdefault(instance.study_id, []).append(instance)
+        for study_id, images in studies.items():
+            judged = verdicts.standing(session, study_id)
+            description = images[0].study.description or "(no description)"
+            verdict = f"[bold]{judged.verdict.value}[/]" if judged else "not yet"
+            table.add_row(description, "", verdict, _words(judged))
+            for image in images:
+                own = verdicts.standing(session, study_id, image.id)
+                number = "" if image.instance_number is None else str(image.instance_number)
+                table.add_row("", number, own.verdict.value if own else image.analyses[-1].state.value, "")
+            table.add_section()
     return table
 
 
-def _words(instance: Instance, standing: VerdictRecord | None) -> str:
-    """What is missing, or why the image was given up."""
-    if standing is None:
-        return instance.analyses[-1].reason
-    return "\n".join(finding.sentence for finding in standing.findings if finding.state in UNMET)
+def _words(judged: VerdictRecord | None) -> str:
+    """What is missing or uncertain, one sentence a line."""
+    findings = judged.findings if judged else []
+    return "\n".join(finding.sentence for finding in findings if finding.state in UNMET)

@@ -11,10 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 READY_S = 90
@@ -84,8 +86,6 @@ class House:
     def pids(self, role: str) -> list[int]:
         """The processes of a role, children of its main process included."""
         assert self.process is not None
-        import psutil
-
         mains = [
             child
             for child in psutil.Process(self.process.pid).children()
@@ -95,10 +95,8 @@ class House:
 
     def kill(self, role: str) -> None:
         for pid in self.pids(role):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def status(self, path: str) -> int:
         try:

@@ -22,7 +22,7 @@ def test_demo_prints_verdicts_and_a_sign_in_and_stops_on_one_signal(new_house: C
         lambda: (t := house.log.read_text(errors="replace")) and "Sign in once" in t and t, 120, "past the demo"
     )
     assert "Body marker" in text
-    assert re.search(rf"http://127\.0\.0\.1:{house.http_port}/sign-in/once#\S{{20,}}", text)
+    assert re.search(rf"http://127\.0\.0\.1:{house.http_port}/sign-in/once\?token=\S{{20,}}", text)
     assert house.settled(8)["quarantined"] == 0
     roles = [pid for role in ("receive", "work", "sweep", "review") for pid in house.pids(role)]
     assert len(roles) >= 4

@@ -65,7 +65,7 @@ def test_what_is_no_dicom_is_reported_and_the_rest_goes_on(storescp: tuple[Node,
 
 def test_a_peer_that_is_away_is_named() -> None:
     nowhere = Node("NOBODY", "127.0.0.1", 1)
-    with pytest.raises(PeerError, match="NOBODY@127.0.0.1:1"):
+    with pytest.raises(PeerError, match=r"NOBODY@127\.0\.0\.1:1"):
         send([Path(examples.get_path("rgb_color"))], nowhere)
     with pytest.raises(PeerError):
         echo(nowhere)
