@@ -37,7 +37,7 @@ def main() -> None:
     try:
         app()
     except SonomarkError as error:
-        err.print(f"[bold red]sonomark:[/] {error.what}", highlight=False, soft_wrap=True)
+        err.print("sonomark:", error.what, style="bold", markup=False, highlight=False, soft_wrap=True)
         if error.cure:
-            err.print(error.cure, highlight=False, soft_wrap=True)
+            err.print(error.cure, markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
