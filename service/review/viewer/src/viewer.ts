@@ -1,4 +1,5 @@
 /** The study page's viewer: which frame is shown, and the controls and keys that change how. */
+import "./app"; // one bundle for the page, so that there is one table of keys
 import { startDecide } from "./decide";
 import { bind } from "./keys";
 import { LOOKS, lookOf, type Mark } from "./marks";
