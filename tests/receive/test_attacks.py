@@ -5,7 +5,6 @@ import struct
 import time
 
 import psutil
-import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, ultrasound
@@ -64,13 +63,19 @@ def test_a_body_that_drips_is_cut_off(start_receiver: StartReceiver) -> None:
     assert not open_
 
 
-@pytest.mark.parametrize("pdu_type", [0x01, 0x04])
-def test_a_pdu_of_four_gigabytes_is_refused_before_its_body(receiver: RunningReceiver, pdu_type: int) -> None:
+def test_a_pdu_of_four_gigabytes_is_refused_before_its_body(receiver: RunningReceiver) -> None:
     process = psutil.Process(receiver.process.pid)
     before = process.memory_info().rss
-    connection = connect(receiver)
-    connection.send(bytes([pdu_type, 0]) + b"\xff\xff\xff\xff")
-    assert closed_within(connection, 5)
+    for pdu_type in (0x01, 0x04):
+        connection = connect(receiver)
+        connection.send(bytes([pdu_type, 0]) + b"\xff\xff\xff\xff")
+        assert closed_within(connection, 5)
+    sender = receiver.associate()
+    sender.dul.socket.socket.sendall(b"\x04\x00\xff\xff\xff\xff")
+    deadline = time.monotonic() + 5
+    while sender.is_established and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not sender.is_established
     assert process.memory_info().rss - before < 20 << 20
 
 
@@ -80,21 +85,18 @@ def test_a_request_above_256_kb_is_refused(receiver: RunningReceiver) -> None:
     assert closed_within(connection, 5)
 
 
-@pytest.mark.parametrize(
-    "bytes_",
-    [
+def test_what_is_no_association_request_is_closed(receiver: RunningReceiver) -> None:
+    for sent in (
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x77\x00\x00\x00\x00\x04abcd",
         b"\x04\x00\x00\x00\x00\x06\x00\x00\x00\x02\x01\x03",
         b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00",
         b"\x01\x00\x00\x00\x00\x10" + b"\x00" * 16,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 64,
-    ],
-)
-def test_what_is_no_association_request_is_closed(receiver: RunningReceiver, bytes_: bytes) -> None:
-    connection = connect(receiver)
-    connection.send(bytes_)
-    assert closed_within(connection, 15)
+    ):
+        connection = connect(receiver)
+        connection.send(sent)
+        assert closed_within(connection, 15)
     assert "Traceback" not in receiver.log.read_text()
     assert associates(receiver)
 

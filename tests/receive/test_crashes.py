@@ -16,7 +16,7 @@ from service.db.session import Database
 from service.db.tables import Analysis, Instance
 from service.settings import Settings
 from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ultrasound
-from tests.receive.test_store import archived
+from tests.receive.test_cstore import archived
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
 KILL_POINTS = [
@@ -69,18 +69,19 @@ def _store_until_dead(receiver: RunningReceiver, datasets: list[Dataset]) -> lis
     return [association.send_c_store(dataset).get("Status") for dataset in datasets]
 
 
-@pytest.mark.parametrize("point", ["receive.before_rename", "receive.before_dirsync", "receive.before_fsync"])
 @pytest.mark.parametrize("fault", ["eio", "enospc"])
 def test_a_failing_disk_is_never_success(
-    point: str, fault: str, start_receiver: StartReceiver, db: Database, house: Settings
+    fault: str, start_receiver: StartReceiver, db: Database, house: Settings
 ) -> None:
-    receiver = start_receiver(FAILPOINTS=f"{point}={fault}@2")
-    sent = [ultrasound() for _ in range(3)]
-    assert receiver.store(*sent) == [SUCCESS, OUT_OF_RESOURCES, SUCCESS]
+    # Each point is passed only by those whom the points before it let through: 2nd, 3rd and 4th instance fail.
+    points = ("receive.before_fsync", "receive.before_rename", "receive.before_dirsync")
+    receiver = start_receiver(FAILPOINTS=";".join(f"{point}={fault}@2" for point in points))
+    sent = [ultrasound() for _ in range(5)]
+    assert receiver.store(*sent) == [SUCCESS, OUT_OF_RESOURCES, OUT_OF_RESOURCES, OUT_OF_RESOURCES, SUCCESS]
     assert len(instances(db)) == 2
     assert not list((house.data_dir / "archive/incoming").rglob("*.part"))
-    assert receiver.store(sent[1]) == [SUCCESS]
-    assert len(instances(db)) == len(archived(house)) == 3
+    assert receiver.store(*sent) == [SUCCESS] * 5
+    assert len(instances(db)) == len(archived(house)) == 5
 
 
 @pytest.mark.acceptance
@@ -187,7 +188,7 @@ def _send_half(association: object) -> None:
     from pynetdicom.dimse_messages import C_STORE_RQ
     from pynetdicom.dimse_primitives import C_STORE
 
-    from tests.receive.test_store import _encoded
+    from tests.receive.test_cstore import _encoded
 
     dataset = ultrasound(PixelData=os.urandom(200_000))
     request = C_STORE()

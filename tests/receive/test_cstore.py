@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
-import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -75,7 +74,6 @@ def test_the_log_holds_no_patient_data(receiver: RunningReceiver) -> None:
     broken = ultrasound(PatientName="Canary^Patient", StudyInstanceUID="../CANARY-ID")
     receiver.store(ultrasound(), broken)
     receiver.terminate()
-    assert "anary" not in receiver.log.read_text().lower().replace("canary-id", "canary") or True
     assert "CANARY" not in receiver.log.read_text().upper()
 
 
@@ -103,15 +101,16 @@ def test_dcmsend_delivers_every_real_file(
         assert len(row.analyses) == 1
 
 
-@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian])
-def test_uncompressed_syntaxes(receiver: RunningReceiver, db: Database, syntax: str) -> None:
-    dataset = ultrasound(PatientName="Ä", SpecificCharacterSet="ISO_IR 100")
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset["PixelData"].VR = "OB" if syntax != ImplicitVRLittleEndian else "OW"
-    assert receiver.store(dataset) == [SUCCESS]
-    [row] = instances(db)
-    assert row.transfer_syntax_uid == syntax
-    assert row.study.patient_name == "Ä"
+def test_uncompressed_syntaxes(receiver: RunningReceiver, db: Database) -> None:
+    syntaxes = [ImplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian]
+    for syntax in syntaxes:
+        dataset = ultrasound(PatientName="Ä", SpecificCharacterSet="ISO_IR 100")
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset["PixelData"].VR = "OB" if syntax != ImplicitVRLittleEndian else "OW"
+        assert receiver.store(dataset) == [SUCCESS]
+    rows = instances(db)
+    assert [row.transfer_syntax_uid for row in rows] == syntaxes
+    assert {row.study.patient_name for row in rows} == {"Ä"}
 
 
 def test_every_class_in_every_syntax_is_accepted(receiver: RunningReceiver) -> None:
@@ -165,27 +164,17 @@ def test_images_too_large_to_decode_are_stored_all_the_same(receiver: RunningRec
     assert (row.rows, row.columns, row.number_of_frames) == (65535, 65535, 100_000)
 
 
-def _sent_as(dataset: Dataset, **claims: str) -> Dataset:
-    """The data set under a command that claims otherwise."""
-    for name, value in claims.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-@pytest.mark.parametrize(
-    ("elements", "status"),
-    [
-        ({"SOPInstanceUID": "../../../etc/x"}, MISMATCH),
-        ({"SOPInstanceUID": "%s;|$(x)"}, MISMATCH),
-        ({"StudyInstanceUID": "../../x"}, MISMATCH),
-        ({"StudyInstanceUID": ""}, MISMATCH),
-        ({"SeriesInstanceUID": "1.2\n3"}, MISMATCH),
-    ],
-)
-def test_uids_that_are_none_are_refused(
-    receiver: RunningReceiver, db: Database, house: Settings, elements: dict[str, str], status: int
-) -> None:
-    assert receiver.store(ultrasound(**elements), ultrasound()) == [status, SUCCESS]
+def test_uids_that_are_none_are_refused(receiver: RunningReceiver, db: Database, house: Settings) -> None:
+    wrong = [
+        {"SOPInstanceUID": "../../../etc/x"},
+        {"SOPInstanceUID": "%s;|$(x)"},
+        {"StudyInstanceUID": "../../x"},
+        {"StudyInstanceUID": ""},
+        {"SeriesInstanceUID": "1.2\n3"},
+    ]
+    for elements in wrong:
+        assert receiver.store(ultrasound(**elements)) == [MISMATCH]
+    assert receiver.store(ultrasound()) == [SUCCESS]
     assert len(instances(db)) == 1
     assert len(archived(house)) == 1
     assert not list(house.data_dir.parent.rglob("etc"))
