@@ -9,6 +9,7 @@ import ward
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom import dcmread, examples
+from tiny_network import write_weights
 
 from service.db import audit
 from service.db.session import Database
@@ -244,3 +245,28 @@ def test_the_description_is_complete(client: TestClient) -> None:
                 assert operation["security"], path
     page = client.get("/docs")
     assert page.status_code == 200 and all(path.split("{")[0] in page.text for path in told["paths"])
+
+
+def test_the_restoration_and_what_it_removed(
+    token: Callable[..., TestClient], db: Database, house, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "network", str(write_weights(tmp_path / "tiny")))
+    uid, program = ward.admit(db, 1), token()
+
+    def shown(what: str) -> np.ndarray:
+        answer = program.get(f"/api/instances/{uid}.1.1/frames/1/{what}")
+        assert answer.status_code == 200, answer.text
+        return np.asarray(Image.open(BytesIO(answer.content))).astype(int)
+
+    frame, residual = shown("image"), shown("residual")
+    assert shown("restoration").shape == frame.shape and residual.shape == frame.shape[:2]
+    yellowish = (frame[:, :, :2] > 200).all(axis=2) & (frame[:, :, 2] < 60)
+    assert residual.any() and (residual[~yellowish] == 0).all()
+
+
+def test_without_a_network_the_restoration_says_what_to_do(
+    token: Callable[..., TestClient], db: Database, house, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.setattr(house, "network", str(tmp_path / "none"))
+    uid = ward.admit(db, 1)
+    assert is_problem(token().get(f"/api/instances/{uid}.1.1/frames/1/restoration"), 503)
