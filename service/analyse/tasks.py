@@ -1,7 +1,11 @@
 """The worker: claims analyses, assesses their instances, records what was found and the verdict in one transaction."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +16,6 @@ from typing import Any
 
 from celery import shared_task
 from celery.platforms import SecurityWarning
-from celery.signals import worker_process_init, worker_process_shutdown
 from structlog.contextvars import bound_contextvars
 
 from service import __version__, failpoints, logs, telemetry
@@ -43,15 +46,17 @@ log = logs.get(__name__)
 
 Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
 
-# No instance takes this long; whatever hangs where no other limit reaches is ended, and tried again elsewhere.
-TASK_LIMIT_S = 1800
-START_LIMIT_S = 120
+# Nothing takes this long; a worker that hangs where no other limit reaches ends itself, and another tries again.
+TASK_LIMIT_S = 1800.0
 MOST_PROCESSES = 8
 
 
 def work() -> None:
     """The role ``work``: analyse until SIGTERM, then finish what was begun.
 
+    Each worker process is a Celery worker of its own, in which tasks run one after the other. Celery's pool of forked
+    processes is not used: one that is killed while it waits holds the lock its successors need, and the worker lives
+    on without ever working again; and CUDA does not survive a fork.
     Raises `NetworkError` at once when the network or its device is not to be had.
     """
     failpoints.refuse_in_production()
@@ -59,15 +64,21 @@ def work() -> None:
     processes = worker_processes(device)
     load_network(settings(), threads=1)
     log.info("working", processes=processes, device=device, threads=threads_each(processes))
-    if device == "cuda":
-        _begin_process()  # CUDA does not survive a fork: one process, which is this one
+    if processes == 1:
+        work_alone()
+    else:
+        Crew(processes).work()
+
+
+def work_alone() -> None:
+    """One worker process: its network is warm before it takes the first message."""
+    pipeline().warm_up()
+    beating = keep_beating(database(), "work")
     # Celery warns root of pickled messages; this one takes JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app().Worker(
         hostname=f"work-{os.getpid()}@{socket.gethostname()}",
-        pool="solo" if device == "cuda" else "prefork",
-        concurrency=processes,
-        optimization="fair",
+        pool="solo",
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
@@ -75,6 +86,48 @@ def work() -> None:
         quiet=True,
     )
     worker.start()
+    beating.set()
+
+
+class Crew:
+    """Worker processes that are replaced when they die."""
+
+    def __init__(self, processes: int) -> None:
+        self._stop = Event()
+        self._workers: list[subprocess.Popen[bytes]] = [self._start() for _ in range(processes)]
+
+    def work(self) -> None:
+        """Until SIGTERM or SIGINT, which the workers get too."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        while not self._stop.wait(1.0):
+            for index, worker in enumerate(self._workers):
+                if worker.poll() is not None:
+                    log.warning("a worker process died, another takes its place", status=worker.returncode)
+                    self._workers[index] = self._start()
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", _MEMBER, str(os.getpid())])  # noqa: S603 - our own module
+
+
+def work_as_member(leader: int) -> None:
+    """A worker process of a crew: it ends when the crew's leader is gone."""
+    logs.configure("work")
+
+    def watch() -> None:
+        while os.getppid() == leader:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=watch, name="leader", daemon=True).start()
+    work_alone()
+
+
+_MEMBER = "import sys; from service.analyse.tasks import work_as_member; work_as_member(int(sys.argv[1]))"
 
 
 def worker_processes(device: str) -> int:
@@ -89,7 +142,7 @@ def threads_each(processes: int) -> int:
     return settings().threads or max(1, (os.cpu_count() or 1) // processes)
 
 
-@shared_task(name=ANALYSE, time_limit=TASK_LIMIT_S)  # type: ignore[untyped-decorator]
+@shared_task(name=ANALYSE)  # type: ignore[untyped-decorator]
 def analyse(analysis_id: int) -> None:
     """The doorbell: somebody waits, perhaps this one. Whoever waits longest is served first.
 
@@ -254,7 +307,11 @@ def _kept_alive(claims: Sequence[Claim]) -> Iterator[None]:
     lease_s = settings().lease_s
 
     def renew() -> None:
+        deadline = time.monotonic() + TASK_LIMIT_S
         while not stop.wait(lease_s / 4):
+            if time.monotonic() > deadline:
+                log.error("the worker hangs and ends itself", limit_s=TASK_LIMIT_S)
+                os._exit(1)
             try:
                 with database().begin() as session:
                     analyses.renew(session, claims, lease_s)
@@ -274,22 +331,3 @@ def pipeline() -> Pipeline:
     """This process's network."""
     device = choose_device(settings().provider)
     return Pipeline.of_settings(threads=threads_each(worker_processes(device)))
-
-
-@worker_process_init.connect  # type: ignore[untyped-decorator]
-def _begin_process(**_: Any) -> None:
-    """A worker process begins: its own connections, its own network, warm before the first message comes."""
-    database.cache_clear()
-    archive.cache_clear()
-    pipeline.cache_clear()
-    pipeline().warm_up()
-    _beating.append(keep_beating(database(), "work"))
-
-
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
-def _end_process(**_: Any) -> None:
-    while _beating:
-        _beating.pop().set()
-
-
-_beating: list[Event] = []
