@@ -1,0 +1,199 @@
+"""One small run from clean frames to weights that are served: every part meets the next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models import export, recipe
+from models.architectures.unshuffle_unet import UnshuffleUNet
+from models.calibrate import bands, logistic
+from models.dataset import CleanFrame, Split, clean_frames, split
+from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
+from models.loss import product_loss
+from models.recipe import LossSettings
+from models.served import Weights
+from models.statistics import auroc, proportion
+from models.train import CHECKPOINT, SPLIT, train
+
+
+def tissue(rng: np.random.Generator, side: int = 96) -> np.ndarray:
+    """Speckle that looks different in every frame."""
+    noise = rng.normal(0, 1, (side, side)).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 180, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for source, count in (("alpha", 12), ("beta", 4)):
+        (folder / source).mkdir()
+        for number in range(count):
+            cv2.imwrite(str(folder / source / f"{source}_{number}.png"), tissue(rng))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny() -> recipe.Recipe:
+    smoke = recipe.load("smoke")
+    return replace(
+        smoke,
+        steps=4,
+        batch=2,
+        pool=16,
+        crops=replace(smoke.crops, side=64),
+        split=replace(smoke.split, held_out_sources=("beta",), share=0.2),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tiny: recipe.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tiny, data, tmp_path_factory.mktemp("run"))
+
+
+def test_a_run_leaves_checkpoint_and_manifest(run: Path) -> None:
+    checkpoint = torch.load(run / CHECKPOINT, weights_only=True)
+    assert checkpoint["state"]["step"] == 4
+    sides = json.loads((run / SPLIT).read_text())
+    assert {frame["source"] for frame in sides["training"]} == {"alpha"}
+    assert sum(frame["source"] == "beta" for frame in sides["validation"]) == 4
+
+
+def test_a_run_resumes_where_it_stood(run: Path, data: Path, tiny: recipe.Recipe) -> None:
+    train(replace(tiny, steps=6), data, run, resume=True)
+    assert torch.load(run / CHECKPOINT, weights_only=True)["state"]["step"] == 6
+
+
+def test_a_run_does_not_resume_on_other_data(run: Path, data: Path, tiny: recipe.Recipe) -> None:
+    other = replace(tiny, split=replace(tiny.split, held_out_sources=("alpha",)))
+    with pytest.raises(RecipeError, match="changed"):
+        train(other, data, run, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    data: Path, tiny: recipe.Recipe, tmp_path: Path
+) -> None:
+    broken = replace(tiny, loss=replace(tiny.loss, dice=float("nan")))
+    with pytest.raises(Diverged, match="Resume from the last checkpoint"):
+        train(broken, data, tmp_path)
+
+
+def test_the_exported_graph_answers_as_the_network_at_any_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = UnshuffleUNet(channels=(8, 16, 16, 16, 16), dilations=(1,)).eval()
+    served = export.Served(export.folded(network))
+    export.write_graph(served, tmp_path / "model.onnx")
+    export.refuse_disparity(served, tmp_path / "model.onnx")
+
+
+def test_a_graph_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one, other = (export.Served(UnshuffleUNet(channels=(8, 16, 16, 16, 16)).eval()) for _ in range(2))
+    with torch.no_grad():
+        other.network.head[0].bias += 1.0
+    export.write_graph(one, tmp_path / "model.onnx")
+    with pytest.raises(TrainingError, match="differs"):
+        export.refuse_disparity(other, tmp_path / "model.onnx")
+
+
+def test_weights_that_do_not_match_their_card_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"something else")
+    (tmp_path / "card.toml").write_text('sha256 = "00"\n')
+    with pytest.raises(DataError, match="card"):
+        Weights(tmp_path)
+
+
+def test_frames_of_one_clip_stay_on_one_side(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    frame = tissue(rng)
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.roll(frame, ord(name) % 2, axis=1))
+    cv2.imwrite(str(tmp_path / "c.png"), tissue(rng))
+    groups = {frame.path.stem: frame.group for frame in clean_frames(tmp_path)}
+    assert groups["a"] == groups["b"] != groups["c"]
+
+
+def test_a_split_that_shares_a_patient_is_refused(tmp_path: Path) -> None:
+    frames = [CleanFrame(tmp_path / f"{name}.png", "s", "s:patient") for name in "ab"]
+    with pytest.raises(LeakySplit, match="share"):
+        Split((frames[0],), (frames[1],)).refuse_leaks()
+
+
+def test_a_patient_of_a_held_out_source_is_held_out_everywhere(tmp_path: Path) -> None:
+    frames = [CleanFrame(tmp_path / "a.png", "away", "p1"), CleanFrame(tmp_path / "b.png", "home", "p1")]
+    frames += [CleanFrame(tmp_path / f"{n}.png", "home", f"home:{n}") for n in range(8)]
+    parts = split(frames, ["away"], 0.1, seed=3)
+    assert {"p1"} <= {frame.group for frame in parts.validation}
+    assert "p1" not in {frame.group for frame in parts.training}
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No image"):
+        clean_frames(tmp_path)
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        clean_frames(tmp_path)
+
+
+def test_an_unknown_key_in_a_recipe_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("steps = 1\nspeed = 9\n")
+    with pytest.raises(RecipeError, match="speed"):
+        recipe.load(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize("name", ["product", "smoke"])
+def test_shipped_recipes_load(name: str) -> None:
+    assert recipe.load(name).steps > 0
+
+
+def test_the_right_answer_costs_least() -> None:
+    torch.manual_seed(0)
+    kinds = torch.zeros(2, 32, 32, dtype=torch.int64)
+    kinds[:, 8:20, 8:20] = 2
+    second = torch.rand(2, 3, 32, 32)
+    right = torch.nn.functional.one_hot(kinds, 6).permute(0, 3, 1, 2).float() * 12
+    costs = {
+        name: float(product_loss(frame, logits, second, kinds, LossSettings())[0])
+        for name, frame, logits in (
+            ("right", second, right),
+            ("no mark", second, torch.zeros_like(right).index_fill(1, torch.tensor([0]), 12.0)),
+            ("nothing restored", 1 - second, right),
+        )
+    }
+    assert costs["right"] < 0.2 < min(costs["no mark"], costs["nothing restored"])
+
+
+def test_calibration_never_weighs_evidence_against_a_mark() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(200) < 0.4
+    features = rng.normal(0, 1, (200, 7)) + truth[:, None] * np.array([2, 1, 0, -1, -2, 0, 1])
+    fitted = logistic(features, truth)
+    assert min(fitted.mass, fitted.support, fitted.peak, fitted.core, fitted.rows, fitted.columns, fitted.total) >= 0
+    assert auroc(fitted.score(features), truth).value > 0.85
+
+
+def test_the_present_threshold_keeps_clean_frames_clean() -> None:
+    truth = np.array([True] * 50 + [False] * 200)
+    scores = np.r_[np.linspace(0.4, 1, 50), np.linspace(0, 0.7, 200)]
+    clean = np.arange(250) >= 150
+    absent, present = bands(scores, truth, clean)
+    assert absent <= present
+    assert (scores[clean] < present).mean() >= 0.99
+    assert (scores[~truth] < present).mean() >= 0.95
+
+
+def test_intervals_agree_with_published_values() -> None:
+    # Newcombe 1998, Statistics in Medicine 17: 857, table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
+    wilson = proportion(81, 263)
+    assert (round(wilson.low, 4), round(wilson.high, 4)) == (0.2553, 0.3662)
+    assert auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True]).value == pytest.approx(0.75)
