@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_network import YELLOW, write_weights
+from tests.tiny_network import YELLOW, write_weights
 
 from service.analyse import restoration
 from service.analyse.annotations import Kind

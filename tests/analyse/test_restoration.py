@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from tiny_network import YELLOW, write_weights
+from tests.tiny_network import YELLOW, write_weights
 
 from service.analyse import restoration
 from service.analyse.restoration import Network, choose_device, devices, load_network

@@ -13,8 +13,8 @@ import pytest
 import redis as redis_client
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from tiny_network import YELLOW, write_weights
-from working_house import WorkingHouse
+from tests.tiny_network import YELLOW, write_weights
+from tests.working_house import WorkingHouse
 
 from service.archive.store import archive
 from service.db.session import Database, database

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from sqlalchemy import func, select
-from working_house import WorkingHouse
+from tests.working_house import WorkingHouse
 
 from service.db.session import database
 from service.db.tables import AnalysisState, VerdictRecord

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from working_house import WorkingHouse
+from tests.working_house import WorkingHouse
 
 from service.compliance.rulebook import parse
 from service.db import reevaluations, rulebooks

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from working_house import WorkingHouse
+from tests.working_house import WorkingHouse
 
 from service.db.tables import AnalysisState
 from service.jobs import enqueue

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from working_house import WorkingHouse
+from tests.working_house import WorkingHouse
 
 from service.db import analyses
 from service.db.session import database

@@ -9,7 +9,7 @@ import ward
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom import dcmread, examples
-from tiny_network import write_weights
+from tests.tiny_network import write_weights
 
 from service.db import audit
 from service.db.session import Database
