@@ -73,7 +73,7 @@ def masks(residuals_: Planes, threshold: int | None) -> Masks:
 
 def chosen_threshold(residuals_: Planes, truths: Masks) -> int:
     """The grey level above which residuals overlap best with the true masks, by their mean Dice."""
-    levels = range(2, 128, 2)
+    levels = range(2, 255, 2)
     overlap = [
         np.mean([dice(found, truth) for found, truth in zip(residuals_ > level, truths, strict=True)])
         for level in levels
