@@ -192,6 +192,33 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_holds_user_id"), ["user_id"], unique=False)
 
     op.create_table(
+        "reevaluations",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("rulebook_version_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("requested_by", sa.String(length=64), nullable=False),
+        sa.Column("records", sa.Boolean(), nullable=False),
+        sa.Column("first_study", sa.BigInteger(), nullable=False),
+        sa.Column("last_study", sa.BigInteger(), nullable=False),
+        sa.Column("received_from", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("received_to", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reached", sa.BigInteger(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("changes", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["rulebook_version_id"],
+            ["rulebook_versions.id"],
+            name=op.f("fk_reevaluations_rulebook_version_id_rulebook_versions"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reevaluations")),
+    )
+    with op.batch_alter_table("reevaluations", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_reevaluations_rulebook_version_id"), ["rulebook_version_id"], unique=False)
+
+    op.create_table(
         "series",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("study_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -479,8 +506,14 @@ def downgrade() -> None:
 
     op.drop_table("verdicts")
     with op.batch_alter_table("analyses", schema=None) as batch_op:
-        batch_op.drop_index("ix_analyses_queue")
-        batch_op.drop_index("ix_analyses_lease")
+        batch_op.drop_index(
+            "ix_analyses_queue", sqlite_where=sa.text("state = 'queued'"), postgresql_where=sa.text("state = 'queued'")
+        )
+        batch_op.drop_index(
+            "ix_analyses_lease",
+            sqlite_where=sa.text("state = 'claimed'"),
+            postgresql_where=sa.text("state = 'claimed'"),
+        )
         batch_op.drop_index(batch_op.f("ix_analyses_instance_id"))
         batch_op.drop_index(batch_op.f("ix_analyses_finished_at"))
 
@@ -496,6 +529,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_series_study_id"))
 
     op.drop_table("series")
+    with op.batch_alter_table("reevaluations", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_reevaluations_rulebook_version_id"))
+
+    op.drop_table("reevaluations")
     with op.batch_alter_table("holds", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_holds_user_id"))
 

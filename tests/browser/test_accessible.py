@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-import ward
+from tests.review import ward
 
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role, Verdict

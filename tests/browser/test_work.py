@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 
 import pytest
-import ward
+from tests.review import ward
 from sqlalchemy import select, update
 
 from service.db import users

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-import ward
+from tests.review import ward
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 

@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-import ward
+from tests.review import ward
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom import dcmread, examples

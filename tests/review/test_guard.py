@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-import ward
+from tests.review import ward
 from fastapi.testclient import TestClient
 
 from service.db.session import Database
