@@ -1,5 +1,5 @@
-"""Calibration and thresholds, fitted on validation data only: synthetic marks on frames that training never saw, and those
-frames as they are."""
+"""Calibration and thresholds, fitted on validation data only: synthetic marks on frames that training never saw, and
+those frames as they are."""
 
 from __future__ import annotations
 
@@ -122,8 +122,9 @@ def bands(
 ) -> tuple[float, float]:
     """Where a kind is absent and where it is present.
 
-    ``present`` parts marked frames from others best (Youden's index) among the scores that keep a specificity of 95 % on all
-    frames and of 99 % on the ``clean`` real ones; ``absent`` lies where fewer than 2 % of the marked frames score less.
+    ``present`` parts marked frames from others best (Youden's index) among the scores that keep a specificity of 95 %
+    on all frames and of 99 % on the ``clean`` real ones; ``absent`` lies where fewer than 2 % of the marked frames
+    score less.
     """
     levels = np.unique(np.r_[0.0, scores, 1.0])
     middles = (levels[:-1] + levels[1:]) / 2
@@ -148,7 +149,8 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
     fitted = {kind: fit(found, kind) for kind in Kind}
     for kind, result in fitted.items():
         tell(
-            f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}  log loss {result.loss:.3f}"
+            f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}"
+            f"  log loss {result.loss:.3f}"
         )
     tables = {
         "thresholds": {kind.value: asdict(result.thresholds) for kind, result in fitted.items()},

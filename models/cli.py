@@ -148,7 +148,7 @@ def tables(
         console.print(f"Written: {reproduction.tables(scale, data, out, document, console, time_budget)}")
 
 
-class _told:  # noqa: N801 (reads as a phrase where it is used)
+class _told:
     """Shows an expected error as its message and a status of 1, not as a traceback."""
 
     def __enter__(self) -> None:

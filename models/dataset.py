@@ -29,7 +29,8 @@ _NEAR_DUPLICATE = (
 
 @dataclass(frozen=True)
 class CleanFrame:
-    """One frame to draw on: its file, the data set it comes from and the group (patient, clip) that must not be split."""
+    """One frame to draw on: its file, the data set it comes from and the group (patient, clip) that must not be
+    split."""
 
     path: Path
     source: str
@@ -76,10 +77,11 @@ class Split:
 
 
 def clean_frames(folder: Path) -> list[CleanFrame]:
-    """The frames listed in the folder's CSV (columns file, source, and group, anatomy where known), else every image below it.
+    """The frames listed in the folder's CSV (columns file, source, and group, anatomy where known), else every image
+    below it.
 
-    Frames that look nearly the same share a group, whatever their names say. Raises `DataError` for an empty folder, a listed
-    file that is missing and an image that cannot be read.
+    Frames that look nearly the same share a group, whatever their names say. Raises `DataError` for an empty folder,
+    a listed file that is missing and an image that cannot be read.
     """
     listing = _listing(folder)
     frames = _listed(listing) if listing else _found(folder)
@@ -138,9 +140,9 @@ def _group(path: Path, source: str) -> str:
 def read_frame(path: Path) -> Frame:
     """A frame as displayed, uint8 RGB (H, W, 3). Raises `DataError` naming the file when it cannot be read."""
     if path.suffix.lower() in DICOM_SUFFIXES:
-        from service.dicom.pixels import first_frame
+        from service.dicom.pixels import read_frames
 
-        return first_frame(path)
+        return np.asarray(read_frames(path, [1])[0], np.uint8)
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(

@@ -1,10 +1,10 @@
-"""The honest measure: real annotated frames, clean frames, unseen styles on unseen data sets; thresholds are those of the card."""
+"""The honest measure: real annotated frames, clean frames, unseen styles on unseen data sets; thresholds are those of
+the card."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 import tomllib
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ COLOURS: dict[Kind, tuple[int, int, int]] = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read on one real frame: presence scores, kinds found, and what a person said is there (unsure left out)."""
+    """What was read on one real frame: presence scores, kinds found, and what a person said is there (unsure left
+    out)."""
 
     path: Path
     source: str
@@ -180,7 +181,8 @@ def clean_frames(weights: Weights, frames: Sequence[CleanFrame], report: Report)
 
 
 def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: int, seed: int, report: Report) -> None:
-    """Dice per kind at 0 and 1 pixel tolerance, presence, and both ways of restoring, on styles and data sets never trained on."""
+    """Dice per kind at 0 and 1 pixel tolerance, presence, and both ways of restoring, on styles and data sets never
+    trained on."""
     rng = np.random.default_rng(seed)
     counts = {kind: np.zeros(6) for kind in Kind}
     presence: dict[Kind, list[tuple[float, bool]]] = {kind: [] for kind in Kind}
@@ -225,8 +227,8 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
 
 
 def overlaps(mask: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Pixels in both; in one and in the other together; of the mask within 1 pixel of the truth; of the mask; of the truth
-    within 1 pixel of the mask; of the truth."""
+    """Pixels in both; in one and in the other together; of the mask within 1 pixel of the truth; of the mask; of the
+    truth within 1 pixel of the mask; of the truth."""
     near_truth = grown(truth.astype(np.uint8), 1) > 0
     near_mask = grown(mask.astype(np.uint8), 1) > 0
     return np.array(
@@ -276,7 +278,7 @@ def record(report: Report, weights: Path) -> None:
     card["latency"] = report.latency_ms
     beside = weights / "card.part"
     beside.write_text(tomli_w.dumps(card))
-    os.replace(beside, weights / "card.toml")
+    beside.replace(weights / "card.toml")
 
 
 def labels_of(data: Path) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -44,7 +43,8 @@ class Served(nn.Module):
         restoration, logits = self.network(level / 255)
         restored = (restoration * 255).clamp(0, 255).round()
         residual = (level - restored).abs().amax(dim=1)
-        # Softmax spelt out: ONNX Runtime's own, over a dimension that is not the last, takes a fifth of the frame's time.
+        # Softmax spelt out: ONNX Runtime's own, over a dimension that is not the last, takes a fifth of the frame's
+        # time.
         odds = (logits - logits.amax(dim=1, keepdim=True)).exp()
         kinds = (odds[:, 1:] * (255 / odds.sum(dim=1, keepdim=True))).round()
         return restored.permute(0, 2, 3, 1).to(torch.uint8), residual.to(torch.uint8), kinds.to(torch.uint8)
@@ -63,7 +63,7 @@ def export(run: Path, weights: Path) -> Path:
         write_graph(served, beside)
         refuse_disparity(served, beside)
         card = described(weights.name, beside, run, recipe, state, network)
-        os.replace(beside, weights / "model.onnx")
+        beside.replace(weights / "model.onnx")
     finally:
         beside.unlink(missing_ok=True)
     (weights / "card.toml").write_text(tomli_w.dumps(card))
@@ -162,7 +162,8 @@ def described(
 
 
 def trained_on(run: Path) -> list[dict[str, Any]]:
-    """The data sets of the run's manifest: frames for training and for validation, and their licences where the data says so."""
+    """The data sets of the run's manifest: frames for training and for validation, and their licences where the data
+    says so."""
     sides = json.loads((run / SPLIT).read_text())
     sources: dict[str, dict[str, Any]] = {}
     for side, frames in sides.items():

@@ -16,7 +16,8 @@ def product_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the terms, and the terms.
 
-    ``restoration`` and ``second`` (N, 3, H, W) in [0, 1]; ``logits`` (N, 1 + K, H, W); ``kinds`` int64 (N, H, W), 0 background.
+    ``restoration`` and ``second`` (N, 3, H, W) in [0, 1]; ``logits`` (N, 1 + K, H, W); ``kinds`` int64 (N, H, W), 0
+    background.
     """
     terms = {
         "restoration": restoration_loss(restoration, second, kinds > 0, settings.marked),
@@ -31,8 +32,8 @@ def product_loss(
 def restoration_loss(restoration: Tensor, second: Tensor, marked: Tensor, weight: float) -> Tensor:
     """L1 against the second noisy frame (Noise2Noise), averaged apart over marked and unmarked pixels.
 
-    Averaged over the whole frame, L1 has a dead zone: marks are so few that doing nothing is the best answer until the network
-    is more than half sure.
+    Averaged over the whole frame, L1 has a dead zone: marks are so few that doing nothing is the best answer until
+    the network is more than half sure.
     """
     error = (restoration - second).abs().mean(dim=1)
     marked_ = marked.float()
@@ -42,8 +43,9 @@ def restoration_loss(restoration: Tensor, second: Tensor, marked: Tensor, weight
 
 
 def focal_cross_entropy(logits: Tensor, kinds: Tensor, kind_weight: float, focus: float) -> Tensor:
-    """Cross-entropy with easy pixels weighted down (Lin et al. 2017): the mean over the kinds in the batch of each kind's mean,
-    so that a filled colour box does not drown an arrow, and the background's sum on the scale of the marked pixels."""
+    """Cross-entropy with easy pixels weighted down (Lin et al. 2017): the mean over the kinds in the batch of each
+    kind's mean, so that a filled colour box does not drown an arrow, and the background's sum on the scale of the
+    marked pixels."""
     plain = functional.cross_entropy(logits, kinds, reduction="none")
     focal = plain * (1 - torch.exp(-plain)).clamp(min=1e-6) ** focus
     count = torch.bincount(kinds.flatten(), minlength=logits.shape[1])

@@ -1,7 +1,7 @@
 """Training crops in shared memory: a worker process draws synthetic screens and keeps replacing the oldest crops.
 
-Drawing a screen costs far more than a training step takes from it, so each screen gives several crops and each crop is used a
-few times, with other brightness and colour, before it is replaced.
+Drawing a screen costs far more than a training step takes from it, so each screen gives several crops and each crop
+is used a few times, with other brightness and colour, before it is replaced.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.sharedctypes import Synchronized
@@ -62,7 +63,7 @@ class CropPool:
         self._written = [context.Value("q", 0) for _ in range(workers)]
         self._wanted = context.Value("d", _FIRST_CROPS * 4.0)
         bounds = np.linspace(0, capacity, workers + 1).astype(int)
-        self._slots = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self._slots = list(pairwise(bounds))
         self._workers = [
             context.Process(
                 target=_keep_drawing,
@@ -166,7 +167,8 @@ def _keep_drawing(
 
 
 class Backgrounds:
-    """Clean frames in memory, every data set drawn as often as the square root of its size: large ones must not drown small ones."""
+    """Clean frames in memory, every data set drawn as often as the square root of its size: large ones must not drown
+    small ones."""
 
     def __init__(self, frames: Sequence[CleanFrame]) -> None:
         self._frames = [read_frame(frame.path) for frame in frames]

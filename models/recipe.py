@@ -66,7 +66,8 @@ class Recipe:
 
 
 def load(name: str | Path) -> Recipe:
-    """A recipe by its name in `models/recipes` or by its path. Raises `RecipeError` for an unknown name, key or section."""
+    """A recipe by its name in `models/recipes` or by its path. Raises `RecipeError` for an unknown name, key or
+    section."""
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text())

@@ -21,8 +21,8 @@ Frame = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Output:
-    """restoration uint8 (H, W, 3), residual uint8 (H, W), kinds uint8 (K, H, W), and the frame they belong to: the frame
-    given, reduced where it was larger than the network's longest side."""
+    """restoration uint8 (H, W, 3), residual uint8 (H, W), kinds uint8 (K, H, W), and the frame they belong to: the
+    frame given, reduced where it was larger than the network's longest side."""
 
     frame: Frame
     restoration: Frame

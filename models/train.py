@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import os
+import signal
+import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -39,13 +41,14 @@ def train(
 ) -> Path:
     """Train by a recipe on the clean frames below ``data`` and return the run's folder.
 
-    The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the schedule
-    follows the clock and ends with it; without, it follows the recipe's steps. ``start_from`` takes weights of another run and
-    starts a new schedule. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
+    The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
+    schedule follows the clock and ends with it; without, it follows the recipe's steps. ``start_from`` takes weights
+    of another run and starts a new schedule. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     keep_freed_memory()
+    end_cleanly_when_told()
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
@@ -122,13 +125,19 @@ def train(
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse freed memory: by default each large tensor is mapped, zeroed and unmapped anew, which took two thirds
-    of a training step."""
+    """Let glibc reuse freed memory: by default each large tensor is mapped, zeroed and unmapped anew, which took two
+    thirds of a training step."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, mmap_max = -1, -4
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(mmap_max, 0)
+
+
+def end_cleanly_when_told() -> None:
+    """SIGTERM leaves as an exception would: the worker ends with the trainer and the shared memory goes back."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def build(recipe: Recipe) -> UnshuffleUNet:
@@ -190,7 +199,8 @@ def varied(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Crops as tensors in [0, 1], each with its own gain, gamma and share of colour, the same for input and target.
 
-    Colour must not be a shortcut: some scanners draw boxes and markers in grey, and some archives keep grey frames only.
+    Colour must not be a shortcut: some scanners draw boxes and markers in grey, and some archives keep grey frames
+    only.
     """
     count = len(noisy)
     both = torch.from_numpy(np.concatenate([noisy, second])).permute(0, 3, 1, 2).float().div_(255)
@@ -263,7 +273,7 @@ def save(
     }
     beside = path.with_suffix(".part")
     torch.save(checkpoint, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def restore(

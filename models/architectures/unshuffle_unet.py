@@ -1,13 +1,14 @@
 """The product's network: a U-Net behind a pixel-unshuffle stem, with a restoration head and a typed mask head.
 
-A mark is one to three pixels thick but only its surroundings tell a caliper from a letter or a corner of a colour box, so
-the network works at half resolution (pixel-unshuffle, nothing is lost) and looks down to 1/32 with a dilated bottleneck.
-Dense 3x3 convolutions on few channels are what CPUs do best; depthwise ones were measured slower.
+A mark is one to three pixels thick but only its surroundings tell a caliper from a letter or a corner of a colour
+box, so the network works at half resolution (pixel-unshuffle, nothing is lost) and looks down to 1/32 with a dilated
+bottleneck. Dense 3x3 convolutions on few channels are what CPUs do best; depthwise ones were measured slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ class Up(nn.Module):
 class UnshuffleUNet(nn.Module):
     """Restores a frame and says which pixels belong to which kind of annotation.
 
-    ``forward`` takes frames in [0, 1], shape (N, 3, H, W), H and W multiples of 32, and returns the restoration, same shape,
-    and the mask's logits (N, 1 + kinds, H, W) over background and kinds.
+    ``forward`` takes frames in [0, 1], shape (N, 3, H, W), H and W multiples of 32, and returns the restoration, same
+    shape, and the mask's logits (N, 1 + kinds, H, W) over background and kinds.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class UnshuffleUNet(nn.Module):
         super().__init__()
         self.kinds = kinds
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), Block(12, channels[0]), Block(channels[0], channels[0]))
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(pairwise(channels))
         self.down = nn.ModuleList(
             nn.Sequential(Block(above, below, stride=2), Block(below, below)) for above, below in pairs
         )
@@ -71,7 +72,8 @@ class UnshuffleUNet(nn.Module):
         self._start_as_identity()
 
     def _start_as_identity(self) -> None:
-        """He initialisation; the head starts at "no mark anywhere", so that the first steps do not undo a random picture."""
+        """He initialisation; the head starts at "no mark anywhere", so that the first steps do not undo a random
+        picture."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,7 +1,8 @@
 """From the network's mask to typed annotations with a box and a score, and to one presence score per kind.
 
-Training (calibration, evaluation) and serving read marks with this one function, so that a threshold chosen there means the
-same here. Every feature grows with the evidence and no weight is negative: more evidence never lowers a score.
+Training (calibration, evaluation) and serving read marks with this one function, so that a threshold chosen there
+means the same here. Every feature grows with the evidence and no weight is negative: more evidence never lowers a
+score.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Kind(StrEnum):
     ARROW = "arrow"
 
 
-# Strokes of one mark lie apart: a dashed line, the cross hairs within a circle, the letters of a word. What is nearer than this
-# share of the frame's longer side is one annotation.
+# Strokes of one mark lie apart: a dashed line, the cross hairs within a circle, the letters of a word. What is nearer
+# than this share of the frame's longer side is one annotation.
 MERGE_DISTANCE: Mapping[Kind, float] = {
     Kind.BODY_MARKER: 0.02,
     Kind.CALIPER: 0.025,
@@ -88,8 +89,9 @@ class Calibration:
 class Evidence:
     """What was drawn on one frame.
 
-    ``annotations`` holds the marks that are present for sure (score >= ``present``), strongest first; ``scores`` the presence
-    of every kind in [0, 1], found or not; ``mask`` is uint8 (H, W), 0 for background and i + 1 for the i-th kind.
+    ``annotations`` holds the marks that are present for sure (score >= ``present``), strongest first; ``scores`` the
+    presence of every kind in [0, 1], found or not; ``mask`` is uint8 (H, W), 0 for background and i + 1 for the i-th
+    kind.
     """
 
     annotations: tuple[Annotation, ...]
@@ -99,8 +101,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Components:
-    """The marks of one kind, one row each: ``features`` (n, 7), ``boxes`` (n, 4), ``pixels`` (n,); ``points`` are the x, y of
-    every mask pixel and ``owner`` the row each belongs to."""
+    """The marks of one kind, one row each: ``features`` (n, 7), ``boxes`` (n, 4), ``pixels`` (n,); ``points`` are the
+    x, y of every mask pixel and ``owner`` the row each belongs to."""
 
     features: Features
     boxes: npt.NDArray[np.int64]
@@ -117,8 +119,8 @@ def read_marks(
 ) -> Evidence:
     """Find the marks in the network's typed mask.
 
-    ``kinds`` is uint8 (5, H, W), probability x 255, one plane per `Kind` in its order; ``residual`` uint8 (H, W) or None.
-    Raises ValueError when the planes do not match the kinds.
+    ``kinds`` is uint8 (5, H, W), probability x 255, one plane per `Kind` in its order; ``residual`` uint8 (H, W) or
+    None. Raises ValueError when the planes do not match the kinds.
     """
     if kinds.ndim != 3 or kinds.shape[0] != len(Kind):
         raise ValueError(f"expected {len(Kind)} planes, one per kind, and got shape {kinds.shape}")
@@ -153,7 +155,7 @@ def components(plane: Plane, residual: Plane | None, kind: Kind, pixel: float, m
         return _nothing()
     points = found.reshape(-1, 2).astype(np.int64)
     label = _joined(points, plane.shape, kind)
-    labels, owner, pixels = np.unique(label, return_inverse=True, return_counts=True)
+    _, owner, pixels = np.unique(label, return_inverse=True, return_counts=True)
     keep = pixels >= min_pixels
     if not keep.any():
         return _nothing()
@@ -180,9 +182,9 @@ def _component_features(
 ) -> tuple[Features, npt.NDArray[np.int64]]:
     """One row of features per component, and its box.
 
-    mass and total: log(1 + sum of probabilities) of the component and of the whole frame; support: the same sum, each pixel
-    weighted with its residual; peak and core: mean probability of the 16 and 128 strongest pixels; rows and columns: the share
-    of the frame's rows and columns it touches, which a box does wholly and a stray line does not.
+    mass and total: log(1 + sum of probabilities) of the component and of the whole frame; support: the same sum, each
+    pixel weighted with its residual; peak and core: mean probability of the 16 and 128 strongest pixels; rows and
+    columns: the share of the frame's rows and columns it touches, which a box does wholly and a stray line does not.
     """
     height, width = plane.shape
     x, y = points.T

@@ -18,7 +18,8 @@ def residual(frame: Frame, restoration: Frame) -> Plane:
 
 
 def grown(mask: Plane, pixels: int = 1) -> Plane:
-    """The mask (non-zero = marked) as 0 or 255, widened by ``pixels``: anti-aliased edges of a mark lie outside its mask."""
+    """The mask (non-zero = marked) as 0 or 255, widened by ``pixels``: anti-aliased edges of a mark lie outside its
+    mask."""
     _, marked = cv2.threshold(mask, 0, 255, cv2.THRESH_BINARY)
     if pixels <= 0:
         return np.asarray(marked, np.uint8)

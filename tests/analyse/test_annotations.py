@@ -14,7 +14,8 @@ THRESHOLDS = {kind: Thresholds(pixel=0.5, min_pixels=4, absent=0.2, present=0.5)
 CALIBRATION = {kind: Calibration(-6.0, 0.6, 0.3, 3.0, 2.0, 1.0, 1.0, 0.2) for kind in Kind}
 
 SIDE = 96
-rectangles = st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(2, 40), st.integers(2, 40), st.integers(1, 255))
+places, sides = st.integers(0, 80), st.integers(2, 40)
+rectangles = st.tuples(places, places, sides, sides, st.integers(1, 255))
 
 
 @st.composite
