@@ -129,10 +129,17 @@ def settle_all(session: Session, outcomes: Mapping[int, Verdict]) -> None:
 
 
 def settle(session: Session, study: Study, verdict: Verdict, *, changed: bool) -> None:
-    """The study is complete as far as anybody knows, and this is its verdict."""
-    values = {"verdict": verdict, "settled": True}
-    grown = {"version": Study.version + 1} if changed else {}
-    session.execute(update(Study).where(Study.id == study.id).values(**values, **grown))
+    """The study is complete as far as anybody knows, and this is its verdict.
+
+    A decision was about the verdict its reviewer saw: another one, after a late image, puts the study before a
+    person again.
+    """
+    values: dict[str, Any] = {"verdict": verdict, "settled": True}
+    if changed:
+        values["version"] = Study.version + 1
+    if study.verdict not in (None, verdict):
+        values["decision"] = None
+    session.execute(update(Study).where(Study.id == study.id).values(**values))
     session.refresh(study)
 
 

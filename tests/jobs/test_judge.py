@@ -13,6 +13,7 @@ from service.db.tables import (
     Analysis,
     AnalysisState,
     Annotation,
+    Decision,
     Frame,
     Instance,
     RulebookVersion,
@@ -153,6 +154,7 @@ def test_a_late_image_clears_the_verdict_and_the_old_one_is_kept(db: Database) -
         judge_instance(session, image(session, thyroid, 1).id)
         assert thyroid.verdict is Verdict.NON_COMPLIANT  # no calipers
         thyroid.settled = False
+        thyroid.decision = Decision.CONFIRM
         late = image(session, thyroid, 2)
         session.execute(
             update(Frame)
@@ -162,6 +164,7 @@ def test_a_late_image_clears_the_verdict_and_the_old_one_is_kept(db: Database) -
         judge_instance(session, late.id)
         session.refresh(thyroid)
         assert (thyroid.verdict, thyroid.settled, thyroid.version) == (Verdict.COMPLIANT, True, 3)
+        assert thyroid.decision is None  # it was about the verdict that no longer stands
         first, second = history(session, thyroid)
         assert first.superseded_at is not None and second.superseded_at is None
 
