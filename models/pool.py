@@ -39,7 +39,10 @@ class CropSettings:
     per_screen: int = 6
     centred: float = 0.6
     smallest_scale: float = 0.5
-    largest_scale: float = 1.4
+    largest_scale: float = 2.2
+    blurred: float = 0.3
+    """Share of crops blurred by up to ``blur`` pixels: archives enlarge, frame grabbers soften."""
+    blur: float = 1.6
     uses: float = 2.0
     """How often a crop is used on average: fresh ones teach more, but drawing them takes time from training."""
 
@@ -201,11 +204,16 @@ def _crop(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> t
     if down > 0 or right > 0:
         parts = [cv2.copyMakeBorder(part, 0, max(down, 0), 0, max(right, 0), cv2.BORDER_REPLICATE) for part in parts]
     if span == settings.side:
-        return parts[0], parts[1], parts[2]
-    size = (settings.side, settings.side)
-    smooth = cv2.INTER_AREA if span > settings.side else cv2.INTER_LINEAR
-    resized = [cv2.resize(np.ascontiguousarray(part), size, interpolation=smooth) for part in parts[:2]]
-    return resized[0], resized[1], resized_kinds(parts[2], settings.side, settings.side)
+        frames, kinds = parts[:2], parts[2]
+    else:
+        size = (settings.side, settings.side)
+        smooth = cv2.INTER_AREA if span > settings.side else cv2.INTER_LINEAR
+        frames = [cv2.resize(np.ascontiguousarray(part), size, interpolation=smooth) for part in parts[:2]]
+        kinds = resized_kinds(parts[2], settings.side, settings.side)
+    if rng.random() < settings.blurred:
+        sigma = float(rng.uniform(0.4, settings.blur))
+        frames = [cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), sigma) for frame in frames]
+    return frames[0], frames[1], kinds
 
 
 def _corner(kinds: Frame, span: int, centred: float, rng: np.random.Generator) -> tuple[int, int]:
