@@ -30,8 +30,14 @@ def write_weights(folder: Path, name: str = "tiny") -> Path:
         "thresholds": {kind.value: {"pixel": 0.5, "min_pixels": 4, "absent": 0.4, "present": 0.6} for kind in Kind},
         "calibration": {
             kind.value: {
-                "intercept": -4.0, "mass": 2.0, "support": 0.0, "peak": 2.0,
-                "core": 0.0, "rows": 0.0, "columns": 0.0, "total": 0.0,
+                "intercept": -4.0,
+                "mass": 2.0,
+                "support": 0.0,
+                "peak": 2.0,
+                "core": 0.0,
+                "rows": 0.0,
+                "columns": 0.0,
+                "total": 0.0,
             }
             for kind in Kind
         },

@@ -17,9 +17,7 @@ class FCN(nn.Module):
         super().__init__()
         self.encoder = resnet101(output_stride=8)
         deepest = self.encoder.channels[-1]
-        self.head = nn.Sequential(
-            conv_norm_relu(deepest, deepest // 4), nn.Dropout(0.1), nn.Conv2d(deepest // 4, 3, 1)
-        )
+        self.head = nn.Sequential(conv_norm_relu(deepest, deepest // 4), nn.Dropout(0.1), nn.Conv2d(deepest // 4, 3, 1))
 
     def forward(self, frame: Tensor) -> Tensor:
         coarse = self.head(self.encoder(frame)[-1])

@@ -29,9 +29,7 @@ class LinkNet(nn.Module):
         super().__init__()
         self.encoder = resnet34()
         widths = (*reversed(self.encoder.channels), 32)
-        self.decoder = nn.ModuleList(
-            _decoder_block(deeper, higher) for deeper, higher in pairwise(widths)
-        )
+        self.decoder = nn.ModuleList(_decoder_block(deeper, higher) for deeper, higher in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], 3, 1)
 
     def forward(self, frame: Tensor) -> Tensor:

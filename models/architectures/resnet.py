@@ -71,8 +71,9 @@ class ResNet(nn.Module):
     With `output_stride` 8 the last two stages keep 1/8 and dilate instead, as segmentation heads without skips need.
     """
 
-    def __init__(self, block: type[Basic] | type[Bottleneck], depths: tuple[int, int, int, int],
-                 output_stride: int = 32) -> None:
+    def __init__(
+        self, block: type[Basic] | type[Bottleneck], depths: tuple[int, int, int, int], output_stride: int = 32
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)

@@ -40,9 +40,7 @@ class Result:
 def read(path: Path) -> Result:
     stored: dict[str, Any] = json.loads(path.read_text())
     scale = stored.pop("scale")
-    return Result(
-        cell=Cell(**stored.pop("cell")), scale=Scale(**{**scale, "seeds": tuple(scale["seeds"])}), **stored
-    )
+    return Result(cell=Cell(**stored.pop("cell")), scale=Scale(**{**scale, "seeds": tuple(scale["seeds"])}), **stored)
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,7 @@ class Pipeline:
         self._thresholds, self._calibration = _reading(network)
 
     @classmethod
-    def of_settings(
-        cls, chosen: Settings | None = None, threads: int | None = None, callers: int = 1
-    ) -> "Pipeline":
+    def of_settings(cls, chosen: Settings | None = None, threads: int | None = None, callers: int = 1) -> "Pipeline":
         """The network that the settings name, see `load_network`."""
         return cls(load_network(chosen or settings(), threads, callers))
 

@@ -140,9 +140,7 @@ class Network:
         rows, columns = frames[0].shape[:2]
         stride = self.card.stride
         below, right = -rows % stride, -columns % stride
-        padded = np.stack(
-            [cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE) for frame in frames]
-        )
+        padded = np.stack([cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE) for frame in frames])
         session = self._session(padded.shape[:3])
         restoration, residual, kinds = session.run(["restoration", "residual", "kinds"], {"frame": padded})
         return [

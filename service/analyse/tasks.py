@@ -246,9 +246,7 @@ def _frames(held: Claim, assessment: Assessment) -> list[Frame]:
 
 def _annotation(mark: Any) -> Annotation:
     x, y, width, height = mark.box
-    return Annotation(
-        kind=mark.kind.value, score=mark.score, x=x, y=y, width=width, height=height, pixels=mark.pixels
-    )
+    return Annotation(kind=mark.kind.value, score=mark.score, x=x, y=y, width=width, height=height, pixels=mark.pixels)
 
 
 def _versions(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:

@@ -352,7 +352,7 @@ class User(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
-    password_hash: Mapped[str] = mapped_column(String(256), default="")  # empty: signs in by token or one-time link only
+    password_hash: Mapped[str] = mapped_column(String(256), default="")  # empty: token or one-time link only
     role: Mapped[Role] = mapped_column(_named(Role), default=Role.VIEWER)
     failed_sign_ins: Mapped[int] = mapped_column(default=0)
     locked_until: Mapped[datetime | None]

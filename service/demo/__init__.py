@@ -19,9 +19,7 @@ FROM_PYDICOM = ("rgb_color", "jpeg2k", "ybr_color")
 def sample_files(folder: Path) -> list[Path]:
     """Write the sample studies into ``folder`` as DICOM files and return these and pydicom's own."""
     studies = tomllib.loads((HERE / "studies.toml").read_text())["study"]
-    written = [
-        path for number, study in enumerate(studies, 1) for path in _write_study(study, number, folder)
-    ]
+    written = [path for number, study in enumerate(studies, 1) for path in _write_study(study, number, folder)]
     return written + [Path(examples.get_path(name)) for name in FROM_PYDICOM]
 
 

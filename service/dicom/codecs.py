@@ -59,9 +59,7 @@ def decode(frame: bytes, syntax: str, layout: Layout) -> tuple[Samples, Colors]:
         # The libraries name no common base; their messages hold positions and markers, no patient data.
         raise Undecodable(f"The compressed frame is damaged ({_first_line(error)}).", cure=RESEND) from error
     if samples.shape != layout.shape:
-        raise Undecodable(
-            f"The compressed frame is {samples.shape}, the header says {layout.shape}.", cure=RESEND
-        )
+        raise Undecodable(f"The compressed frame is {samples.shape}, the header says {layout.shape}.", cure=RESEND)
     return samples, colors
 
 

@@ -34,9 +34,7 @@ def test_every_file_a_sender_can_send_ends_assessed_or_quarantined_with_a_cure(
     new_house: Callable[..., House], dcmsend: Sender, real_data: Path
 ) -> None:
     house = new_house().start()
-    sent = dcmsend(
-        house.dicom_port, "-nh", "--scan-directories", "--scan-pattern", "*.dcm", str(real_data / "dicom")
-    )
+    sent = dcmsend(house.dicom_port, "-nh", "--scan-directories", "--scan-pattern", "*.dcm", str(real_data / "dicom"))
     assert sent.returncode == 0, sent.stdout + sent.stderr
     flow = house.settled(18)
     assert flow["acknowledged"] == 18

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny_network import YELLOW, write_weights
 
 from service.analyse import restoration
 from service.analyse.annotations import Kind
@@ -15,6 +14,7 @@ from service.analyse.pipeline import Assessment, Pipeline, spread
 from service.analyse.restoration import Network
 from service.errors import NetworkError, Undecodable
 from service.settings import Settings
+from tests.tiny_network import YELLOW, write_weights
 
 
 @pytest.fixture(scope="module")

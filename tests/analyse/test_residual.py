@@ -21,7 +21,9 @@ def test_the_residual_counts_both_signs(frame: np.ndarray, restoration: np.ndarr
 
 
 @given(frames, frames, masks)
-def test_filling_keeps_every_pixel_outside_the_mask(frame: np.ndarray, restoration: np.ndarray, mask: np.ndarray) -> None:
+def test_filling_keeps_every_pixel_outside_the_mask(
+    frame: np.ndarray, restoration: np.ndarray, mask: np.ndarray
+) -> None:
     result = filled(frame, restoration, mask)
     assert (result[mask == 0] == frame[mask == 0]).all()
     assert (result[mask > 0] == restoration[mask > 0]).all()

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from tests.tiny_network import YELLOW, write_weights
 
 from service.analyse import restoration
 from service.analyse.restoration import Network, choose_device, devices, load_network
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
+from tests.tiny_network import YELLOW, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,7 @@ def other_graph() -> bytes:
         [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info("same", TensorProto.UINT8, shape)],
     )
-    return onnx.helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
-    ).SerializeToString()
+    return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
 def test_the_network_is_found_by_folder(house: Settings, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from tests.review import ward
 
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role, Verdict
+from tests.review import ward
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 

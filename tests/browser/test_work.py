@@ -4,12 +4,12 @@ from collections.abc import Callable
 from time import monotonic
 
 import pytest
-from tests.review import ward
 from sqlalchemy import select, update
 
 from service.db import users
 from service.db.session import Database
 from service.db.tables import Credential, Decision, Study, now
+from tests.review import ward
 
 CANARY = '"><img src=x onerror=alert(1)>'
 

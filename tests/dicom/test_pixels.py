@@ -432,9 +432,7 @@ def test_a_decoder_that_crashes_takes_nobody_with_it(write: Write, screen: RGB) 
     assert (read_frames(path)[0] == screen).all()
 
 
-def test_a_deflate_bomb_ends_at_the_memory_limit(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deflate_bomb_ends_at_the_memory_limit(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from service.settings import settings
 
     monkeypatch.setenv("SONOMARK_DECODE_MEMORY_MB", "256")

@@ -13,14 +13,14 @@ import pytest
 import redis as redis_client
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from tests.tiny_network import YELLOW, write_weights
-from tests.working_house import WorkingHouse
 
 from service.archive.store import archive
 from service.db.session import Database, database
 from service.db.tables import Base, Instance, Series, Study
 from service.jobs import enqueue
 from service.settings import Settings, settings
+from tests.tiny_network import YELLOW, write_weights
+from tests.working_house import WorkingHouse
 
 US_IMAGE = "1.2.840.10008.5.1.4.1.1.6.1"
 
@@ -120,6 +120,7 @@ def ultrasound(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def instance_rows(db: Database) -> Callable[[int], list[Instance]]:
     """Bare instance rows of one study, for what needs no bytes."""
+
     def make(count: int) -> list[Instance]:
         with db.begin() as session:
             study = Study(study_instance_uid=str(generate_uid()))

@@ -14,12 +14,12 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from sqlalchemy import func, select
-from tests.working_house import WorkingHouse
 
 from service.db.session import database
 from service.db.tables import AnalysisState, VerdictRecord
 from service.jobs import enqueue
 from service.jobs.app import QUEUE, app
+from tests.working_house import WorkingHouse
 
 Make = Callable[..., WorkingHouse]
 Ultrasound = Callable[..., Path]

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from tests.working_house import WorkingHouse
 
 from service.compliance.rulebook import parse
 from service.db import reevaluations, rulebooks
@@ -27,6 +26,7 @@ from service.db.tables import (
 from service.errors import NotFound
 from service.jobs import reevaluate
 from service.jobs.judge import judge_instance
+from tests.working_house import WorkingHouse
 
 STRICTER = (
     'name = "mine"\nversion = "2"\n[[requirement]]\nid = "calipers"\ntitle = "Calipers"\n'

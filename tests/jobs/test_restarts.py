@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from tests.working_house import WorkingHouse
 
 from service.db.tables import AnalysisState
 from service.jobs import enqueue
+from tests.working_house import WorkingHouse
 
 Make = Callable[..., WorkingHouse]
 Ultrasound = Callable[..., Path]
@@ -101,9 +101,7 @@ def test_a_spool_that_is_deleted_under_the_worker_comes_back(make_house: Make, u
         house.wait(queued)
 
 
-def test_workers_killed_over_and_over_lose_nothing_and_double_nothing(
-    make_house: Make, ultrasound: Ultrasound
-) -> None:
+def test_workers_killed_over_and_over_lose_nothing_and_double_nothing(make_house: Make, ultrasound: Ultrasound) -> None:
     house = make_house(LEASE_S="1", WORKERS="2", MAX_ATTEMPTS="10")
     house.start("sweep")
     queued = [house.store(ultrasound(f"n{n}", frames=4)) for n in range(60)]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from tests.working_house import WorkingHouse
 
 from service.db import analyses
 from service.db.session import database
 from service.db.tables import AnalysisState, Frame, Verdict, VerdictRecord
+from tests.working_house import WorkingHouse
 
 Make = Callable[..., WorkingHouse]
 Ultrasound = Callable[..., Path]
@@ -35,7 +35,11 @@ def test_an_instance_becomes_frames_annotations_and_a_verdict(
         standing = session.scalars(select(VerdictRecord).where(VerdictRecord.instance_id.is_not(None))).all()
         assert len(standing) == 2 and all(record.verdict in Verdict for record in standing)
         assert analyses.flow(session) | {"oldest_in_flight_s": 0} == {
-            "acknowledged": 2, "terminal": 2, "in_flight": 0, "quarantined": 0, "oldest_in_flight_s": 0,
+            "acknowledged": 2,
+            "terminal": 2,
+            "in_flight": 0,
+            "quarantined": 0,
+            "oldest_in_flight_s": 0,
         }
     assert done[0].network.startswith("tiny@") and done[0].milliseconds["restore"] > 0
 

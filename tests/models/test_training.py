@@ -77,9 +77,7 @@ def test_a_run_does_not_resume_on_other_data(run: Path, data: Path, tiny: recipe
         train(other, data, run, resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(
-    data: Path, tiny: recipe.Recipe, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_stops_the_run(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
     broken = replace(tiny, loss=replace(tiny.loss, dice=float("nan")))
     with pytest.raises(Diverged, match="Resume from the last checkpoint"):
         train(broken, data, tmp_path)

@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable
 
 import pytest
-from tests.review import ward
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
 from service.db import audit, users
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, AuditEvent, Role, Verdict
+from tests.review import ward
 
 BOOK = """
 name = "small"

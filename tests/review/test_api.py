@@ -5,15 +5,15 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from tests.review import ward
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom import dcmread, examples
-from tests.tiny_network import write_weights
 
 from service.db import audit
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role, Verdict
+from tests.review import ward
+from tests.tiny_network import write_weights
 
 PROBLEM = "application/problem+json"
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from tests.review import ward
 from fastapi.testclient import TestClient
 
 from service.db.session import Database
 from service.db.tables import Role
 from service.review import deps, worklist
 from service.settings import Settings
+from tests.review import ward
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/healthz", "/api/flow", "/nothing", "/static/sonomark.css", "/docs"])

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from tests.review import ward
 from fastapi.testclient import TestClient
 
 from service.db import audit, reviews, studies
 from service.db.session import Database
 from service.db.tables import AnalysisState, Decision, Role, Verdict
 from service.review import words
+from tests.review import ward
 
 CANARY = '"><img src=x onerror=alert(1)>'
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from tests.review import ward
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from service.db.session import Database
 from service.db.tables import Role
 from service.review.app import create_app
+from tests.review import ward
 
 ANYBODY, READ, DECIDE, REVIEW, ADMIN, AUDIT = "anybody", "read", "decide", "review", "admin", "audit"
 LET_IN = {

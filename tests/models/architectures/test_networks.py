@@ -61,8 +61,13 @@ def test_the_exported_graph_computes_the_same(named: tuple[str, nn.Module], tmp_
     network = named[1].eval()
     example = torch.rand(2, 3, 64, 96)
     torch.onnx.export(
-        network, (example,), tmp_path / "network.onnx", dynamo=False, opset_version=17,
-        input_names=["frame"], output_names=["restoration"],
+        network,
+        (example,),
+        tmp_path / "network.onnx",
+        dynamo=False,
+        opset_version=17,
+        input_names=["frame"],
+        output_names=["restoration"],
         dynamic_axes={"frame": {0: "n", 2: "h", 3: "w"}, "restoration": {0: "n", 2: "h", 3: "w"}},
     )
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
