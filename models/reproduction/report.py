@@ -71,6 +71,7 @@ class Report:
         minutes = sum(result.seconds for result in self.results) / 60
         devices = " and ".join(sorted({result.device for result in trained})) or "none"
         over = "seeds" if len(scale.seeds) > 1 else "the patient groups of the test crops (there is one seed)"
+        chance = " With one seed, no interval holds the chance of training." if len(scale.seeds) == 1 else ""
         return f"""## What was run
 
 Scale `{scale.name}`: {len(self.results)} of {wanted} cells, in {minutes:.0f} minutes of training and scoring on
@@ -80,7 +81,7 @@ with {len(scale.seeds)} seed{"s" * (len(scale.seeds) > 1)}. Thresholds were chos
 validation crops. All figures come from {scale.test_crops} test crops of data sets that neither training nor validation
 saw; ± is half of a 95 % confidence interval over {over}.
 {len(trained)} networks were trained, {diverged} of them diverged. Unless a row says otherwise, the input is linear, the
-loss L1 and the optimiser AdamW under a one-cycle schedule."""
+loss L1 and the optimiser AdamW under a one-cycle schedule.{chance}"""
 
     def _samples(self, pictures: Path) -> str:
         kinds = list(dict.fromkeys(recipe.kind for recipe in self.recipes))
