@@ -59,7 +59,8 @@ def test_a_study_shows_finding_frames_and_decisions(reviewer: TestClient, db: Da
     assert (
         'value="confirm"' in page and 'value="override:present_missed"' in page and 'value="retake:body_marker"' in page
     )
-    assert f"/api/instances/{uid}.1.1/frames/1/image" in page and "▶ 30" in page
+    assert f"/api/instances/{uid}.1.1/frames/1/image" in page
+    assert '30<span class="sr"> frames</span>' in page
 
 
 def test_confirm_goes_on_to_the_next_study_and_offers_undo(reviewer: TestClient, db: Database) -> None:
