@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +86,7 @@ class House:
     def pids(self, role: str) -> list[int]:
         """The processes of a role, children of its main process included."""
         assert self.process is not None
-        mains = [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if child.cmdline()[-1:] == [role] and child.status() != psutil.STATUS_ZOMBIE
-        ]
+        mains = [child for child in psutil.Process(self.process.pid).children() if _runs(child, role)]
         return [one.pid for main in mains for one in (main, *main.children(recursive=True))]
 
     def kill(self, role: str) -> None:
@@ -140,6 +136,13 @@ class House:
         return result
 
 
+def _runs(process: psutil.Process, role: str) -> bool:
+    try:
+        return process.cmdline()[-1:] == [role]
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return False
+
+
 @pytest.fixture
 def new_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     """Makes houses that are stopped when the test ends."""
@@ -161,9 +164,9 @@ def dcmsend() -> Callable[..., subprocess.CompletedProcess[str]]:
     if shutil.which("dcmsend") is None:
         pytest.skip("needs DCMTK: apt-get install dcmtk")
 
-    def run(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(port: int, *paths: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["dcmsend", "-aet", "MODALITY", "-aec", "SONOMARK", *arguments, "127.0.0.1", str(port)],
+            ["dcmsend", "-aet", "MODALITY", "-aec", "SONOMARK", *options, "127.0.0.1", str(port), *paths],
             env={**os.environ, "TCP_NODELAY": "1"},
             capture_output=True,
             text=True,

@@ -34,7 +34,8 @@ def test_every_file_a_sender_can_send_ends_assessed_or_quarantined_with_a_cure(
     new_house: Callable[..., House], dcmsend: Sender, real_data: Path
 ) -> None:
     house = new_house().start()
-    sent = dcmsend(house.dicom_port, "-nh", "--scan-directories", "--scan-pattern", "*.dcm", str(real_data / "dicom"))
+    whole_folder = ("-nh", "--scan-directories", "--scan-pattern", "*.dcm")
+    sent = dcmsend(house.dicom_port, str(real_data / "dicom"), options=whole_folder)
     assert sent.returncode == 0, sent.stdout + sent.stderr
     flow = house.settled(18)
     assert flow["acknowledged"] == 18
