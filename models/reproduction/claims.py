@@ -63,7 +63,8 @@ def _together(found: Found) -> str:
     for metric, name in _METRICS.items():
         signs = {pipeline: _leads(_sound(found, pipeline), metric) for pipeline in PIPELINES}
         held = [pipeline for pipeline, some in signs.items() if 2 * some.count(1) > len(some)]
-        where = {0: "under neither pipeline", len(signs): "under both pipelines"}.get(len(held), f"{'; '.join(held)} only")
+        extremes = {0: "under neither pipeline", len(signs): "under both pipelines"}
+        where = extremes.get(len(held), f"{', '.join(held)} only")
         said.append(f"by {name} {where}")
     return f"*Together:* the claim that N2N is ahead in most rows holds {' and '.join(said)}, as far as was run."
 
