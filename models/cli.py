@@ -55,6 +55,18 @@ Run = Annotated[Path, typer.Argument(help="A run's folder.", exists=True, file_o
 
 
 @app.command()
+def average(
+    runs: Annotated[list[Path], typer.Argument(help="Runs that started from one another.", exists=True)],
+    out: Annotated[Path, typer.Option(help="The new run's folder.")],
+) -> None:
+    """Average the weights of successive runs into one run."""
+    from models import train as training
+
+    with _told():
+        console.print(f"Averaged: {training.average_runs(runs, out)}")
+
+
+@app.command()
 def calibrate(
     run: Run,
     data: Data,

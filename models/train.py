@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.dataset import Split, clean_frames, split
-from models.errors import Diverged, RecipeError
+from models.errors import Diverged, LeakySplit, RecipeError
 from models.loss import product_loss
 from models.pool import CropPool
 from models.recipe import Recipe, from_values
@@ -152,6 +153,26 @@ def total_steps(state: dict[str, Any]) -> int:
 
 def total_seconds(state: dict[str, Any]) -> float:
     return float(state["elapsed_s"] + state.get("earlier_s", 0.0))
+
+
+def average_runs(runs: Sequence[Path], out: Path) -> Path:
+    """A run whose weights are the mean of those of ``runs``, cycles that started from one another (Wortsman et al.
+    2022): steadier than either alone. Its state and split are the last run's. Raises `RecipeError` for other networks
+    and `LeakySplit` when the runs held out other frames.
+    """
+    checkpoints = [torch.load(run / CHECKPOINT, weights_only=True) for run in runs]
+    if len({str(checkpoint["recipe"]["network"]) for checkpoint in checkpoints}) > 1:
+        raise RecipeError("The runs hold different networks, which have no mean.", cure="Average runs of one recipe.")
+    if len({(run / SPLIT).read_text() for run in runs}) > 1:
+        raise LeakySplit("The runs held out different frames.", cure="Average runs with the same data and split.")
+    last = checkpoints[-1]
+    for name, weight in last["average"].items():
+        if weight.is_floating_point():
+            last["average"][name] = torch.stack([each["average"][name] for each in checkpoints]).mean(dim=0)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save(last, out / CHECKPOINT)
+    (out / SPLIT).write_text((runs[-1] / SPLIT).read_text())
+    return out
 
 
 def refuse_other_split(run: Path, parts: Split, data: Path, resume: bool) -> None:

@@ -20,7 +20,7 @@ from models.loss import product_loss
 from models.recipe import LossSettings
 from models.served import Weights
 from models.statistics import auroc, proportion
-from models.train import CHECKPOINT, SPLIT, train
+from models.train import CHECKPOINT, SPLIT, average_runs, train
 
 
 def tissue(rng: np.random.Generator, side: int = 96) -> np.ndarray:
@@ -75,6 +75,22 @@ def test_a_run_does_not_resume_on_other_data(run: Path, data: Path, tiny: recipe
     other = replace(tiny, split=replace(tiny.split, held_out_sources=("alpha",)))
     with pytest.raises(RecipeError, match="changed"):
         train(other, data, run, resume=True)
+
+
+def test_an_averaged_run_lies_between_its_runs(run: Path, data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    longer = train(replace(tiny, steps=2), data, tmp_path / "longer", start_from=run)
+    mean = average_runs([run, longer], tmp_path / "mean")
+    first, second, middle = (
+        torch.load(folder / CHECKPOINT, weights_only=True)["average"]["head.0.bias"] for folder in (run, longer, mean)
+    )
+    assert not torch.equal(first, second)
+    assert torch.allclose(middle, (first + second) / 2)
+
+
+def test_runs_with_other_splits_have_no_average(run: Path, data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    other = train(replace(tiny, steps=1, split=replace(tiny.split, share=0.4)), data, tmp_path / "other")
+    with pytest.raises(LeakySplit, match="held out"):
+        average_runs([run, other], tmp_path / "mean")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
