@@ -3,10 +3,12 @@
 import re
 import subprocess
 import time
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pydicom import dcmread
 
@@ -27,7 +29,10 @@ def test_demo_prints_verdicts_and_a_sign_in_and_stops_on_one_signal(new_house: C
     roles = [pid for role in ("receive", "work", "sweep", "review") for pid in house.pids(role)]
     assert len(roles) >= 4
     assert house.stop() == 0
-    assert not [pid for pid in roles if Path(f"/proc/{pid}").exists()]
+    gone = time.monotonic() + 10
+    while (left := [pid for pid in roles if psutil.pid_exists(pid)]) and time.monotonic() < gone:
+        time.sleep(0.1)  # orphans are reaped by init, a moment later
+    assert not left
 
 
 def test_every_file_a_sender_can_send_ends_assessed_or_quarantined_with_a_cure(
@@ -37,9 +42,10 @@ def test_every_file_a_sender_can_send_ends_assessed_or_quarantined_with_a_cure(
     whole_folder = ("-nh", "--scan-directories", "--scan-pattern", "*.dcm")
     sent = dcmsend(house.dicom_port, str(real_data / "dicom"), options=whole_folder)
     assert sent.returncode == 0, sent.stdout + sent.stderr
-    flow = house.settled(18)
-    assert flow["acknowledged"] == 18
-    uids = {dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in (real_data / "dicom").glob("*.dcm")}
+    # 18 are sent; the two files of one instance that differ in byte order alone arrive in one syntax, as one.
+    assert house.settled(17)["acknowledged"] == 17
+    headers = [dcmread(path, stop_before_pixels=True) for path in (real_data / "dicom").glob("*.dcm")]
+    uids = {header.SOPInstanceUID for header in headers if "SOPInstanceUID" in header}
     seen = 0
     for uid in uids:
         for version in _versions(house, uid):
@@ -48,19 +54,17 @@ def test_every_file_a_sender_can_send_ends_assessed_or_quarantined_with_a_cure(
             if version["state"] == "quarantined":
                 assert version["reason"], version
                 assert version["cure"], version
-    assert seen == 18
+    assert seen == 17
 
 
 def _versions(house: House, uid: str) -> list[dict[str, Any]]:
-    import urllib.error
-
+    """Every stored version of a SOP instance; none when it never arrived."""
     try:
-        instance = house.get(f"/api/instances/{uid}")
+        newest = house.get(f"/api/instances/{uid}")
     except urllib.error.HTTPError as error:
         assert error.code == 404
         return []
-    versions: list[dict[str, Any]] = instance["versions"]
-    return versions
+    return [house.get(f"/api/instances/{uid}?sha256={version}") for version in newest["versions"]]
 
 
 def test_first_verdict_follows_the_acknowledgement(
