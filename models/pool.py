@@ -42,8 +42,8 @@ class CropSettings:
     largest_scale: float = 2.2
     blurred: float = 0.3
     """Share of crops blurred by up to ``blur`` pixels: archives enlarge, frame grabbers soften."""
-    blur: float = 1.6
-    uses: float = 2.0
+    blur: float = 2.0
+    uses: float = 1.2
     """How often a crop is used on average: fresh ones teach more, but drawing them takes time from training."""
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +25,13 @@ from models.errors import Diverged, LeakySplit, RecipeError
 from models.loss import product_loss
 from models.pool import CropPool
 from models.recipe import Recipe, from_values
+from models.released import released
 
 CHECKPOINT = "checkpoint.pt"
 SPLIT = "split.json"
 _CHECKPOINT_EVERY_S = 60.0
 _LOG_EVERY = 20
+_EXAMPLES = 48
 
 
 def train(
@@ -44,7 +47,8 @@ def train(
 
     The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
     schedule follows the clock and ends with it; without, it follows the recipe's steps. ``start_from`` takes weights
-    of another run and starts a new schedule. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
+    of another run, or of a released weights folder, and starts a new schedule. Raises `DataError`, `LeakySplit`,
+    `RecipeError` and `Diverged`.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -63,11 +67,7 @@ def train(
     state = {"step": 0, "elapsed_s": 0.0}
     if resume and (run / CHECKPOINT).exists():
         state = restore(run / CHECKPOINT, recipe, network, average, optimiser)
-    elif start_from is not None:
-        earlier = torch.load(start_from / CHECKPOINT, weights_only=True)
-        network.load_state_dict(earlier["average"])
-        average.load_state_dict(earlier["average"])
-        state |= {"earlier_steps": total_steps(earlier["state"]), "earlier_s": total_seconds(earlier["state"])}
+        start_from = None
 
     budget_s = None if time_budget_min is None else time_budget_min * 60
     started = time.monotonic() - state["elapsed_s"]
@@ -83,6 +83,9 @@ def train(
     with pool, SummaryWriter(str(run)) as events, Progress(*columns, transient=True) as progress:
         bar = progress.add_task(recipe.name, total=recipe.steps if budget_s is None else int(budget_s))
         pool.wait()
+        if start_from is not None:
+            examples, _, _ = varied(*pool.batch(rng, _EXAMPLES), rng)
+            state |= begin_from(start_from, recipe, network, average, examples.to(device))
         if state["step"] == 0:
             started = time.monotonic()
         while (done := _progress(recipe, state["step"], time.monotonic() - started, budget_s)) < 1.0:
@@ -123,6 +126,32 @@ def train(
     state["elapsed_s"] = time.monotonic() - started
     save(run / CHECKPOINT, recipe, network, average, optimiser, state)
     return run
+
+
+def begin_from(
+    earlier: Path, recipe: Recipe, network: nn.Module, average: nn.Module, examples: Tensor
+) -> dict[str, float]:
+    """Put the weights of a run or of a weights folder into both networks; how long those were trained.
+
+    Raises `RecipeError` when they are another network's.
+    """
+    if (earlier / CHECKPOINT).exists():
+        checkpoint = torch.load(earlier / CHECKPOINT, weights_only=True)
+        weights, state = checkpoint["average"], checkpoint["state"]
+        steps, seconds = total_steps(state), total_seconds(state)
+    else:
+        weights = released(earlier, examples.cpu()).state_dict()
+        card = tomllib.loads((earlier / "card.toml").read_text())
+        steps, seconds = card["steps"], card["minutes"] * 60
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as other:
+        raise RecipeError(
+            f"{earlier} holds another network than the recipe {recipe.name} describes.",
+            cure="Give the recipe the channels, blocks and dilations of the weights it starts from.",
+        ) from other
+    average.load_state_dict(weights)
+    return {"earlier_steps": steps, "earlier_s": seconds}
 
 
 def keep_freed_memory() -> None:
@@ -220,11 +249,14 @@ def varied(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Crops as tensors in [0, 1], each with its own gain, gamma and share of colour, the same for input and target.
 
-    Colour must not be a shortcut: some scanners draw boxes and markers in grey, and some archives keep grey frames
-    only.
+    Colour must not be a shortcut: some scanners draw boxes and markers in grey, some archives keep grey frames only,
+    and no palette holds every vendor's ink. Half of the crops therefore get their primaries mixed anew, which leaves
+    grey tissue as it is.
     """
     count = len(noisy)
     both = torch.from_numpy(np.concatenate([noisy, second])).permute(0, 3, 1, 2).float().div_(255)
+    mixing = torch.from_numpy(np.stack([mixed_primaries(rng) for _ in range(count)])).repeat(2, 1, 1)
+    both = torch.einsum("nij,njhw->nihw", mixing, both)
     gain = torch.from_numpy(rng.uniform(0.75, 1.2, count).astype(np.float32)).repeat(2).view(-1, 1, 1, 1)
     grey = torch.from_numpy((rng.random(count) < 0.25).astype(np.float32)).repeat(2).view(-1, 1, 1, 1)
     luminance = (both * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
@@ -239,6 +271,15 @@ def varied(
         both[count:].contiguous(memory_format=layout),
         torch.from_numpy(kinds.astype(np.int64)),
     )
+
+
+def mixed_primaries(rng: np.random.Generator) -> np.ndarray:
+    """A float32 (3, 3) matrix whose rows sum to 1: the colours of a crop change, its greys do not."""
+    matrix = np.eye(3, dtype=np.float32)
+    if rng.random() < 0.5:
+        share = float(rng.uniform(0.0, 0.5))
+        matrix = (1 - share) * matrix[rng.permutation(3)] + share * rng.dirichlet(np.ones(3), 3)
+    return matrix.astype(np.float32)
 
 
 @torch.no_grad()

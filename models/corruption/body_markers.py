@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.corruption.body_outlines import OUTLINES, Path
+from models.corruption.body_outlines import OUTLINES, Path, unnamed
 from models.corruption.layouts import Layout, Pane
 from models.corruption.strokes import Canvas, Colour, Points, Stroke, arc, dashed, line, rasterised, turned
 from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, mark_colour, pick, shaded, split
@@ -12,6 +12,8 @@ from models.corruption.styles import CYANS, GREENS, REDS, WHITES, YELLOWS, Pen, 
 FAMILIES: tuple[str, ...] = tuple(OUTLINES)
 # Departments that mark nearly every image draw these.
 COMMON = ("breast", "thyroid", "abdomen", "leg", "neck")
+# Share of training markers with an outline made up on the spot: a vendor's next pictogram is in no table either.
+UNNAMED = 0.2
 PROBES: tuple[str, ...] = (
     "bar",
     "thick L",
@@ -44,7 +46,8 @@ def draw(
         np.stack([rng.normal(0, 0.04, 2), rng.uniform(2, 9, 2), rng.uniform(0, 6.3, 2)]) if rng.random() < 0.6 else None
     )
     frame = Frame(np.array([x, y]), stretch, tilt, bend)
-    paths = _varied(rng, OUTLINES[family])
+    made_up = not pen.held_out and rng.random() < UNNAMED
+    paths = unnamed(rng) if made_up else _varied(rng, OUTLINES[family])
     _figure(canvas, rng, pen, kind, paths, frame)
     probe(canvas, rng, pen, kind, frame, height)
     if len(layout.panes) > 1 and rng.random() < 0.5:

@@ -192,3 +192,36 @@ OUTLINES: dict[str, list[Path]] = {
     "groin": [*_both([(0.02, 0.2), (0.16, 0.02), (0.42, -0.22)]), *_both([(0.46, -0.5), (0.44, 0.0), (0.4, 0.5)]), Path(line(0.0, 0.2, 0.0, 0.5))],
 }
 # fmt: on
+
+
+def unnamed(rng: np.random.Generator) -> list[Path]:
+    """An outline of no organ in particular: a smooth closed shape, or the two sides of a limb, with a detail or two."""
+    paths = []
+    mirrored = rng.random() < 0.6
+    if rng.random() < 0.65:
+        count = int(rng.integers(5, 10))
+        angle = np.sort(rng.uniform(-np.pi / 2, np.pi / 2, count))
+        reach = rng.uniform(0.22, 0.5, count)
+        right = [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(reach, angle, strict=True)]
+        if mirrored:
+            paths.append(_symmetric([(0.0, -0.4), *right, (0.0, 0.4)]))
+        else:
+            around = np.linspace(0, 2 * np.pi, count, endpoint=False)
+            table = [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(reach, around, strict=True)]
+            paths.append(_curve(table, True, True))
+    else:
+        rows = np.linspace(-0.5, 0.5, int(rng.integers(4, 8)))
+        side = [(float(x), float(y)) for x, y in zip(rng.uniform(0.08, 0.45, len(rows)), rows, strict=True)]
+        paths += _both(side) if mirrored else [_curve(side), _curve([(x - 0.4, y) for x, y in side[::-1]])]
+    for _ in range(int(rng.integers(0, 4))):
+        x, y = (float(v) for v in rng.uniform(-0.25, 0.25, 2))
+        size = float(rng.uniform(0.03, 0.16))
+        detail = int(rng.integers(3))
+        if detail == 0:
+            paths.append(_ring(x, y, size, size * float(rng.uniform(0.6, 1.0))))
+        elif detail == 1:
+            paths.append(Path(line(x - size, y, x + size, y + float(rng.normal(0, 0.05)))))
+        else:
+            knots = rng.uniform(-0.3, 0.3, (int(rng.integers(3, 6)), 2))
+            paths.append(_curve([(float(a), float(b)) for a, b in knots]))
+    return paths

@@ -158,9 +158,13 @@ def style(rng: np.random.Generator, pen: Pen) -> Style:
     weights = [{"dotted": 4.0, "none": 4.5, "dashed": 1.5}.get(one, 0.8) for one in lines]
     glyph_width = float(pick(rng, (1.0, 1.4, 2.0, 2.4, 3.0), (0.27, 0.18, 0.25, 0.12, 0.18)) * max(1.0, pen.scale**0.7))
     glyph_width = min(glyph_width, max(1.0, size / 4.5))
+    joined = pick(rng, lines, weights)
+    if name == "plus" and rng.random() < 0.35:
+        # Older scanners join nothing: two small crosses stand alone, and an archive that enlarges blurs them.
+        joined = "none" if "none" in lines else joined
     return Style(
         glyph=name,
-        line=pick(rng, lines, weights),
+        line=joined,
         size=float(size),
         glyph_width=round(glyph_width) if pen.fineness == 1 else glyph_width,
         # The line between the marks is as thin as they are, or thinner.

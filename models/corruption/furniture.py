@@ -368,8 +368,8 @@ PIECES: dict[Piece, float] = {
     focus: 0.5,
     orientation: 0.55,
     logo: 0.3,
-    ecg: 0.18,
-    spectrum: 0.16,
+    ecg: 0.22,
+    spectrum: 0.18,
     motion: 0.04,
     badges: 0.15,
     plane_sign: 0.12,
@@ -382,9 +382,13 @@ PIECES: dict[Piece, float] = {
 }
 
 
+# A screen whose lower half is free shows what the heart or the blood does over time.
+_UNDER_DUPLEX: dict[Piece, float] = {spectrum: 0.75, ecg: 0.5}
+
+
 def furnish(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """Put each piece in its place, or leave it out."""
     duplex = canvas.height - pane[1] - pane[3] > 0.3 * canvas.height
     for piece, chance in PIECES.items():
-        if rng.random() < (0.7 if duplex and piece is spectrum else chance):
+        if rng.random() < (_UNDER_DUPLEX.get(piece, chance) if duplex else chance):
             piece(canvas, rng, layout, pane, scale)

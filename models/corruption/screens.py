@@ -68,7 +68,8 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
         layout = Layout([(0, 0, canvas.width, canvas.height)], [None], held_out)
         lookalikes.on_tissue(canvas, rng, layout.panes[0])
         return canvas.image, layout
-    plan = PLANS[pick(rng, split(tuple(PLANS), held_out))]
+    plans = split(tuple(PLANS), held_out)
+    plan = PLANS[pick(rng, plans, [1.6 if name == "duplex" else 1.0 for name in plans])]
     ground = pick(rng, GROUNDS)
     left, right, top, bottom = (
         share * rng.uniform(0.15, 1.0) for share in (plan.left, plan.right, plan.top, plan.bottom)

@@ -141,6 +141,9 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     pane = layout.pick(rng)[0] if rng.random() < 0.7 else (0, 0, canvas.width, canvas.height)
     x = pane[0] + rng.uniform(-0.08, 0.7 if rng.random() < 0.5 else 0.25) * pane[2]
     y = pane[1] + rng.uniform(y0, y1) * pane[3]
+    if rng.random() < 0.12:
+        # Cut off by the edge of the image, as whoever crops to the tissue cuts it.
+        y = canvas.height - size * rng.uniform(0.3, 1.0) if rng.random() < 0.7 else -size * rng.uniform(0.1, 0.6)
     for _ in range(pick(rng, (1, 2, 3), (0.75, 0.2, 0.05))):
         width, height = write(
             canvas,

@@ -43,7 +43,11 @@ def ecg(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, sc
     )
     if rng.random() < 0.15:
         beat = np.sin(phase * 2 * np.pi)
-    height = h * rng.uniform(0.02, 0.12) * (-1 if rng.random() < 0.15 else 1)
+    tall = rng.random() < 0.35  # under a spectrum the trace gets a strip of its own
+    height = h * (rng.uniform(0.12, 0.35) if tall else rng.uniform(0.02, 0.12)) * (-1 if rng.random() < 0.2 else 1)
+    if rng.random() < 0.3:
+        # A sensor loses the heart now and then: flat stretches and single spikes.
+        beat *= np.repeat(rng.random(-(-len(t) // 60)) < 0.6, 60)[: len(t)]
     level = y + h * rng.uniform(0.85, 1.08) - beat * height + np.cumsum(rng.normal(0, 0.15, len(t)))
     colour = shaded(rng, pick(rng, GREENS + YELLOWS + CYANS + WHITES))
     path = np.stack([x + t, level], 1)

@@ -1,0 +1,78 @@
+"""Released weights as a network to train on: a hospital has the ONNX file, not the run it came from."""
+
+from __future__ import annotations
+
+import tomllib
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from models.architectures.unshuffle_unet import Block, UnshuffleUNet
+from models.errors import DataError
+
+_PREFIX = "network."
+
+
+def released(weights: Path, examples: Tensor) -> UnshuffleUNet:
+    """The network of a weights folder with its batch normalisation back, ready to be trained on.
+
+    Export folds the normalisation into the convolutions. ``examples``, frames (N, 3, H, W) in [0, 1] as training
+    shows them, give each layer the mean and variance it is normalised by from here on; what the network computes stays
+    the same. Raises `DataError` when graph and card do not belong together.
+    """
+    card: dict[str, Any] = tomllib.loads((weights / "card.toml").read_text())
+    graph = weights / "model.onnx"
+    if sha256(graph.read_bytes()).hexdigest() != card["sha256"]:
+        raise DataError(f"{graph} is not the file its card describes.", cure="Restore the weights folder.")
+    shape = card["architecture"]
+    network = UnshuffleUNet(
+        channels=tuple(shape["channels"]), top_blocks=shape["top_blocks"], dilations=tuple(shape["dilations"])
+    ).eval()
+    stored = {
+        tensor.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in onnx.load(str(graph)).graph.initializer
+        if tensor.name.startswith(_PREFIX)
+    }
+    biases = _filled(network, stored)
+    _normalised(network, biases, examples)
+    return network
+
+
+def _filled(network: UnshuffleUNet, stored: dict[str, Tensor]) -> dict[Block, Tensor]:
+    """Put the stored parameters in place; the biases that belong to the normalisation of each block."""
+    own = network.state_dict()
+    biases = {}
+    for name, module in network.named_modules():
+        if isinstance(module, Block):
+            biases[module] = stored.pop(f"{name}.0.bias")
+    missing = [name for name in stored if name not in own or own[name].shape != stored[name].shape]
+    if missing:
+        raise DataError(f"The graph holds {missing[0]}, which the network of its card does not have.")
+    network.load_state_dict(own | stored)
+    return biases
+
+
+@torch.no_grad()
+def _normalised(network: UnshuffleUNet, biases: dict[Block, Tensor], examples: Tensor) -> None:
+    """Give every block the statistics of its convolution's output, and the scale and shift that undo them."""
+
+    def measure(block: nn.Module, _: Any, output: Tensor) -> Tensor:
+        assert isinstance(block, Block)
+        norm = block[1]
+        plain = block[0](_[0])
+        mean, variance = plain.mean(dim=(0, 2, 3)), plain.var(dim=(0, 2, 3), unbiased=False)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(mean + biases[block])
+        return torch.relu(norm(plain))
+
+    hooks = [block.register_forward_hook(measure) for block in biases]
+    network(examples)
+    for hook in hooks:
+        hook.remove()

@@ -1,0 +1,89 @@
+"""Weights that were released can be trained on: the network comes back from the graph as it was."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models import recipe
+from models.errors import DataError, RecipeError
+from models.export import Served
+from models.released import released
+from models.served import Graph
+from models.train import CHECKPOINT, mixed_primaries, train
+
+WEIGHTS = Path("models/weights/sonomark")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """Frames of speckle with a white cross in each, uint8 (4, 96, 128, 3)."""
+    rng = np.random.default_rng(3)
+    grey = cv2.GaussianBlur(rng.normal(0, 1, (96, 4 * 128)).astype(np.float32), (0, 0), 2)
+    level = cv2.normalize(grey, None, 0, 200, cv2.NORM_MINMAX).astype(np.uint8)
+    batch = np.stack(np.split(level, 4, axis=1))[..., None].repeat(3, axis=-1)
+    batch[:, 40, 50:64] = batch[:, 33:47, 57] = 255
+    return np.ascontiguousarray(batch)
+
+
+def tensor(frames: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+
+
+def test_the_network_computes_what_its_graph_does(frames: np.ndarray) -> None:
+    network = Served(released(WEIGHTS, tensor(frames))).eval()
+    with torch.no_grad():
+        ours = [output.numpy().astype(int) for output in network(torch.from_numpy(frames))]
+    theirs = Graph(WEIGHTS / "model.onnx", 1024)._session.run(None, {"frame": frames})
+    assert [int(np.abs(a - b).max()) <= 2 for a, b in zip(ours, theirs, strict=True)] == [True] * 3
+
+
+def test_its_normalisation_is_that_of_the_examples(frames: np.ndarray) -> None:
+    """In training mode, batch statistics of the same examples change next to nothing."""
+    network = released(WEIGHTS, tensor(frames))
+    with torch.no_grad():
+        still, _ = network.eval()(tensor(frames))
+        moving, _ = network.train()(tensor(frames))
+    assert float((still - moving).abs().max()) < 0.02
+
+
+def test_changed_weights_are_refused(frames: np.ndarray, tmp_path: Path) -> None:
+    shutil.copytree(WEIGHTS, tmp_path / "weights")
+    with (tmp_path / "weights" / "model.onnx").open("ab") as graph:
+        graph.write(b"\0")
+    with pytest.raises(DataError, match="not the file its card describes"):
+        released(tmp_path / "weights", tensor(frames))
+
+
+def test_a_run_starts_from_released_weights_and_counts_their_steps(frames: np.ndarray, tmp_path: Path) -> None:
+    for number, frame in enumerate(np.concatenate([frames, frames[:, ::-1]])):
+        cv2.imwrite(str(tmp_path / f"tissue_{number}a.png"), np.roll(frame, 17 * number, axis=0))
+    smoke = recipe.load("smoke")
+    product = recipe.load("product")
+    tiny = replace(
+        product,
+        steps=1,
+        batch=2,
+        pool=16,
+        crops=replace(smoke.crops, side=64),
+        split=replace(smoke.split, held_out_sources=(), share=0.3),
+    )
+    run = train(tiny, tmp_path, tmp_path / "run", start_from=WEIGHTS)
+    state = torch.load(run / CHECKPOINT, weights_only=True)["state"]
+    assert state["step"] == 1 and state["earlier_steps"] > 1000
+    narrow = replace(tiny, network=replace(product.network, channels=(8, 16, 24, 32, 48)))
+    with pytest.raises(RecipeError, match="another network"):
+        train(narrow, tmp_path, tmp_path / "narrow", start_from=WEIGHTS)
+
+
+def test_mixed_primaries_leave_greys_alone() -> None:
+    rng = np.random.default_rng(0)
+    matrices = [mixed_primaries(rng) for _ in range(40)]
+    assert np.allclose([matrix.sum(axis=1) for matrix in matrices], 1, atol=1e-6)
+    assert any(np.abs(matrix - np.eye(3)).max() > 0.2 for matrix in matrices)
