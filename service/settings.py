@@ -81,6 +81,12 @@ class Settings(BaseSettings):
 
     rulebook: str = Field("default", description="Name under service/compliance/rulebooks, or a TOML file.")
     study_settle_s: float = Field(30.0, ge=0, description="A study is judged this long after its last image.")
+    settle_peers: str = Field(
+        "", description="Seconds of single peers instead, by calling AE title: US01=120,US02=20.", pattern=r"^$|="
+    )
+    double_read_share: float = Field(
+        0.0, ge=0, le=1, description="Share of judged studies that a second reader answers blinded; 0.1 is usual."
+    )
 
     role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
     log_format: Literal["console", "json"] = "console"

@@ -13,12 +13,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Date, Select, SQLColumnExpression, func, literal, select
+from sqlalchemy import Date, Select, SQLColumnExpression, exists, func, literal, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
-from service.db.reviews import standing
-from service.db.tables import Decision, Finding, FindingState, Review, Study, Verdict, VerdictRecord
+from service.db.reviews import outranking, standing
+from service.db.tables import Decision, Finding, FindingState, Instance, Review, Study, Verdict, VerdictRecord
 
 Grouping = Literal["operator", "station", "institution", "exam", "requirement", "day", "week", "month"]
 Key = tuple[str, ...]
@@ -63,29 +63,18 @@ def tallies(session: Session, by: Sequence[Grouping], period: Period) -> dict[Ke
     """The counts of every group, by the values of ``by``."""
     found: dict[Key, Tally] = defaultdict(Tally)
     for *values, verdict, count in session.execute(_counts(session, by, period)):
-        found[_key(by, values)].add(_as_verdict(verdict), count)
+        found[_key(by, values)].add(as_verdict(verdict), count)
     _apply_decisions(session, by, period, found)
     _add_corrections(session, by, period, found)
     return dict(found)
 
 
-def studies_behind(
-    session: Session, by: Sequence[Grouping], key: Key, period: Period, limit: int = 200
-) -> list[tuple[str, Verdict | None]]:
-    """The studies behind one group's numbers, newest first: Study Instance UID and verdict."""
-    columns, verdict, source = _source(session, by, period)
-    query = source.add_columns(Study.study_instance_uid, verdict, *columns).order_by(Study.id.desc())
-    rows = session.execute(query.execution_options(yield_per=1000))
-    matching = ((uid, _as_verdict(said)) for _, uid, said, *values in rows if _key(by, values) == key)
-    return [found for found, _ in zip(matching, range(limit), strict=False)]
-
-
 def _counts(session: Session, by: Sequence[Grouping], period: Period) -> Select[*tuple[Any, ...]]:
-    columns, verdict, source = _source(session, by, period)
+    columns, verdict, source = source_of(session, by, period)
     return source.with_only_columns(*columns, verdict, func.count()).group_by(*columns, verdict)
 
 
-def _source(
+def source_of(
     session: Session, by: Sequence[Grouping], period: Period
 ) -> tuple[list[SQLColumnExpression[Any]], SQLColumnExpression[Any], Select[*tuple[Any, ...]]]:
     """Group columns, what is counted, and the studies of the period with their verdicts."""
@@ -108,10 +97,10 @@ def _source(
     else:
         query = query.outerjoin(at, stood)
         counted = at.verdict
-    return [_column(session, name) for name in by], counted, query
+    return [column_of(session, name) for name in by], counted, query
 
 
-def _column(session: Session, name: Grouping) -> SQLColumnExpression[Any]:
+def column_of(session: Session, name: Grouping) -> SQLColumnExpression[Any]:
     match name:
         case "operator":
             return Study.operator
@@ -147,7 +136,7 @@ def _value(name: Grouping, value: Any) -> str:
     return (day - timedelta(days=day.weekday()) if name == "week" else day).isoformat()
 
 
-def _as_verdict(value: Any) -> Verdict | None:
+def as_verdict(value: Any) -> Verdict | None:
     """A requirement that is met or missing counts like a study that is compliant or not."""
     if isinstance(value, FindingState):
         return _OF_STATE[value]
@@ -163,22 +152,31 @@ _OF_STATE = {
 
 
 def _apply_decisions(session: Session, by: Sequence[Grouping], period: Period, found: dict[Key, Tally]) -> None:
-    """A person's decision outranks the verdict: an override of a flag clears it, any other decision confirms it."""
-    decisions = _decisions(session, period)
-    columns, verdict, source = _source(session, by, period)
+    """A person's decision outranks the verdict, see `outranking`."""
+    decisions = decisions_of(session, period)
+    columns, verdict, source = source_of(session, by, period)
     reviewed = source.where(Study.id.in_(select(Review.study_id).where(Review.created_at <= period.as_of)))
     for study_id, said, *values in session.execute(reviewed.add_columns(verdict, *columns)):
-        decision, machine = decisions.get(study_id), _as_verdict(said)
-        if decision is None or machine not in FLAGGED:
+        decision, machine = decisions.get(study_id), as_verdict(said)
+        if decision is None or not counts_for(machine, decision, by):
             continue
         tally = found[_key(by, values)]
-        tally.flagged_reviewed += 1
-        tally.overridden += decision is Decision.OVERRIDE
+        if machine in FLAGGED:
+            tally.flagged_reviewed += 1
+            tally.overridden += decision is Decision.OVERRIDE
         tally.add(machine, -1)
-        tally.add(Verdict.COMPLIANT if decision is Decision.OVERRIDE else Verdict.NON_COMPLIANT, 1)
+        tally.add(outranking(machine, decision), 1)
 
 
-def _decisions(session: Session, period: Period) -> dict[int, Decision]:
+def counts_for(machine: Verdict | None, decision: Decision | None, by: Sequence[Grouping]) -> bool:
+    """Whether a decision on the study says something of what is counted.
+
+    An override or a retake of a study does not say which of its met requirements the person doubts.
+    """
+    return decision is not None and (machine in FLAGGED or "requirement" not in by)
+
+
+def decisions_of(session: Session, period: Period) -> dict[int, Decision]:
     """The decision that stood at the time, for every study of the period that anybody had reviewed."""
     rows = session.execute(
         select(Review.study_id, Review.decision)
@@ -199,12 +197,25 @@ def _decisions(session: Session, period: Period) -> dict[int, Decision]:
 
 
 def _add_corrections(session: Session, by: Sequence[Grouping], period: Period, found: dict[Key, Tally]) -> None:
-    """Minutes from a study's first non-compliant verdict to its first compliant one after that."""
     if "requirement" in by:
         return
+    columns = [column_of(session, name) for name in by]
+    for _, flagged, cleared, *values in session.execute(corrections_of(period, columns)):
+        found[_key(by, values)].minutes_to_correction.append((cleared - flagged).total_seconds() / 60)
+
+
+def corrections_of(period: Period, columns: Sequence[SQLColumnExpression[Any]]) -> Select[*tuple[Any, ...]]:
+    """Study id, first non-compliant verdict and first compliant one after that, and ``columns``.
+
+    Only an image that came between the two corrects a study; a changed rule book does not.
+    """
     bad, good = aliased(VerdictRecord), aliased(VerdictRecord)
-    columns = [_column(session, name) for name in by]
-    query = (
+    image_between = exists().where(
+        Instance.study_id == Study.id,
+        Instance.received_at > bad.created_at,
+        Instance.received_at <= good.created_at,
+    )
+    return (
         select(Study.id, func.min(bad.created_at), func.min(good.created_at), *columns)
         .join(bad, (bad.study_id == Study.id) & bad.instance_id.is_(None))
         .join(good, (good.study_id == Study.id) & good.instance_id.is_(None))
@@ -216,11 +227,10 @@ def _add_corrections(session: Session, by: Sequence[Grouping], period: Period, f
             Study.first_received_at >= period.start,
             Study.first_received_at < period.end,
             ~Study.synthetic,
+            image_between,
         )
         .group_by(Study.id, *columns)
     )
-    for _, flagged, cleared, *values in session.execute(query):
-        found[_key(by, values)].minutes_to_correction.append((cleared - flagged).total_seconds() / 60)
 
 
 def start_of(day: date) -> datetime:

@@ -6,7 +6,8 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from service.db.tables import Decision, Draft, Hold, Review, Study, User, VerdictRecord, now
+from service.db import double_reads
+from service.db.tables import Decision, Draft, Hold, Review, Study, User, Verdict, VerdictRecord, now
 from service.errors import Conflict, NotAllowed
 
 HOLD_FOR = timedelta(minutes=15)  # a page that is open renews it; one that was left lets go
@@ -54,6 +55,20 @@ def words_of(decision: Decision, code: str) -> str:
     return next((reason.words for reason in REASONS.get(decision, ()) if reason.code == code), code)
 
 
+def outranking(verdict: Verdict | None, decision: Decision | None) -> Verdict | None:
+    """What a study counts as once a person has decided: a flag is confirmed or cleared, a pass confirmed or doubted.
+
+    An override says that the verdict is wrong, a retake that something is missing whatever the verdict says.
+    """
+    if decision is None or verdict is None:
+        return verdict
+    if decision is Decision.RETAKE:
+        return Verdict.NON_COMPLIANT
+    if verdict in (Verdict.NON_COMPLIANT, Verdict.INDETERMINATE):
+        return Verdict.COMPLIANT if decision is Decision.OVERRIDE else Verdict.NON_COMPLIANT
+    return Verdict.NON_COMPLIANT if decision is Decision.OVERRIDE else verdict
+
+
 def decide(
     session: Session, study: Study, user: User, decision: Decision, reason: str, note: str, version: int
 ) -> Review:
@@ -87,6 +102,7 @@ def decide(
         study_version=version,
     )
     session.add(review)
+    double_reads.note_decision(session, study, user, outranking(study.verdict, decision), review.note)
     session.execute(delete(Draft).where(Draft.study_id == study.id, Draft.user_id == user.id))
     session.execute(delete(Hold).where(Hold.study_id == study.id, Hold.user_id == user.id))
     session.flush()
@@ -114,6 +130,7 @@ def withdraw(session: Session, study: Study, user: User) -> Review:
         reason="",
     )
     session.add(review)
+    double_reads.forget_decision(session, study, user)
     session.flush()
     return review
 

@@ -99,6 +99,22 @@ class Decision(StrEnum):
     WITHDRAW = "withdraw"  # undo of the reviewer's last decision
 
 
+class Reading(StrEnum):
+    """What a reader of a double read answers: does the study show everything that is required?"""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    CANNOT_TELL = "cannot_tell"
+
+
+class DoubleReadState(StrEnum):
+    """How far a study of the double-read sample has come."""
+
+    WAITING = "waiting"  # for the answers of two readers who do not know of each other
+    DISAGREED = "disagreed"  # for a third person's word
+    DONE = "done"
+
+
 class Role(StrEnum):
     """What an account may do; each role includes the ones above it, save the auditor's."""
 
@@ -345,6 +361,35 @@ class Review(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
     user: Mapped["User"] = relationship()
+
+
+class DoubleRead(Base):
+    """A study drawn for a second, blinded reading: two answers and, where they differ, a third person's.
+
+    The first answer may be an ordinary review; the second reader sees neither verdict, marks nor decision.
+    """
+
+    __tablename__ = "double_reads"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True, autoincrement=False)
+    state: Mapped[DoubleReadState] = mapped_column(_named(DoubleReadState), default=DoubleReadState.WAITING, index=True)
+    drawn_at: Mapped[datetime] = mapped_column(default=now)
+    verdict: Mapped[Verdict | None] = mapped_column(_named(Verdict))  # that stood at the first answer
+    first_user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    first_answer: Mapped[Reading | None] = mapped_column(_named(Reading))
+    first_blinded: Mapped[bool] = mapped_column(default=False)
+    first_note: Mapped[str] = mapped_column(Text, default="")
+    first_at: Mapped[datetime | None]
+    second_user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    second_answer: Mapped[Reading | None] = mapped_column(_named(Reading))
+    second_note: Mapped[str] = mapped_column(Text, default="")
+    second_at: Mapped[datetime | None] = mapped_column(index=True)
+    adjudicator_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    adjudicated_answer: Mapped[Reading | None] = mapped_column(_named(Reading))
+    adjudicated_note: Mapped[str] = mapped_column(Text, default="")
+    adjudicated_at: Mapped[datetime | None]
+
+    study: Mapped[Study] = relationship()
 
 
 class User(Base):

@@ -4,10 +4,11 @@ from sqlalchemy.orm import Session
 
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
-from service.db import facts, rulebooks, verdicts
+from service.db import double_reads, facts, rulebooks, verdicts
 from service.db.tables import now
 from service.db.verdicts import Versions
 from service.errors import NotFound
+from service.settings import settings
 
 
 def judge_instance(session: Session, instance_id: int) -> Verdict:
@@ -39,6 +40,7 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
     by = Versions.of(record.networks, record.thresholds, rulebook.label)
     changed = verdicts.record(session, study_id, None, outcome, by)
     verdicts.settle(session, study, outcome.verdict, changed=changed)
+    double_reads.draw(session, study, settings().double_read_share)
     return outcome.verdict
 
 

@@ -83,7 +83,7 @@ def report(
 
     Raises UnknownGrouping when it cannot group by one of ``group_by``.
     """
-    by = _known(group_by)
+    by = known_groupings(group_by)
     moment = as_of or now()
     counted = tallies(session, by, Period(start, end, moment))
     whole = _merged(counted.values())
@@ -114,7 +114,8 @@ def row_as_json(row: Row, group_by: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _known(group_by: Sequence[str]) -> tuple[Grouping, ...]:
+def known_groupings(group_by: Sequence[str]) -> tuple[Grouping, ...]:
+    """The groupings asked for, each once; raises UnknownGrouping for any other name."""
     known = tuple(name for name in GROUPINGS if name in group_by)
     strange = [name for name in group_by if name not in GROUPINGS]
     if strange or not known:

@@ -50,3 +50,15 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
         for name in names
     )
     return None if chance == 1.0 else (agreed - chance) / (1 - chance)
+
+
+def kappa_interval(pairs: Sequence[tuple[str, str]], z: float = Z95) -> tuple[float, float] | None:
+    """Interval of Cohen's kappa by its simple standard error (Educ Psychol Meas 1960;20:37), within [-1, 1]."""
+    value = kappa(pairs)
+    if value is None:
+        return None
+    total = len(pairs)
+    agreed = sum(one == other for one, other in pairs) / total
+    one_less_chance = (1 - agreed) / (1 - value) if value < 1 else 1.0
+    half = z * sqrt(agreed * (1 - agreed) / total) / one_less_chance
+    return max(-1.0, value - half), min(1.0, value + half)

@@ -1,18 +1,26 @@
 """Compliance reports: rates with their denominators, intervals and limits, as a page and as files."""
 
+import json
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
 
-from service.db.reports import Grouping
+from service.db.behind import Counted, studies_behind
+from service.db.reports import Grouping, Period
 from service.db.session import database
+from service.db.tables import Decision, Verdict, now
 from service.errors import NotAllowed
-from service.report.compliance import GROUPINGS, TIMES, Report, Row, report
+from service.report.agreement import agreement
+from service.report.chart import chart as columns_of
+from service.report.compliance import GROUPINGS, TIMES, Report, Row, UnknownGrouping, known_groupings, report
 from service.report.files import MEDIA_TYPES, as_file
 from service.review.deps import Account, Reviewer, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
+from service.review.schemas import Moment as Instant
 
 router = APIRouter()
 
@@ -40,8 +48,114 @@ def compliance(
     """Counts, denominators and rates with 95 % intervals and three-sigma limits, by group."""
     found = _report(account, group_by.split(","), start, end, as_of)
     note(account, "report.export", "compliance", {"group_by": group_by, "format": format})
-    headers = {"Content-Disposition": f'attachment; filename="compliance.{format}"'} if format != "json" else None
+    if format == "json":
+        told = found.as_json()
+        for row, line in zip(found.rows, told["rows"], strict=True):
+            line["studies"] = drill_down(found, row)
+        return Response(json.dumps(told, ensure_ascii=False), media_type=MEDIA_TYPES[format])
+    headers = {"Content-Disposition": f'attachment; filename="compliance.{format}"'}
     return Response(as_file(found, format), media_type=MEDIA_TYPES[format], headers=headers)
+
+
+@router.get("/api/reports/chart", tags=["reports"], responses=PROBLEM_RESPONSES)
+def chart_data(
+    account: Reviewer,
+    group_by: Annotated[str, Query(max_length=96, description=f"One or more of {', '.join(GROUPINGS)}.")] = "week",
+    start: Annotated[Moment, Query(alias="from")] = None,
+    end: Annotated[Moment, Query(alias="to")] = None,
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
+    """The same rates as columns: a p-chart over time, or a funnel by size, each with limits and outliers marked.
+
+    ``studies`` holds for each point the address of the studies behind it.
+    """
+    found = _report(account, group_by.split(","), start, end, as_of)
+    note(account, "report.view", "chart", {"group_by": group_by})
+    told = columns_of(found)
+    links = {row.key: drill_down(found, row) for row in found.rows}
+    return told | {"studies": [links[tuple(group.values())] for group in told["groups"]]}
+
+
+class Behind(BaseModel):
+    """One study behind a number of a report."""
+
+    study_instance_uid: str
+    received_at: Instant
+    operator: str
+    station: str
+    institution: str
+    exam: str
+    verdict: Verdict | None = Field(description="The machine's, as it stood at `as_of`.")
+    decision: Decision | None
+    outcome: Verdict | None = Field(description="What it counts as: a person's decision outranks the verdict.")
+    minutes_to_correction: float | None
+
+
+class BehindPage(BaseModel):
+    studies: list[Behind]
+    next: str | None = Field(description="Address of the next page.")
+
+
+@router.get("/api/reports/compliance/studies", tags=["reports"], responses=PROBLEM_RESPONSES)
+def behind(
+    account: Reviewer,
+    group_by: Annotated[str, Query(max_length=96)],
+    key: Annotated[list[str], Query(description="The group: one value for each of `group_by`, in its order.")],
+    start: Annotated[Moment, Query(alias="from")] = None,
+    end: Annotated[Moment, Query(alias="to")] = None,
+    as_of: datetime | None = None,
+    counted: Annotated[Counted | None, Query(description="Only those that make up this number of the row.")] = None,
+    before: Annotated[int | None, Query(ge=0)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> BehindPage:
+    """The studies behind one number of the report, newest first, a page at a time."""
+    period = _period(account, start, end, as_of)
+    by = known_groupings(group_by.split(","))
+    if len(key) != len(by):
+        raise UnknownGrouping(f"{len(by)} values name a group by {group_by}.", cure="Send `key` once for each.")
+    with database().read() as session:
+        try:
+            found = studies_behind(session, by, tuple(key), period, counted, before=before, limit=limit + 1)
+        except ValueError as error:
+            raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
+    note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
+    more = _address(by, tuple(key), period, counted, before=found[limit - 1].study_id) if len(found) > limit else None
+    return BehindPage(studies=[Behind.model_validate(one, from_attributes=True) for one in found[:limit]], next=more)
+
+
+@router.get("/api/reports/agreement", tags=["reports"], responses=PROBLEM_RESPONSES)
+def agreement_report(
+    account: Reviewer,
+    start: Annotated[Moment, Query(alias="from")] = None,
+    end: Annotated[Moment, Query(alias="to")] = None,
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
+    """Cohen's kappa on double reads: reader against reader, and the machine against the blinded second reader."""
+    period = _period(account, start, end, as_of)
+    with database().read() as session:
+        found = agreement(session, period.start, period.end, period.as_of)
+    note(account, "report.view", "agreement")
+    return found.as_json()
+
+
+def drill_down(found: Report, row: Row) -> str:
+    """The address of the studies behind a row; add ``&counted=non_compliant`` for one of its numbers."""
+    return _address(found.group_by, row.key, Period(found.start, found.end, found.as_of))
+
+
+def _address(
+    by: tuple[Grouping, ...], key: tuple[str, ...], period: Period, counted: str | None = None, **more: Any
+) -> str:
+    asked: dict[str, Any] = {
+        "group_by": ",".join(by),
+        "key": list(key),
+        "from": period.start.isoformat(),
+        "to": period.end.isoformat(),
+        "as_of": period.as_of.isoformat(),
+        **({"counted": counted} if counted else {}),
+        **more,
+    }
+    return f"/api/reports/compliance/studies?{urlencode(asked, doseq=True)}"
 
 
 @router.get("/reports", include_in_schema=False)
@@ -108,12 +222,19 @@ def _report(
     end: datetime | date | None,
     as_of: datetime | None,
 ) -> Report:
+    period = _period(account, start, end, as_of)
+    with database().read() as session:
+        return report(session, [name.strip() for name in group_by], period.start, period.end, period.as_of)
+
+
+def _period(
+    account: Account, start: datetime | date | None, end: datetime | date | None, as_of: datetime | None
+) -> Period:
     if account.site:
         raise NotAllowed("Reports speak of every site.", cure="Use an account that is not bound to one site.")
     until = _aware(end, last=True) or datetime.combine(date.today() + timedelta(days=1), time(), UTC)
     since = _aware(start) or until - timedelta(days=DAYS)
-    with database().read() as session:
-        return report(session, [name.strip() for name in group_by], since, until, _aware(as_of))
+    return Period(since, until, _aware(as_of) or now())
 
 
 def _aware(given: datetime | date | None, *, last: bool = False) -> datetime | None:

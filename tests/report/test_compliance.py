@@ -12,13 +12,16 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.db import reports
+from service.db.behind import studies_behind
 from service.db.session import Database
 from service.db.tables import (
     Base,
     Decision,
     Finding,
     FindingState,
+    Instance,
     Review,
+    Series,
     Severity,
     Study,
     User,
@@ -84,6 +87,26 @@ def decide(session: Session, of: Study, decision: Decision, at: datetime) -> Non
     session.add(user)
     session.flush()
     session.add(Review(study_id=of.id, user_id=user.id, decision=decision, study_version=1, created_at=at))
+    session.flush()
+
+
+def image(session: Session, of: Study, at: datetime) -> None:
+    series = Series(study_id=of.id, series_instance_uid=of.study_instance_uid)
+    session.add(series)
+    session.flush()
+    session.add(
+        Instance(
+            study_id=of.id,
+            series_id=series.id,
+            sop_instance_uid=f"{of.study_instance_uid}.9",
+            sop_class_uid="1",
+            transfer_syntax_uid="1",
+            sha256=f"{of.id:064}",
+            size=1,
+            archive_key="k",
+            received_at=at,
+        )
+    )
     session.flush()
 
 
@@ -171,6 +194,7 @@ def test_minutes_to_correction(any_db: Database) -> None:
     with any_db.begin() as session:
         for minutes in (4, 6, 60):
             corrected = study(session, BAD)
+            image(session, corrected, START + timedelta(hours=9, minutes=minutes))
             judged(session, corrected, GOOD, START + timedelta(hours=9, minutes=1 + minutes))
         study(session, BAD)
         row = report(session, ["operator"], START, END, LATER).rows[0]
@@ -189,17 +213,52 @@ def test_who_stands_out(any_db: Database) -> None:
     assert [found[name].small for name in "ABCD"] == [False, False, False, True]
 
 
-def test_the_studies_behind_a_number(any_db: Database) -> None:
+def test_a_changed_rule_book_corrects_no_study(any_db: Database) -> None:
+    with any_db.begin() as session:
+        judged(session, study(session, BAD), GOOD, START + timedelta(days=3))
+        assert report(session, ["operator"], START, END, LATER).rows[0].corrected == 0
+
+
+def test_the_studies_behind_each_number_are_as_many_as_it_says(any_db: Database) -> None:
     with any_db.begin() as session:
         study(session, BAD, operator="B")
-        study(session, GOOD)
+        for verdict in (GOOD, BAD, OPEN, NOT, None):
+            study(session, verdict)
+        decide(session, study(session, BAD), Decision.OVERRIDE, START + timedelta(days=1))
+        decide(session, study(session, GOOD), Decision.OVERRIDE, START + timedelta(days=1))
         study(session, BAD, day=9)
         period = reports.Period(START, END, LATER)
-        behind = reports.studies_behind(session, ["operator"], ("A",), period)
-        assert behind == [("1.3", BAD), ("1.2", GOOD)]
-        assert reports.studies_behind(session, ["requirement", "week"], ("marker", "2026-03-09"), period) == [
-            ("1.3", BAD)
-        ]
+        for by in (["operator"], ["requirement", "week"], ["month"], ["day"], ["exam", "institution"]):
+            for row in report(session, by, START, END, LATER).rows:
+                for counted, number in (
+                    ("compliant", row.numerator),
+                    ("non_compliant", row.non_compliant),
+                    ("indeterminate", row.indeterminate),
+                    ("excluded", row.excluded),
+                    ("flagged_reviewed", row.flagged_reviewed),
+                    ("overridden", row.overridden),
+                    ("corrected", row.corrected),
+                ):
+                    assert len(studies_behind(session, by, row.key, period, counted)) == number, (by, row.key, counted)
+
+
+def test_the_studies_behind_a_number_newest_first_a_page_at_a_time(any_db: Database) -> None:
+    with any_db.begin() as session:
+        for day in range(5):
+            study(session, BAD, day=day)
+        period = reports.Period(START, END, LATER)
+        first = studies_behind(session, ["operator"], ("A",), period, limit=3)
+        rest = studies_behind(session, ["operator"], ("A",), period, before=first[-1].study_id)
+    assert [each.study_instance_uid for each in first + rest] == ["1.5", "1.4", "1.3", "1.2", "1.1"]
+    assert first[0].exam == "US BREAST" and first[0].outcome is BAD
+
+
+def test_an_override_of_a_pass_is_a_lack_that_was_missed(any_db: Database) -> None:
+    with any_db.begin() as session:
+        decide(session, study(session, GOOD), Decision.OVERRIDE, START + timedelta(days=1))
+        decide(session, study(session, GOOD), Decision.CONFIRM, START + timedelta(days=1))
+        total = report(session, ["station"], START, END, LATER).total
+    assert (total.numerator, total.non_compliant, total.flagged_reviewed, total.overridden) == (1, 1, 0, 0)
 
 
 def test_what_it_cannot_group_by(any_db: Database) -> None:

@@ -1,0 +1,200 @@
+"""Double reads: a set share of studies gets a second, blinded answer, and a third person's where two differ.
+
+Which studies these are follows from their UID alone, so that nobody chooses them and a second run draws the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, joinedload
+
+from service.db.tables import DoubleRead, DoubleReadState, Reading, Study, User, Verdict, now
+from service.errors import Conflict, NotAllowed
+
+NOTE_LENGTH = 4000
+_JUDGED = (Verdict.COMPLIANT, Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)
+
+_ANSWERS = {Verdict.COMPLIANT: Reading.COMPLETE, Verdict.NON_COMPLIANT: Reading.INCOMPLETE}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two readers' answers to one study, and what the machine said before either of them."""
+
+    first: Reading
+    second: Reading
+    verdict: Verdict | None
+    adjudicated: Reading | None
+
+
+def is_drawn(study_instance_uid: str, share: float) -> bool:
+    """Whether a study of this UID belongs to a sample of this share (0 to 1)."""
+    digest = sha256(b"double read:" + study_instance_uid.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def draw(session: Session, study: Study, share: float) -> None:
+    """Put a study that has just been judged into the sample if it belongs there; an earlier draw stands.
+
+    Answers that were given before a later image came are about another study: an unfinished read begins anew.
+    """
+    drawn = session.get(DoubleRead, study.id)
+    if drawn is not None:
+        _forget_the_outdated(drawn, study)
+    elif study.verdict in _JUDGED and not study.synthetic and is_drawn(study.study_instance_uid, share):
+        session.add(DoubleRead(study_id=study.id))
+        session.flush()
+
+
+def of(session: Session, study: Study) -> DoubleRead | None:
+    """The study's double read, None when it was not drawn."""
+    return session.get(DoubleRead, study.id)
+
+
+def needs_second_read(session: Session, study: Study, user: User) -> bool:
+    """Whether this person may answer this study blinded: it was drawn, waits, and they have not answered yet.
+
+    Until they have, they should see neither its verdict and findings nor anybody's decision.
+    """
+    drawn = of(session, study)
+    return drawn is not None and drawn.state is DoubleReadState.WAITING and drawn.first_user_id != user.id
+
+
+def waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
+    """Drawn studies that wait for this person's answer, oldest first, each with its study."""
+    others = DoubleRead.first_user_id.is_distinct_from(user.id)
+    return _listed(session, select(DoubleRead).where(others), DoubleReadState.WAITING, site, limit)
+
+
+def disagreements(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
+    """Studies on which two readers differ and this person was neither of them, oldest first."""
+    neither = select(DoubleRead).where(DoubleRead.first_user_id != user.id, DoubleRead.second_user_id != user.id)
+    return _listed(session, neither, DoubleReadState.DISAGREED, site, limit)
+
+
+def answer(session: Session, study: Study, user: User, said: Reading, note: str = "") -> DoubleRead:
+    """A blinded answer. Raises NotAllowed when the study was not drawn, Conflict when it waits for nobody like them."""
+    drawn = _locked(session, study)
+    _forget_the_outdated(drawn, study)
+    if drawn.state is not DoubleReadState.WAITING:
+        raise Conflict("Two readers have answered this study already.", cure="Take the next one.")
+    if drawn.first_user_id == user.id:
+        raise Conflict("You have answered this study already.", cure="Somebody else gives the second answer.")
+    if drawn.first_answer is None:
+        _give_first(drawn, study, user, said, note, blinded=True)
+    else:
+        drawn.second_user_id, drawn.second_answer, drawn.second_at = user.id, said, now()
+        drawn.second_note = note.strip()[:NOTE_LENGTH]
+        agreed = drawn.first_answer is said
+        drawn.state = DoubleReadState.DONE if agreed else DoubleReadState.DISAGREED
+    session.flush()
+    return drawn
+
+
+def adjudicate(session: Session, study: Study, user: User, said: Reading, note: str = "") -> DoubleRead:
+    """A third person's word on two answers that differ; Conflict when there is nothing to decide for this person."""
+    drawn = _locked(session, study)
+    if drawn.state is not DoubleReadState.DISAGREED:
+        raise Conflict("There is no disagreement to decide on this study.", cure="Load the list again.")
+    if user.id in (drawn.first_user_id, drawn.second_user_id):
+        raise NotAllowed("You were one of the two readers.", cure="A third person decides between them.")
+    drawn.adjudicator_id, drawn.adjudicated_answer, drawn.adjudicated_at = user.id, said, now()
+    drawn.adjudicated_note, drawn.state = note.strip()[:NOTE_LENGTH], DoubleReadState.DONE
+    session.flush()
+    return drawn
+
+
+def note_decision(session: Session, study: Study, user: User, outcome: Verdict | None, note: str) -> None:
+    """An ordinary decision is the first answer to a drawn study, when nobody has given one."""
+    drawn = session.get(DoubleRead, study.id)
+    said = _ANSWERS.get(outcome) if outcome is not None else None
+    if drawn is None or drawn.state is not DoubleReadState.WAITING or said is None:
+        return
+    _forget_the_outdated(drawn, study)
+    if drawn.first_user_id in (None, user.id):
+        _give_first(drawn, study, user, said, note, blinded=False)
+
+
+def forget_decision(session: Session, study: Study, user: User) -> None:
+    """The decision that was the first answer was taken back, and nobody has answered since."""
+    drawn = session.get(DoubleRead, study.id)
+    if drawn is None or drawn.state is not DoubleReadState.WAITING or drawn.first_blinded:
+        return
+    if drawn.first_user_id == user.id:
+        _forget_first(drawn)
+
+
+def pairs(session: Session, start: datetime, end: datetime, as_of: datetime) -> list[Pair]:
+    """Complete double reads of studies first received in the range, as known at ``as_of``."""
+    rows = session.scalars(
+        select(DoubleRead)
+        .join(Study, Study.id == DoubleRead.study_id)
+        .where(
+            Study.first_received_at >= start,
+            Study.first_received_at < end,
+            ~Study.synthetic,
+            DoubleRead.second_at <= as_of,
+        )
+        .order_by(DoubleRead.study_id)
+    )
+    return [_pair(row, as_of) for row in rows]
+
+
+def in_states(session: Session, start: datetime, end: datetime) -> dict[DoubleReadState, int]:
+    """How many drawn studies of the range stand where now."""
+    rows = session.execute(
+        select(DoubleRead.state, func.count())
+        .join(Study, Study.id == DoubleRead.study_id)
+        .where(Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic)
+        .group_by(DoubleRead.state)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _listed(
+    session: Session, query: Select[DoubleRead], state: DoubleReadState, site: str, limit: int
+) -> list[DoubleRead]:
+    query = query.join(Study, Study.id == DoubleRead.study_id).where(DoubleRead.state == state)
+    if site:
+        query = query.where(Study.institution == site)
+    oldest_first = query.order_by(DoubleRead.drawn_at, DoubleRead.study_id).limit(limit)
+    return list(session.scalars(oldest_first.options(joinedload(DoubleRead.study))))
+
+
+def _locked(session: Session, study: Study) -> DoubleRead:
+    drawn = session.get(DoubleRead, study.id, with_for_update=True, populate_existing=True)
+    if drawn is None:
+        raise NotAllowed("This study is not in the double-read sample.", cure="Review it as any other study.")
+    return drawn
+
+
+def _give_first(drawn: DoubleRead, study: Study, user: User, said: Reading, note: str, *, blinded: bool) -> None:
+    drawn.first_user_id, drawn.first_answer, drawn.first_at = user.id, said, now()
+    drawn.first_blinded, drawn.first_note, drawn.verdict = blinded, note.strip()[:NOTE_LENGTH], study.verdict
+
+
+def _forget_first(drawn: DoubleRead) -> None:
+    drawn.first_user_id = drawn.first_answer = drawn.first_at = drawn.verdict = None
+    drawn.first_blinded, drawn.first_note = False, ""
+
+
+def _forget_the_outdated(drawn: DoubleRead, study: Study) -> None:
+    waits = drawn.state is DoubleReadState.WAITING
+    if waits and drawn.first_at is not None and drawn.first_at < study.last_received_at:
+        _forget_first(drawn)
+
+
+def _pair(row: DoubleRead, as_of: datetime) -> Pair:
+    known = row.adjudicated_at is not None and row.adjudicated_at <= as_of
+    if row.first_answer is None or row.second_answer is None:
+        raise ValueError("a double read with a second answer has a first one")
+    return Pair(row.first_answer, row.second_answer, row.verdict, row.adjudicated_answer if known else None)
+
+
+def readers(drawn: DoubleRead) -> Sequence[tuple[Reading, str]]:
+    """Both answers with their notes, for the person who decides between them; without names."""
+    both = ((drawn.first_answer, drawn.first_note), (drawn.second_answer, drawn.second_note))
+    return [(said, note) for said, note in both if said is not None]

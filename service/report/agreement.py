@@ -1,0 +1,119 @@
+"""Agreement on double reads: how often two readers answer the same, and how far that goes beyond chance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.db import double_reads
+from service.db.double_reads import Pair
+from service.db.tables import DoubleReadState, Reading, Verdict, now
+from service.report.statistics import kappa, kappa_interval, wilson
+
+_SAID = {
+    Verdict.COMPLIANT: Reading.COMPLETE,
+    Verdict.NON_COMPLIANT: Reading.INCOMPLETE,
+    Verdict.INDETERMINATE: Reading.CANNOT_TELL,
+}
+# Landis and Koch, Biometrics 1977;33:159: a convention, not a law.
+_WORDS = ((0.8, "almost perfect"), (0.6, "substantial"), (0.4, "moderate"), (0.2, "fair"), (0.0, "slight"))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sources' answers to the same ``n`` studies. ``kappa`` is Cohen's, None where chance alone would agree."""
+
+    n: int
+    agreed: int
+    kappa: float | None
+    kappa_interval: tuple[float, float] | None  # 95 %
+    matrix: tuple[tuple[str, str, int], ...]  # first answer, second answer, studies
+
+    @property
+    def rate(self) -> float | None:
+        return self.agreed / self.n if self.n else None
+
+    def as_json(self) -> dict[str, Any]:
+        interval = wilson(self.agreed, self.n)
+        return {
+            "n": self.n,
+            "agreed": self.agreed,
+            "rate": None if self.rate is None else round(self.rate, 6),
+            "interval": None if interval is None else [round(bound, 6) for bound in interval],
+            "kappa": None if self.kappa is None else round(self.kappa, 4),
+            "kappa_interval": None if self.kappa_interval is None else [round(b, 4) for b in self.kappa_interval],
+            "words": in_words(self.kappa),
+            "matrix": [{"first": one, "second": other, "studies": count} for one, other, count in self.matrix],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Reader against reader, and the machine against the blinded second reader, on studies received in the range."""
+
+    start: datetime
+    end: datetime
+    as_of: datetime
+    readers: Comparison
+    machine: Comparison
+    disagreed: int
+    adjudicated: int
+    waiting: int  # drawn studies that still lack an answer or a third person's word, today
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values; times are UTC, ISO 8601."""
+        return {
+            "from": self.start.isoformat(),
+            "to": self.end.isoformat(),
+            "as_of": self.as_of.isoformat(),
+            "readers": self.readers.as_json(),
+            "machine": self.machine.as_json(),
+            "disagreed": self.disagreed,
+            "adjudicated": self.adjudicated,
+            "waiting": self.waiting,
+        }
+
+
+def agreement(session: Session, start: datetime, end: datetime, as_of: datetime | None = None) -> Agreement:
+    """The agreement on studies first received from ``start`` up to ``end`` (aware), as known at ``as_of``."""
+    moment = as_of or now()
+    pairs = double_reads.pairs(session, start, end, moment)
+    states = double_reads.in_states(session, start, end)
+    return Agreement(
+        start,
+        end,
+        moment,
+        readers=compared([(pair.first, pair.second) for pair in pairs]),
+        machine=compared(_with_machine(pairs)),
+        disagreed=sum(pair.first is not pair.second for pair in pairs),
+        adjudicated=sum(pair.adjudicated is not None for pair in pairs),
+        waiting=states.get(DoubleReadState.WAITING, 0) + states.get(DoubleReadState.DISAGREED, 0),
+    )
+
+
+def compared(pairs: Sequence[tuple[str, str]]) -> Comparison:
+    """Agreement of two sources' answers to the same studies."""
+    counted = Counter((str(one), str(other)) for one, other in pairs)
+    return Comparison(
+        n=len(pairs),
+        agreed=sum(count for (one, other), count in counted.items() if one == other),
+        kappa=kappa(pairs),
+        kappa_interval=kappa_interval(pairs),
+        matrix=tuple((one, other, count) for (one, other), count in sorted(counted.items())),
+    )
+
+
+def in_words(value: float | None) -> str:
+    """Kappa as Landis and Koch put it."""
+    if value is None:
+        return "not defined"
+    return next((words for least, words in _WORDS if value >= least), "poor")
+
+
+def _with_machine(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    return [(_SAID[pair.verdict], pair.second) for pair in pairs if pair.verdict in _SAID]
