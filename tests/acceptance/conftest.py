@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.faults.parts import Parts, free_port
+from tests.tiny_network import write_weights
+
 READY_S = 90
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -174,3 +170,45 @@ def dcmsend() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of a few KB for which whatever is pure yellow is a caliper."""
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """A migrated SQLite database without rows, to be copied."""
+    folder = tmp_path_factory.mktemp("empty")
+    Parts(folder / "data", folder / "logs").migrate()
+    return folder / "data" / "sonomark.sqlite"
+
+
+@pytest.fixture
+def make_parts(tmp_path: Path, weights: Path, empty_database: Path) -> Iterator[Callable[..., Parts]]:
+    """Makes houses whose parts are felled one by one: ``make_parts(data=FOLDER, LEASE_S="1")``."""
+    made: list[Parts] = []
+
+    def make(data: Path | None = None, code: Path | None = None, **settings: str) -> Parts:
+        folder = tmp_path / f"parts{len(made)}"
+        parts = Parts(data or folder / "data", folder / "logs", {"NETWORK": str(weights), **settings}, code)
+        for one in (parts.data, parts.logs):
+            one.mkdir(parents=True, exist_ok=True)
+        if "DATABASE_URL" not in settings:
+            shutil.copy(empty_database, parts.data)
+        made.append(parts)
+        return parts
+
+    yield make
+    for parts in made:
+        parts.stop()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Chosen anew each time and printed; SONOMARK_FAULT_SEED replays a red run."""
+    chosen = int(os.environ.get("SONOMARK_FAULT_SEED") or time.time_ns() % 1_000_000)
+    print(f"replay: SONOMARK_FAULT_SEED={chosen} python -m pytest '{request.node.nodeid}'")
+    return chosen

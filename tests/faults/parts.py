@@ -1,0 +1,179 @@
+"""A house whose parts are processes of their own, started, felled and frozen one by one; nothing restarts them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.faults.inventory import Inventory, take_inventory
+from tests.faults.ledger import Ledger
+
+READY_S = 90
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Parts:
+    """``receive``, ``work``, ``sweep`` and ``review`` over one data folder, as production starts them."""
+
+    data: Path
+    logs: Path  # outside of the file system that is made to fail
+    settings: dict[str, str] = field(default_factory=dict)
+    code: Path | None = None  # another tree of the product than this one
+    dicom_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SONOMARK_")}
+        chosen = {
+            "DATA_DIR": str(self.data),
+            "DICOM_PORT": str(self.dicom_port),
+            "DICOM_HOST": "127.0.0.1",
+            "HTTP_PORT": str(self.http_port),
+            "DISK_RESERVE_MB": "0",
+            "STUDY_SETTLE_S": "0.5",
+            "SWEEP_INTERVAL_S": "0.3",
+            "LEASE_S": "3",
+            "WORKERS": "1",
+            "TESTING": "1",
+            **self.settings,
+        }
+        if self.code is not None:
+            clean["PYTHONPATH"] = str(self.code)
+        return clean | {f"SONOMARK_{name}": value for name, value in chosen.items()}
+
+    @property
+    def database_url(self) -> str:
+        return self.settings.get("DATABASE_URL") or f"sqlite:///{self.data}/sonomark.sqlite"
+
+    @property
+    def archive_folder(self) -> Path:
+        return Path(self.settings.get("ARCHIVE_URL") or self.data / "archive")
+
+    def migrate(self) -> "Parts":
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.sonomark("migrate")
+        return self
+
+    def sonomark(self, *arguments: str) -> str:
+        answer = subprocess.run(
+            [sys.executable, "-m", "service.cli", *arguments],
+            env=self.environment,
+            cwd=self.code,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    def start(self, part: str, *, prefix: Sequence[str] = (), wait: bool = True, **settings: str) -> int:
+        """Start a part, under ``prefix`` (strace …) and with further settings; its process id."""
+        assert part not in self.processes, f"{part} runs already"
+        variables = {f"SONOMARK_{name}": value for name, value in settings.items() if name.isupper()}
+        plain = {name[1:]: value for name, value in settings.items() if name.startswith("_")}
+        with self.log(part).open("ab") as log:
+            self.processes[part] = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "service.cli", part],
+                env=self.environment | variables | plain,
+                cwd=self.code,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait and part in ("receive", "review"):
+            port = self.dicom_port if part == "receive" else self.http_port
+            self.until(lambda: _listens(port), READY_S, f"{part} listening")
+        return self.processes[part].pid
+
+    def kill(self, part: str, number: int = signal.SIGKILL) -> None:
+        """Signal a part with all its children; SIGKILL also waits for its end."""
+        process = self.processes[part]
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if number == signal.SIGKILL:
+            self.gone(part)
+
+    def terminate(self, part: str, within_s: float = 40) -> int:
+        process = self.processes.pop(part)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(within_s)
+
+    def gone(self, part: str, within_s: float = 30) -> None:
+        """Wait until a part has ended, with all its children."""
+        process = self.processes.pop(part)
+        process.wait(within_s)
+        deadline = time.monotonic() + within_s
+        while _group(process.pid):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            assert time.monotonic() < deadline, f"children of {part} live on"
+            time.sleep(0.02)
+
+    def runs(self, part: str) -> bool:
+        return part in self.processes and self.processes[part].poll() is None
+
+    def stop(self) -> None:
+        """End everything, whatever state it is in."""
+        for part in list(self.processes):
+            for number in (signal.SIGCONT, signal.SIGKILL):
+                self.kill(part, number)
+
+    def log(self, part: str) -> Path:
+        return self.logs / f"{part}.log"
+
+    def inventory(self) -> Inventory:
+        return take_inventory(self.archive_folder, self.database_url)
+
+    def token(self) -> str:
+        return self.sonomark("user", "token", "faults").splitlines()[-1]
+
+    def until(self, holds: Callable[[], object], within_s: float, what: str) -> None:
+        """Wait for a condition; a part that ended unasked or the deadline is a failure."""
+        deadline = time.monotonic() + within_s
+        while not holds():
+            ended = [part for part in self.processes if not self.runs(part)]
+            if ended or time.monotonic() > deadline:
+                raise AssertionError(f"never {what}; ended {ended}\n{self.tails()}")
+            time.sleep(0.05)
+
+    def tails(self) -> str:
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.logs.glob("*.log"))
+        )
+
+    def new_ledger(self, name: str) -> Ledger:
+        return Ledger(self.logs / f"{name}.ledger")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _group(number: int) -> bool:
+    """Whether any process of this group still runs; one that waits to be reaped does not."""
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(pid) == number and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
