@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from service.db.schema import write_window
 from service.db.session import database
 from service.db.tables import Base
 
@@ -15,3 +16,6 @@ else:
         context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
         with context.begin_transaction():
             context.run_migrations()
+            write_window(connection, context.get_context().get_current_revision())
+        # On SQLite Alembic commits each migration by itself and leaves open what follows them.
+        connection.commit()

@@ -109,8 +109,7 @@ def _disk(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    schema.require_current(database())
-    return f"{database().engine.dialect.name}, schema {schema.newest()}"
+    return f"{database().engine.dialect.name}, schema {schema.require_usable(database())}"
 
 
 def _broker(settings: Settings) -> str:

@@ -26,7 +26,7 @@ def add(
 ) -> None:
     """Make an account; asks for its password."""
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    schema.require_current(database())
+    schema.require_usable(database())
     with database().begin() as session:
         users.create_user(session, name, role, password, site)
         audit.record(session, BY_HAND, "user.add", name, detail={"role": role.value})
@@ -41,7 +41,7 @@ def token(
     days: Annotated[int, typer.Option(min=1, help="Days until the token expires.")] = 90,
 ) -> None:
     """Print a bearer token for the API, alone on the last line."""
-    schema.require_current(database())
+    schema.require_usable(database())
     with database().begin() as session:
         user = users.find_user(session, name)
         if user is None:

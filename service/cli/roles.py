@@ -14,7 +14,7 @@ app = typer.Typer()
 
 def _begin(role: str) -> None:
     logs.configure(role)
-    schema.require_current(database())
+    schema.require_usable(database())
     here = settings()
     telemetry.watch_disk(archive().free_bytes, here.disk_reserve_mb << 20)
     if here.metrics_port:

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from service.errors import DatabaseAway
+from service.errors import ConfigurationError, DatabaseAway
 from service.settings import settings
 
 SQLITE_BUSY_MS = 20_000
@@ -46,7 +46,7 @@ class Database:
             with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
                 yield session
         except (OperationalError, InterfaceError) as error:
-            raise DatabaseAway(f"The database refused: {_cause(error)}.") from error
+            raise DatabaseAway(f"The database refused: {cause(error)}.") from error
 
 
 @lru_cache
@@ -56,9 +56,17 @@ def database() -> Database:
 
 
 def _engine(url: str) -> Engine:
+    """Raises ConfigurationError when the URL is none, or of a database that is not known here."""
+    sqlite = {"connect_args": {"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False}}
+    others = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
+    try:
+        engine = create_engine(url, **(sqlite if url.startswith("sqlite") else others))
+    except (ArgumentError, ImportError, ValueError) as error:
+        # The URL itself may hold a password.
+        what = f"SONOMARK_DATABASE_URL cannot be used ({type(error).__name__})."
+        raise ConfigurationError(what, cure=_URLS) from error
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False})
+        return engine
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -82,6 +90,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {kind}")
 
 
-def _cause(error: DBAPIError) -> str:
+def cause(error: DBAPIError) -> str:
     """The driver's own first line: the statement's parameters may hold patient data and stay out."""
     return str(error.orig).strip().splitlines()[0] if error.orig and str(error.orig).strip() else type(error).__name__
+
+
+_URLS = "Write it as postgresql+psycopg://USER@HOST:5432/DATABASE, or leave it empty for SQLite in DATA_DIR."

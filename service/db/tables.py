@@ -538,6 +538,14 @@ class Heartbeat(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
+class SchemaWindow(Base):
+    """Revisions whose code may run against this schema: its own, and older ones that it only added to."""
+
+    __tablename__ = "schema_window"
+
+    revision: Mapped[str] = mapped_column(String(32), primary_key=True)
+
+
 class PeerActivity(Base):
     """What each calling AE title did last; a station that falls quiet shows here."""
 

@@ -13,11 +13,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, select, text
 
 from service.db import schema
 from service.db.session import Database, database
-from service.db.tables import Analysis, Base, Instance, Series, Study
+from service.db.tables import Analysis, Base, Instance, SchemaWindow, Series, Study
 from service.errors import SchemaError
 from service.settings import settings
 
@@ -103,7 +103,7 @@ def test_from_nothing_to_the_newest_is_what_the_tables_say(empty: Database) -> N
     schema.migrate()
     assert schema.current(empty) == schema.newest()
     assert _differences(empty) == []
-    schema.require_current(empty)
+    schema.require_usable(empty)
 
 
 def test_there_is_one_line_of_revisions(empty: Database) -> None:
@@ -115,7 +115,7 @@ def test_all_the_way_down_leaves_nothing(empty: Database) -> None:
     schema.downgrade("base")
     assert set(inspect(empty.engine).get_table_names()) <= {"alembic_version"}
     with pytest.raises(SchemaError):
-        schema.require_current(empty)
+        schema.require_usable(empty)
 
 
 def test_every_step_down_and_up_again_keeps_a_populated_database(empty: Database) -> None:
@@ -161,9 +161,68 @@ schema.migrate()
     assert _differences(empty) == []
 
 
-def test_a_newer_database_is_told_apart_from_an_older_one(empty: Database) -> None:
+def test_every_revision_since_the_last_contraction_may_run(empty: Database) -> None:
+    schema.migrate()
+    with empty.engine.connect() as connection:
+        written = set(connection.scalars(select(SchemaWindow.revision)))
+    assert written == set(schema.window(schema.newest()))
+    assert schema.newest() in written
+
+
+def test_an_older_database_is_refused_with_its_cure(empty: Database) -> None:
+    schema.migrate(_revisions()[0])
+    with pytest.raises(SchemaError, match="too old") as refused:
+        schema.require_usable(empty)
+    assert "sonomark migrate" in refused.value.cure
+
+
+def _next_release(folder: Path, db: Database, body: str) -> None:
+    """Migrate by a release to come, whose migrations this code has never seen: ours and one more."""
+    ours = Path(schema._config().get_main_option("script_location") or "")
+    shutil.copytree(ours, folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    more = f'from alembic import op\nimport sqlalchemy as sa\nrevision = "next"\ndown_revision = "{schema.newest()}"\n'
+    (folder / "migrations" / "versions" / "next.py").write_text(more + body)
+    program = f"""
+from pathlib import Path
+from service.db import schema
+schema.HOUSE = Path({str(folder)!r})
+schema.migrate()
+"""
+    subprocess.run([sys.executable, "-c", program], env=os.environ, check=True, timeout=120)
+
+
+EXPAND = """
+def upgrade():
+    with op.batch_alter_table("studies") as batch:
+        batch.add_column(sa.Column("theatre", sa.String(16), server_default="", nullable=False))
+"""
+CONTRACT = """
+contracts = True
+def upgrade():
+    with op.batch_alter_table("series") as batch:
+        batch.drop_column("description")
+"""
+
+
+def test_this_version_starts_again_after_a_newer_one_has_expanded_the_schema(empty: Database, tmp_path: Path) -> None:
+    schema.migrate()
+    _next_release(tmp_path / "next", empty, EXPAND)
+    assert schema.require_usable(empty) == "next"
+    _populate(empty)  # and it can still write
+
+
+def test_this_version_is_shut_out_once_a_newer_one_has_taken_something_away(empty: Database, tmp_path: Path) -> None:
+    schema.migrate()
+    _next_release(tmp_path / "next", empty, CONTRACT)
+    with pytest.raises(SchemaError, match="newer") as refused:
+        schema.require_usable(empty)
+    assert "newer Sonomark" in refused.value.cure
+
+
+def test_a_newer_database_without_a_window_is_refused(empty: Database) -> None:
     schema.migrate()
     with empty.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'ffffffffffff'"))
+        connection.execute(text("DROP TABLE schema_window"))
     with pytest.raises(SchemaError, match="newer"):
-        schema.require_current(empty)
+        schema.require_usable(empty)
