@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from service.analyse.restoration import load_network
+from service.archive.store import archive
 from service.compliance import rulebook
 from service.db import schema
 from service.db.session import database
@@ -36,6 +37,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("network", _network),
         ("rule book", _rulebook),
         ("data folder", _data_folder),
+        ("archive", _archive),
         ("disk", _disk),
         ("database", _database),
         ("broker", _broker),
@@ -92,6 +94,10 @@ def _data_folder(settings: Settings) -> str:
     probe.write_bytes(b"")
     probe.unlink()
     return str(folder)
+
+
+def _archive(_: Settings) -> str:
+    return archive().check()
 
 
 def _existing(folder: Path) -> Path:

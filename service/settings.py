@@ -26,6 +26,14 @@ class Settings(BaseSettings):
     broker_password: str = Field("", description="Goes into BROKER_URL where that names a user alone.")
     archive_url: str = Field("", description="Folder or s3://bucket/prefix; empty means DATA_DIR/archive.")
 
+    archive_cache_mb: int = Field(
+        4096, ge=64, description="Disk that copies of a bucket's objects may take on this machine."
+    )
+    s3_endpoint: str = Field("", description="URL of an S3 service other than Amazon's, such as MinIO or Ceph.")
+    s3_region: str = ""
+    s3_access_key: str = Field("", description="Empty: boto3 looks where it always does, instance roles included.")
+    s3_secret_key: str = ""
+
     ae_title: str = Field("SONOMARK", max_length=16)
     dicom_host: str = Field("0.0.0.0", description="Address the receiver listens on.")  # noqa: S104
     dicom_port: int = Field(11112, ge=0, le=65535)

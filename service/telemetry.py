@@ -37,6 +37,12 @@ HTTP_SECONDS = Histogram(
 LEASES_EXPIRED = Counter("sonomark_leases_expired", "Claims taken from silent workers.", registry=PROCESS)
 DISK_FREE = Gauge("sonomark_disk_free_bytes", "Space left on the archive's file system.", registry=PROCESS)
 DISK_RESERVE = Gauge("sonomark_disk_reserve_bytes", "Below this, C-STORE answers 0xA700.", registry=PROCESS)
+ARCHIVE_OUTBOX = Gauge(
+    "sonomark_archive_outbox", "Objects of this machine that the bucket does not have yet.", registry=PROCESS
+)
+ARCHIVE_OUTBOX_AGE = Gauge(
+    "sonomark_archive_outbox_oldest_seconds", "How long the oldest of them has waited.", registry=PROCESS
+)
 DATABASE_UP = Gauge("sonomark_database_up", "1 while the dashboard can read the database.", registry=PROCESS)
 
 # The whole house, from the database.

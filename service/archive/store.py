@@ -18,6 +18,7 @@ from service.errors import ConfigurationError, NotFound, OutOfSpace, StorageErro
 from service.failpoints import fp
 from service.settings import settings
 
+CHUNK = 1 << 20
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -38,10 +39,10 @@ class ArchiveStore:
         """Make the folders of instances beforehand: later each one would cost a sync of its parent in the line."""
         with storage(f"The archive folder {self.root} cannot be made"):
             for number in range(256):
-                folder = self.path(instance_key(f"{number:02x}")).parent
+                folder = self.place(instance_key(f"{number:02x}")).parent
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._known_folders.add(folder)
-            fsync_folder(self.path("instances"))
+            fsync_folder(self.place("instances"))
             fsync_folder(self.root)
 
     def incoming(self) -> Path:
@@ -64,13 +65,13 @@ class ArchiveStore:
     def publish(self, temporary: Path, key: str) -> Path:
         """Rename an already synced temporary file to ``key`` and sync the folder that names it."""
         self.publish_all([(temporary, key)])
-        return self.path(key)
+        return self.place(key)
 
     def publish_all(self, objects: list[tuple[Path, str]]) -> None:
         """Publish many: each folder is synced once."""
         folders = set()
         for temporary, key in objects:
-            target = self.path(key)
+            target = self.place(key)
             with storage(f"The archive could not keep {key}"):
                 self._make_folder(target.parent)
                 fp("receive.before_rename")
@@ -100,33 +101,63 @@ class ArchiveStore:
             NotFound: there is no such object. StorageError: it cannot be read.
         """
         with storage(f"The archive could not read {key}"):
-            return self.path(key).read_bytes()
+            return self.place(key).read_bytes()
 
     def path(self, key: str) -> Path:
-        """Where the object ``key`` lies or will lie."""
+        """A file with the object's bytes, for reading; it is there if the object is."""
+        return self.place(key)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object's bytes in chunks, as they are kept for good; nothing is cached.
+
+        Raises:
+            NotFound: there is no such object. StorageError: it cannot be read.
+        """
+        return self._chunks(self.place(key), key)
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        """At most ``length`` bytes of the object from position ``start`` on."""
+        with storage(f"The archive could not read {key}"), self.place(key).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def check(self) -> str:
+        """Prove that the archive can be used; says where it is.
+
+        Raises:
+            ConfigurationError: a setting is wrong. StorageError: it does not answer.
+        """
+        probe = self.incoming()
+        with storage(f"The archive folder {self.root} cannot be written"):
+            probe.write_bytes(b"")
+            probe.unlink()
+        return str(self.root)
+
+    def place(self, key: str) -> Path:
+        """Where in the folder the object ``key`` lies or will lie."""
         relative = PurePosixPath(key)
         if relative.is_absolute() or ".." in relative.parts or not relative.parts:
             raise StorageError(f"'{key}' is no archive key.")
         return self.root / relative
 
     def exists(self, key: str) -> bool:
-        return self.path(key).is_file()
+        return self.place(key).is_file()
 
     def size(self, key: str) -> int | None:
         """Bytes of the object, or None when there is none."""
         try:
-            return self.path(key).stat().st_size
+            return self.place(key).stat().st_size
         except FileNotFoundError:
             return None
 
     def delete(self, key: str) -> None:
         """Remove an object a person or a released retention rule has given up."""
         with storage(f"The archive could not delete {key}"):
-            self.path(key).unlink(missing_ok=True)
+            self.place(key).unlink(missing_ok=True)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below ``prefix``."""
-        for folder, _, names in os.walk(self.path(prefix)):
+        for folder, _, names in os.walk(self.place(prefix)):
             for name in names:
                 yield (Path(folder) / name).relative_to(self.root).as_posix()
 
@@ -150,6 +181,11 @@ class ArchiveStore:
             os.close(descriptor)
         return removed
 
+    def _chunks(self, path: Path, key: str) -> Iterator[bytes]:
+        with storage(f"The archive could not read {key}"), path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
     def _make_folder(self, folder: Path) -> None:
         if folder in self._known_folders:
             return
@@ -167,14 +203,24 @@ def instance_key(sha256: str) -> str:
 
 @lru_cache
 def archive() -> ArchiveStore:
-    """This process's archive."""
-    url = settings().archive()
-    if "://" in url and not url.startswith("file://"):
+    """This process's archive.
+
+    Raises:
+        ConfigurationError: the setting names neither a folder nor a bucket. Whether it can be used, `check` says.
+    """
+    chosen = settings()
+    scheme, separator, _ = chosen.archive().partition("://")
+    if not separator or scheme == "file":
+        return ArchiveStore(Path(chosen.archive().removeprefix("file://")))
+    if scheme != "s3":
         raise ConfigurationError(
-            f"The archive '{url.split('://')[0]}://' is not supported yet.",
-            cure="Set SONOMARK_ARCHIVE_URL to a folder.",
+            f"No archive speaks '{scheme}://'.", cure="Set SONOMARK_ARCHIVE_URL to a folder or to s3://bucket/prefix."
         )
-    return ArchiveStore(Path(url.removeprefix("file://")))
+    from service.archive.bucket import Bucket  # boto3 is an extra, and slow to import
+    from service.archive.remote import RemoteStore
+
+    bucket = Bucket(chosen.archive(), chosen)
+    return RemoteStore(chosen.data_dir / "archive", bucket, chosen.archive_cache_mb << 20)
 
 
 @contextmanager

@@ -6,16 +6,21 @@ from service import logs, telemetry
 from service.archive.store import archive
 from service.db import heartbeats, schema
 from service.db.session import database
-from service.errors import DatabaseAway
+from service.errors import DatabaseAway, StorageError
 from service.settings import settings
 
 app = typer.Typer()
+log = logs.get(__name__)
 
 
 def _begin(role: str) -> None:
     logs.configure(role)
     schema.require_usable(database())
     here = settings()
+    try:
+        archive().check()
+    except StorageError as error:  # it may come back by itself, and instances can wait for it
+        log.warning("archive away", reason=error.what, cure=error.cure)
     telemetry.watch_disk(archive().free_bytes, here.disk_reserve_mb << 20)
     if here.metrics_port:
         telemetry.serve(here.metrics_host, here.metrics_port, lambda: _missing(role))

@@ -1,11 +1,8 @@
 """Pictures for the dashboard: decoded frames and what the network makes of them, kept on disk up to a size limit."""
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
-from secrets import token_hex
 from threading import Lock
 from typing import NamedTuple
 
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.analyse.pipeline import Pipeline, Restoration
+from service.archive.cache import Cache
 from service.archive.store import archive
 from service.db import studies
 from service.db.tables import Instance
@@ -25,7 +23,6 @@ from service.settings import settings
 Pixels = NDArray[np.uint8]
 
 WEBP_QUALITY = 92
-PRUNE_EVERY = 64  # writes
 # Index of each kind in the typed mask, and the overlay colours of the dashboard (Okabe–Ito, lightened for speckle).
 PALETTE = (0, 0, 0, 0x56, 0xB4, 0xE9, 0xE6, 0x9F, 0x00, 0xF0, 0xE4, 0x42, 0xE7, 0xA5, 0xCB, 0x3D, 0xDC, 0x97)
 
@@ -133,61 +130,12 @@ def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
 
 def _kept(instance: Instance, name: str, make: Callable[[], bytes]) -> bytes:
     """The cached bytes, made when they are not there. Digest and number name them, so nothing ever goes stale."""
-    path = folder() / instance.sha256[:2] / instance.sha256 / name
-    try:
-        data = path.read_bytes()
-        os.utime(path)  # what was looked at last is thrown away last
-        return data
-    except FileNotFoundError:
-        data = make()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_suffix(f".{token_hex(4)}.part")
-    part.write_bytes(data)
-    part.replace(path)
-    _written.count()
-    return data
+    return cache().bytes_of(f"{instance.sha256[:2]}/{instance.sha256}/{name}", make)
 
 
-def folder() -> Path:
+@lru_cache
+def cache() -> Cache:
     """Where the pictures are kept; they are patient data, so nobody else may look in."""
-    kept = settings().data_dir / "cache" / "frames"
-    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return kept
-
-
-class Writes:
-    """Counts what was written and throws the oldest pictures away now and then."""
-
-    def __init__(self) -> None:
-        self._since = 0
-        self._lock = Lock()
-
-    def count(self) -> None:
-        with self._lock:
-            self._since += 1
-            due = self._since >= PRUNE_EVERY
-            if due:
-                self._since = 0
-        if due:
-            prune(settings().cache_mb * 1024 * 1024)
-
-
-_written = Writes()
-
-
-def prune(limit: int) -> int:
-    """Remove the pictures that were not looked at for longest until at most ``limit`` bytes are left."""
-    kept = []
-    for path in folder().rglob("*.*"):
-        try:
-            facts = path.stat()
-        except FileNotFoundError:
-            continue
-        kept.append((facts.st_mtime, facts.st_size, path))
-    total = sum(size for _, size, _ in kept)
-    for _, size, path in sorted(kept):
-        if total <= limit:
-            break
-        path.unlink(missing_ok=True)
-        total -= size
-    return total
+    folder = settings().data_dir / "cache" / "frames"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Cache(folder, settings().cache_mb << 20)

@@ -1,7 +1,5 @@
 """Whether the house is alive and ready, for supervisors and load balancers; and its metrics."""
 
-import shutil
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -60,8 +58,7 @@ def docs(request: Request) -> Response:
 
 def _archive() -> str:
     try:
-        root = archive().path("incoming")
-        shutil.disk_usage(root)
-    except (SonomarkError, OSError) as error:
-        return getattr(error, "what", None) or f"{type(error).__name__}"
+        archive().free_bytes()
+    except SonomarkError as error:
+        return error.what
     return "ok"

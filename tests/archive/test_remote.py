@@ -1,0 +1,124 @@
+"""An archive in a bucket: durable here first, in the bucket soon, never lost in between, never over a winner."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.archive import bucket as buckets
+from service.archive.bucket import Bucket
+from service.archive.remote import RemoteStore
+from service.archive.store import archive, instance_key
+from service.doctor import examine
+from service.errors import ConfigurationError, NotFound, StorageError
+from service.settings import settings
+from tests.archive.conftest import S3Server, age, objects, take_in
+
+KEY = instance_key("ab" * 32)
+
+
+def test_what_is_taken_in_waits_here_and_goes_up(remote: RemoteStore, s3: S3Server) -> None:
+    take_in(remote, KEY, b"image")
+    assert objects(s3) == {}
+    assert remote.exists(KEY) and remote.size(KEY) == 5
+    assert list(remote.keys("instances")) == [KEY]
+    assert remote.outbox.upload() == 1
+    assert objects(s3) == {f"sonomark/{KEY}": b"image"}
+    assert remote.outbox.backlog() == (0, 0.0)
+    assert b"".join(remote.stream(KEY)) == b"image"
+    assert remote.read(KEY, 1, 3) == b"mag"
+
+
+def test_an_outage_keeps_objects_here(remote: RemoteStore, s3: S3Server) -> None:
+    s3.stop()
+    try:
+        take_in(remote, KEY, b"image")
+        with pytest.raises(StorageError):
+            remote.outbox.upload()
+        assert remote.outbox.backlog()[0] == 1
+        assert remote.path(KEY).read_bytes() == b"image"
+        with pytest.raises(StorageError):
+            remote.check()
+    finally:
+        s3.start()
+    # Another process finds what the first one left.
+    successor = RemoteStore(remote.root, remote.bucket, 1 << 20)
+    assert successor.outbox.upload() == 1
+    assert objects(s3) == {f"sonomark/{KEY}": b"image"}
+
+
+def test_another_machine_reads_by_way_of_the_bucket(remote: RemoteStore, s3: S3Server, tmp_path: Path) -> None:
+    elsewhere = RemoteStore(tmp_path / "elsewhere", remote.bucket, 1 << 20)
+    take_in(remote, KEY, b"image")
+    with pytest.raises(StorageError, match="not in the bucket"):
+        elsewhere.path(KEY)  # not up yet: a worker tries again, and does not count it against the instance
+    remote.outbox.upload()
+    assert elsewhere.path(KEY).read_bytes() == b"image"
+    assert not list((elsewhere.root / "incoming").rglob("*.part"))
+    elsewhere.put("masks/1/1.png", b"mask")
+    assert remote.get("masks/1/1.png") == b"mask"
+
+
+def test_the_first_one_wins(remote: RemoteStore, s3: S3Server, tmp_path: Path) -> None:
+    s3.client().put_object(Bucket="house", Key=f"sonomark/{KEY}", Body=b"winner")
+    take_in(remote, KEY, b"other head, same data set")
+    remote.outbox.upload()
+    assert objects(s3) == {f"sonomark/{KEY}": b"winner"}
+    assert remote.mend(KEY)
+    assert objects(s3) == {f"sonomark/{KEY}": b"other head, same data set"}
+
+
+def test_large_objects_go_up_in_parts(remote: RemoteStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "PART", 5 << 20)
+    data = os.urandom(11 << 20)
+    take_in(remote, KEY, data)
+    remote.outbox.upload()
+    assert objects(s3) == {f"sonomark/{KEY}": data}
+    assert s3.client().head_object(Bucket="house", Key=f"sonomark/{KEY}")["ETag"].endswith('-3"')
+    take_in(remote, KEY, b"x" + data[1:])
+    remote.outbox.upload()  # refused at the end, by the same condition, and forgotten
+    assert objects(s3) == {f"sonomark/{KEY}": data}
+    assert "Uploads" not in s3.client().list_multipart_uploads(Bucket="house")
+
+
+def test_the_cache_is_bounded_and_never_drops_what_the_bucket_lacks(remote: RemoteStore, s3: S3Server) -> None:
+    small = RemoteStore(remote.root, remote.bucket, 300_000)
+    keys = [instance_key(f"{number:02x}" * 32) for number in range(6)]
+    for key in keys[:3]:
+        take_in(small, key, os.urandom(100_000))
+    for key in keys[:3]:
+        age(small.place(key), 3600)
+    take_in(small, keys[3], os.urandom(100_000))
+    assert all(small.place(key).exists() for key in keys[:4])  # owed to the bucket
+    small.outbox.upload()
+    for number, key in enumerate(keys[:4]):
+        age(small.place(key), 7200 - 600 * number)
+    small.path(keys[0])  # used now
+    take_in(small, keys[4], os.urandom(100_000))
+    assert [small.place(key).exists() for key in keys[:5]] == [True, False, False, True, True]
+    assert len(small.path(keys[1]).read_bytes()) == 100_000  # and back from the bucket
+
+
+def test_deleting_waits_for_the_upload(remote: RemoteStore, s3: S3Server) -> None:
+    take_in(remote, KEY, b"image")
+    with pytest.raises(StorageError, match="on its way"):
+        remote.delete(KEY)
+    remote.outbox.upload()
+    remote.delete(KEY)
+    assert objects(s3) == {} and not remote.place(KEY).exists()
+    with pytest.raises(NotFound):
+        remote.bucket.fetch(KEY, remote.incoming())
+
+
+def test_wrong_credentials_and_missing_buckets_are_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert archive().check().startswith("s3://house/sonomark/")
+    with pytest.raises(ConfigurationError, match="no bucket nowhere"):
+        Bucket("s3://nowhere", settings()).check()
+    with pytest.raises(ConfigurationError, match="names no bucket"):
+        Bucket("s3:///prefix", settings())
+    s3.ask_for_credentials()
+    with pytest.raises(ConfigurationError, match="refuses these credentials"):
+        archive().check()
+    checks = {check.name: check for check in examine(settings())}
+    assert not checks["archive"].ok
+    assert "SONOMARK_S3_ACCESS_KEY" in checks["archive"].answer and "secret'" not in checks["archive"].answer
