@@ -47,6 +47,11 @@ browser: .venv-dev/installed .venv-dev/peers ## the dashboard in a real Chromium
 	deploy/install-test-peers.sh
 	@mkdir -p .venv-dev && touch $@
 
+viewer: ## the dashboard's scripts, from service/review/viewer to service/review/static (needs npm)
+	npm ci --prefix service/review/viewer --no-audit --no-fund
+	npm run --prefix service/review/viewer check
+	npm run --prefix service/review/viewer build
+
 sbom: ## what the images contain: dist/sbom-*.cdx.json (CycloneDX)
 	$(PYTHON) -m venv .venv-sbom && .venv-sbom/bin/pip install --quiet 'cyclonedx-bom>=7,<8'
 	mkdir -p dist

@@ -6,7 +6,7 @@
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from service.db.tables import Analysis, AnalysisState, Correction, Frame, Instance, Series, Study, VerdictRecord, now
+from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
 from service.errors import NotFound
 
 
@@ -112,19 +112,6 @@ def instance_verdicts(session: Session, study: Study) -> dict[int, VerdictRecord
         .options(selectinload(VerdictRecord.findings))
     )
     return {record.instance_id: record for record in found if record.instance_id is not None}
-
-
-def corrections(session: Session, study: Study) -> list[Correction]:
-    """What people said about the marks of the study's frames, without what they took back."""
-    return list(
-        session.scalars(
-            select(Correction)
-            .join(Instance, Instance.id == Correction.instance_id)
-            .where(Instance.study_id == study.id, Correction.withdrawn_at.is_(None))
-            .options(joinedload(Correction.user))
-            .order_by(Correction.id)
-        )
-    )
 
 
 def _of(query: Select[Study], site: str) -> Select[Study]:

@@ -471,6 +471,7 @@ class Correction(Base):
     withdrawn_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship()
+    instance: Mapped[Instance] = relationship()
 
 
 class AuditEvent(Base):

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import logs
+from service.db.corrections import OutsideOfTheFrame
 from service.db.reviews import UnknownReason
 from service.errors import (
     Conflict,
@@ -50,6 +51,7 @@ STATUSES: tuple[tuple[type[SonomarkError], int], ...] = (
     (TooMany, 429),
     (TooLarge, 413),
     (UnknownReason, 422),
+    (OutsideOfTheFrame, 422),
     (RulebookError, 422),
     (UnknownGrouping, 422),
     (Undecodable, 422),

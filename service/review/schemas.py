@@ -27,6 +27,7 @@ class Finding(BaseModel):
 class Mark(BaseModel):
     """One annotation found on a frame."""
 
+    id: int
     kind: str
     score: float
     box: Box
@@ -135,6 +136,39 @@ class Review(BaseModel):
     created_at: Moment
 
 
+class Correction(BaseModel):
+    """A person's word on the marks of a frame."""
+
+    id: int
+    sop_instance_uid: str
+    sha256: str
+    frame: int
+    kind: str
+    box: Box
+    annotation: int | None = Field(description="Set: this mark of the network is none. Null: a mark a person drew.")
+    user: str
+    created_at: Moment
+
+
+class Corrections(BaseModel):
+    corrections: list[Correction]
+    next_after: int | None = Field(description="Send it as `after` for the next page.")
+
+
+Kind = Annotated[str, Field(pattern="^(body_marker|caliper|color_box|text|arrow)$")]
+
+
+class NewCorrection(BaseModel):
+    """Draw a mark that the network missed (``kind``, ``box``), say that one is none (``annotation``), or both."""
+
+    kind: Kind | None = None
+    box: Annotated[list[Annotated[int, Field(ge=-(2**20), le=2**20)]], Field(min_length=4, max_length=4)] | None = None
+    annotation: int | None = Field(None, ge=1, le=2**62, description="Id of the network's mark that is none.")
+    replaces: int | None = Field(
+        None, ge=1, le=2**62, description="Id of one's own earlier box that this one replaces."
+    )
+
+
 class StudyDetail(BaseModel):
     study_instance_uid: str
     patient_name: str
@@ -163,6 +197,7 @@ class StudyDetail(BaseModel):
     reviews: list[Review] = Field(description="Oldest first.")
     instances: list[Instance]
     annotations: list[PlacedMark]
+    corrections: list[Correction] = Field(description="What people said about marks, oldest first.")
 
 
 class NewReview(BaseModel):

@@ -57,6 +57,7 @@ def study(
     of_instances: dict[int, tables.VerdictRecord],
     reviews: list[tables.Review],
     held_by: str,
+    corrections: list[tables.Correction],
 ) -> schemas.StudyDetail:
     standing = next((record for record in verdicts if record.superseded_at is None), None)
     series = {each.id: each.series_instance_uid for each in found.series}
@@ -70,6 +71,7 @@ def study(
         reviews=[review(each) for each in reviews],
         instances=instances,
         annotations=[mark for each in instances for mark in each.annotations],
+        corrections=[correction(each) for each in corrections],
     )
 
 
@@ -112,11 +114,26 @@ def frame(found: tables.Frame) -> schemas.Frame:
 
 def mark(found: tables.Annotation) -> schemas.Mark:
     return schemas.Mark(
+        id=found.id,
         kind=found.kind,
         score=found.score,
         box=[found.x, found.y, found.width, found.height],
         pixels=found.pixels,
         source=found.source,
+    )
+
+
+def correction(found: tables.Correction) -> schemas.Correction:
+    return schemas.Correction(
+        id=found.id,
+        sop_instance_uid=found.instance.sop_instance_uid,
+        sha256=found.instance.sha256,
+        frame=found.frame,
+        kind=found.kind,
+        box=[found.x, found.y, found.width, found.height],
+        annotation=found.annotation_id,
+        user=found.user.name,
+        created_at=found.created_at,
     )
 
 

@@ -9,17 +9,19 @@ from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, reviews, studies, worklist
+from service.db import audit, corrections, reviews, studies, worklist
 from service.db.session import database
-from service.db.tables import AnalysisState, Decision, FindingState, Instance, Study, Verdict, VerdictRecord
+from service.db.tables import AnalysisState, Correction, Decision, FindingState, Instance, Study, Verdict, VerdictRecord
 from service.errors import Conflict, NotFound
-from service.review import schemas, shaping, words
+from service.review import frames, schemas, shaping, words
 from service.review.deps import Account, Decider, Reader, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.worklist import filter_of, queue_query
 
 router = APIRouter()
+
+CINE_FPS = 20  # of a cine whose header names no frame time
 
 Uid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$", description="Study Instance UID")]
 Text = Annotated[str, Form(max_length=4000)]
@@ -44,6 +46,16 @@ def study_page(request: Request, study_instance_uid: Uid, account: Reader) -> Re
         context = _context(session, request.query_params, account, study_instance_uid)
     note(account, "study.view", study_instance_uid)
     return render(request, "study.html", context)
+
+
+@router.get("/studies/{study_instance_uid}/ahead", include_in_schema=False, status_code=204)
+def make_ready(study_instance_uid: Uid, account: Reader) -> Response:
+    """Decode the frame that the study opens with, so that it is at hand. Nothing is shown, so nothing was viewed."""
+    with database().read() as session:
+        first = _first(_items(session, studies.find(session, study_instance_uid, account.site)))
+    if first is not None:
+        frames.image(first[0].instance, first[1], webp=True)
+    return Response(status_code=204)
 
 
 @router.post("/studies/{study_instance_uid}/reviews", include_in_schema=False)
@@ -93,6 +105,7 @@ def get_study(study_instance_uid: Uid, account: Reader) -> schemas.StudyDetail:
             studies.instance_verdicts(session, found),
             reviews.history(session, found),
             held.user.name if held else "",
+            corrections.of_study(session, found),
         )
     note(account, "study.view", study_instance_uid)
     return shaped
@@ -132,11 +145,10 @@ def _context(session: Session, query: Mapping[str, str], account: Account, uid: 
     before, after = worklist.neighbours(session, wanted, study)
     verdicts = studies.verdicts(session, study)
     standing = next((record for record in verdicts if record.superseded_at is None), None)
-    judged = studies.instance_verdicts(session, study)
     history = reviews.history(session, study)
     decisions = reviews.standing(history)
     draft = reviews.draft(session, study, account.user)
-    items = [_item(each, judged.get(each.id), standing) for each in study.instances]
+    items = _items(session, study)
     findings = sorted(standing.findings, key=_weight) if standing else []
     queue = queue_query(query)
     return {
@@ -164,8 +176,15 @@ def _context(session: Session, query: Mapping[str, str], account: Account, uid: 
         "draft": draft,
         "problem": None,
         "first": _first(items),
-        "data": _data(study, items, account),
+        "data": _data(study, items, account, corrections.of_study(session, study)),
     }
+
+
+def _items(session: Session, study: Study) -> list[Item]:
+    """The study's images as the filmstrip shows them."""
+    standing = next((record for record in studies.verdicts(session, study) if record.superseded_at is None), None)
+    judged = studies.instance_verdicts(session, study)
+    return [_item(each, judged.get(each.id), standing) for each in study.instances]
 
 
 def _decided(session: Session, uid: str, account: Account) -> dict[str, Any] | None:
@@ -239,13 +258,14 @@ def _first(items: list[Item]) -> tuple[Item, int] | None:
     return item, frame or (item.frames[0]["number"] if item.frames else 1)
 
 
-def _data(study: Study, items: list[Item], account: Account) -> dict[str, Any]:
+def _data(study: Study, items: list[Item], account: Account, said: list[Correction]) -> dict[str, Any]:
     """What the viewer script reads."""
     first = _first(items)
     return {
         "study": study.study_instance_uid,
         "version": study.version,
         "user": account.user.name,
+        "decides": account.decides,
         "kinds": words.KINDS,
         "start": [items.index(first[0]), first[1]] if first else None,
         "images": [
@@ -255,13 +275,32 @@ def _data(study: Study, items: list[Item], account: Account) -> dict[str, Any]:
                 "rows": item.instance.rows,
                 "columns": item.instance.columns,
                 "count": item.instance.number_of_frames,
+                "fps": _rate(item.instance),
                 "state": item.state.value if item.state else "",
                 "reason": item.reason,
                 "cure": item.cure,
                 "frames": item.frames,
+                "corrections": [_correction(each) for each in said if each.instance_id == item.instance.id],
             }
             for item in items
         ],
+    }
+
+
+def _rate(instance: Instance) -> int:
+    """Frames a second at which a cine was recorded, as far as its header tells and a browser can show."""
+    milliseconds = (instance.header or {}).get("frame_time_ms") or 0
+    return min(60, max(1, round(1000 / milliseconds))) if milliseconds > 0 else CINE_FPS
+
+
+def _correction(said: Correction) -> dict[str, Any]:
+    return {
+        "id": said.id,
+        "frame": said.frame,
+        "kind": said.kind,
+        "box": [said.x, said.y, said.width, said.height],
+        "annotation": said.annotation_id,
+        "user": said.user.name,
     }
 
 

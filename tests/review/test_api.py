@@ -96,6 +96,7 @@ def test_a_study_tells_everything(token: Callable[..., TestClient], db: Database
     assert told["verdict"] == "non_compliant" and told["version"] == 1 and told["decision"] is None
     assert {each["state"] for each in told["findings"]} == {"missing", "met"}
     assert [each["number_of_frames"] for each in told["instances"]] == [1, 30]
+    assert [mark.pop("id") > 0 for mark in told["annotations"]] == [True]
     assert told["annotations"] == [
         {
             "sop_instance_uid": f"{uid}.1.1",

@@ -2,7 +2,7 @@
  * One table of keys. A visible control names its keys in `data-keys` ("c", "u Control+z", "g+w" for two in a row) and is
  * clicked or focused; keys without a control are bound by script. The sheet is made from this table, so it never lies.
  */
-import { find, isTyping } from "./page";
+import { find, isTyping, say } from "./page";
 
 interface Bound {
   label: string;
@@ -14,10 +14,16 @@ const SEQUENCE_MS = 1500;
 let prefix = "";
 let forgetting: number | undefined;
 let guard: () => boolean = () => true;
+let layer: Record<string, [label: string, run: () => void]> | null = null;
 
 /** Bind a key that has no control of its own. */
 export function bind(keys: string, label: string, run: (event: KeyboardEvent) => void): void {
   for (const key of keys.split(" ")) bound.set(key, { label, run });
+}
+
+/** Keys of something that is open for a while, a box say: they go before all others, and decisions wait. */
+export function layerKeys(keys: typeof layer): void {
+  layer = keys;
 }
 
 /** Decisions are dead until this says yes: a key meant for the last study must not decide the next one. */
@@ -51,6 +57,12 @@ function onKey(event: KeyboardEvent): void {
   if (single && document.body.dataset["singleKeys"] === "off") return;
   // A focused button or link keeps Space and Enter, a slider its arrows.
   if (event.target instanceof HTMLElement && keepsItsOwn(event.target, key)) return;
+  const layered = layer?.[key];
+  if (layered) {
+    event.preventDefault();
+    layered[1]();
+    return;
+  }
   const inRow = prefix ? `${prefix}+${key}` : "";
   if (inRow && fire(inRow, event)) {
     prefix = "";
@@ -95,6 +107,10 @@ function fire(key: string, event: KeyboardEvent): boolean {
     script?.run(event);
     return true;
   }
+  if ("decides" in control.dataset && layer) {
+    say("Save or leave the box first.");
+    return true;
+  }
   if ("decides" in control.dataset && (event.repeat || !guard())) return true;
   if (control.matches("input, textarea")) control.focus();
   else if (control instanceof HTMLSelectElement) next(control);
@@ -119,6 +135,7 @@ function openSheet(): void {
   for (const element of controls())
     rows.set(element.dataset["keys"] ?? "", element.dataset["keyLabel"] ?? element.textContent?.trim() ?? "");
   for (const [key, { label }] of bound) rows.set(key, label);
+  for (const [key, [label]] of Object.entries(layer ?? {})) rows.set(key, label);
   list.replaceChildren(...[...rows].map(([keys, label]) => sheetRow(keys, label)));
   sheet.showModal();
 }

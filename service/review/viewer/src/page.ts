@@ -32,13 +32,39 @@ export function isTyping(target: EventTarget | null): boolean {
   return target instanceof HTMLInputElement && !["range", "checkbox", "radio", "button", "submit"].includes(target.type);
 }
 
-/** A change sent with the session's token. */
-export async function send(method: string, path: string, body?: URLSearchParams | string): Promise<Response> {
-  const headers: Record<string, string> = { "X-CSRF-Token": document.body.dataset["csrf"] ?? "" };
+/** The server's no, in the words it gave. */
+export class Refused extends Error {
+  constructor(readonly status: number, words: string) {
+    super(words);
+  }
+}
+
+/** A change sent with the session's token; whatever the answer is. */
+export async function send(method: string, path: string, body?: URLSearchParams | FormData | string): Promise<Response> {
+  const headers: Record<string, string> = { "X-CSRF-Token": document.body.dataset["csrf"] ?? "", "HX-Request": "true" };
   if (typeof body === "string") headers["Content-Type"] = "application/json";
   const init: RequestInit = { method, headers, credentials: "same-origin" };
   if (body) init.body = body;
-  return fetch(path, init);
+  return noticed(await fetch(path, init));
+}
+
+/** The same, but a no is an error. */
+export async function ask(method: string, path: string, body?: string): Promise<Response> {
+  const answer = await send(method, path, body);
+  if (!answer.ok) throw await refusal(answer);
+  return answer;
+}
+
+export async function refusal(answer: Response): Promise<Refused> {
+  const problem = (await answer.json().catch(() => ({}))) as { detail?: string; cure?: string };
+  const words = [problem.detail, problem.cure].filter(Boolean).join(" ");
+  return new Refused(answer.status, words || `The server answered ${answer.status}.`);
+}
+
+/** Every answer passes here, so that an ended session is noticed wherever it shows first. */
+export function noticed(answer: Response): Response {
+  if (answer.status === 401) document.dispatchEvent(new Event("sonomark:signed-out"));
+  return answer;
 }
 
 export function timeOfDay(at = new Date()): string {

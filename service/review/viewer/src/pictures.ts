@@ -1,10 +1,9 @@
 /** Pictures of frames: fetched once, decoded, and kept while memory allows. */
+import { noticed, refusal } from "./page";
 
 export type What = "image" | "mask" | "restoration" | "residual";
 
 const LIMIT_BYTES = 256 * 1024 * 1024;
-
-export class Refused extends Error {}
 
 export class Pictures {
   private readonly kept = new Map<string, Promise<ImageBitmap>>();
@@ -22,7 +21,17 @@ export class Pictures {
       this.kept.set(address, known);
       return known;
     }
-    const coming = load(address).then((bitmap) => {
+    return this.keep(address, load(address));
+  }
+
+  /** A picture that the page shows already need not be fetched again. */
+  adopt(address: string, shown: HTMLImageElement): void {
+    const decoded = shown.decode().then(() => createImageBitmap(shown));
+    void this.keep(address, decoded.catch(() => load(address))).catch(() => undefined);
+  }
+
+  private keep(address: string, loading: Promise<ImageBitmap>): Promise<ImageBitmap> {
+    const coming = loading.then((bitmap) => {
       this.bytes += bitmap.width * bitmap.height * 4;
       this.forget(address);
       return bitmap;
@@ -46,9 +55,6 @@ export class Pictures {
 
 async function load(address: string): Promise<ImageBitmap> {
   const answer = await fetch(address, { credentials: "same-origin" });
-  if (!answer.ok) {
-    const problem = (await answer.json().catch(() => ({}))) as { detail?: string; cure?: string };
-    throw new Refused([problem.detail, problem.cure].filter(Boolean).join(" ") || `The server answered ${answer.status}.`);
-  }
+  if (!noticed(answer).ok) throw await refusal(answer);
   return createImageBitmap(await answer.blob());
 }

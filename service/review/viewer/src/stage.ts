@@ -39,7 +39,7 @@ export class Stage {
   window = 255;
   level = 127.5;
   inverted = false;
-  chosen: number | null = null;
+  editing: Mark | null = null; // drawn with handles, in place of the mark of the same id
   private shown: Shown | null = null;
   private width = 0;
   private height = 0;
@@ -75,6 +75,28 @@ export class Stage {
       this.due = false;
       this.paint();
     });
+  }
+
+  /** Nothing to show. */
+  clear(): void {
+    this.shown = null;
+    this.draw();
+  }
+
+  /** Columns and rows of the frame that is shown. */
+  size(): [number, number] {
+    return [this.shown?.columns ?? 1, this.shown?.rows ?? 1];
+  }
+
+  panBy(x: number, y: number): void {
+    this.panX += x;
+    this.panY += y;
+    this.draw();
+  }
+
+  fitAgain(): void {
+    Object.assign(this, { zoom: 1, panX: 0, panY: 0 });
+    this.draw();
   }
 
   reset(): void {
@@ -211,12 +233,14 @@ export class Stage {
       above.drawImage(shown.mask, left, top, shown.columns * scale, shown.rows * scale);
       above.globalAlpha = 1;
     }
-    for (const mark of shown.marks) {
+    const editing = this.editing;
+    const marks = editing ? [...shown.marks.filter((mark) => mark.id !== editing.id), editing] : shown.marks;
+    for (const mark of marks) {
       const [x, y, width, height] = mark.box;
-      const air = 3; // the stroke lies around the mark, not on it
+      const air = mark === editing ? 0 : 3; // the stroke lies around the mark, not on it
       drawMark(
         above, mark, left + x * scale - air, top + y * scale - air, width * scale + 2 * air, height * scale + 2 * air,
-        mark.id === this.chosen,
+        mark === editing,
       );
     }
   }
