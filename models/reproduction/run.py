@@ -81,7 +81,10 @@ class Workshop:
             return cell.network not in (*UNTRAINED, "costumed_unet"), gflop(cell.network), varied
 
         ordered = sorted(dict.fromkeys(cell for recipe in recipes for cell in recipe.cells), key=place)
-        return [Job(cell, seed) for seed in self.scale.seeds for cell in ordered]
+        first, *further = self.scale.seeds
+        # What learns nothing answers alike for every seed.
+        learning = [cell for cell in ordered if cell.network not in UNTRAINED]
+        return [Job(cell, first) for cell in ordered] + [Job(cell, seed) for seed in further for cell in learning]
 
     def finished(self, recipes: Sequence[Recipe]) -> list[Result]:
         return [results.read(self.path(job)) for job in self.jobs(recipes) if self.path(job).exists()]
@@ -90,6 +93,9 @@ class Workshop:
         """Train and measure every job that is not done; with a budget, none that would not end within it."""
         missing = [job for job in self.jobs(recipes) if not self.path(job).exists()]
         budget = _Budget(time_budget_min)
+        # All data first, so that every cell sees marks drawn by the same hand.
+        for kind, pipeline_ in dict.fromkeys((job.cell.kind, job.cell.pipeline) for job in missing):
+            self.crops(kind, pipeline_)
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=600) as progress:
             work = progress.add_task("tables", total=sum(self._tflop(job) for job in missing))
@@ -103,6 +109,14 @@ class Workshop:
                 started = time.monotonic()
                 self._do(job, lambda steps, per_step=per_step: progress.advance(work, steps * per_step))
                 budget.learn(tflop, time.monotonic() - started)
+                if not console.is_terminal:
+                    _tell(
+                        console,
+                        job,
+                        number + 1,
+                        len(missing),
+                        budget.expected(sum(map(self._tflop, missing[number + 1 :]))),
+                    )
 
     def _do(self, job: Job, advance: Callable[[int], None]) -> None:
         """Train, score and write one cell: the pictures first, the JSON that says it is finished last."""
@@ -133,6 +147,13 @@ class Workshop:
         return 3 * gflop(job.cell.network) * (self.scale.side / 64) ** 2 * seen / 1000
 
 
+def _tell(console: Console, job: Job, done: int, of: int, left_s: float) -> None:
+    """A line of a log, which shows no bar."""
+    cell = job.cell
+    name = f"{cell.kind} {cell.network} {cell.scheme} {cell.input} {cell.loss} {cell.optimiser} {cell.pipeline}"
+    console.print(f"{done}/{of} {name}, seed {job.seed}; about {left_s / 60:.0f} minutes left", soft_wrap=True)
+
+
 @cache
 def gflop(network: str) -> float:
     """Floating-point operations in units of 10⁹ of one pass over a crop of 64 pixels."""
@@ -153,8 +174,11 @@ class _Budget:
     def allows(self, tflop: float) -> bool:
         if self._ends is None:
             return True
-        expected = self._seconds / self._tflop * tflop if self._tflop else 0.0
-        return time.monotonic() + expected < self._ends
+        return time.monotonic() + self.expected(tflop) < self._ends
+
+    def expected(self, tflop: float) -> float:
+        """Seconds that so much work will take."""
+        return self._seconds / self._tflop * tflop if self._tflop else 0.0
 
     def learn(self, tflop: float, seconds: float) -> None:
         self._tflop += tflop

@@ -11,6 +11,7 @@ from models.reproduction import run
 from models.reproduction.recipes import recipes
 from models.reproduction.report import Report
 from models.reproduction.scales import scale
+from models.train import keep_freed_memory
 
 
 def tables(
@@ -21,6 +22,7 @@ def tables(
     `out` keeps drawn crops and finished cells: a second call goes on where the first was stopped. Raises `RecipeError`,
     `DataError` and `LeakySplit`.
     """
+    keep_freed_memory()
     chosen, every = scale(scale_name), recipes()
     workshop = run.Workshop(data, out, chosen)
     workshop.finish(every, console, time_budget_min)
