@@ -13,7 +13,7 @@ import torch
 
 from models import recipe
 from models.errors import DataError, RecipeError
-from models.export import Served
+from models.graph import Served
 from models.released import released
 from models.served import Graph
 from models.train import CHECKPOINT, mixed_primaries, train

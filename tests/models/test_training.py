@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import export, recipe
+from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.calibrate import bands, logistic
 from models.dataset import CleanFrame, Split, clean_frames, split
 from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
+from models.graph import Served, folded, refuse_disparity, write_graph
 from models.loss import product_loss
 from models.recipe import LossSettings
 from models.served import Weights
@@ -102,19 +103,19 @@ def test_a_loss_that_is_no_number_stops_the_run(data: Path, tiny: recipe.Recipe,
 def test_the_exported_graph_answers_as_the_network_at_any_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = UnshuffleUNet(channels=(8, 16, 16, 16, 16), dilations=(1,)).eval()
-    served = export.Served(export.folded(network))
-    export.write_graph(served, tmp_path / "model.onnx")
-    export.refuse_disparity(served, tmp_path / "model.onnx")
+    served = Served(folded(network))
+    write_graph(served, tmp_path / "model.onnx")
+    refuse_disparity(served, tmp_path / "model.onnx")
 
 
 def test_a_graph_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    one, other = (export.Served(UnshuffleUNet(channels=(8, 16, 16, 16, 16)).eval()) for _ in range(2))
+    one, other = (Served(UnshuffleUNet(channels=(8, 16, 16, 16, 16)).eval()) for _ in range(2))
     with torch.no_grad():
         other.network.head[0].bias += 1.0
-    export.write_graph(one, tmp_path / "model.onnx")
+    write_graph(one, tmp_path / "model.onnx")
     with pytest.raises(TrainingError, match="differs"):
-        export.refuse_disparity(other, tmp_path / "model.onnx")
+        refuse_disparity(other, tmp_path / "model.onnx")
 
 
 def test_weights_that_do_not_match_their_card_are_refused(tmp_path: Path) -> None:
