@@ -2,6 +2,13 @@
 # Installs the programs the tests speak to, where this is Debian or Ubuntu and we may; says what is missing elsewhere.
 set -eu
 here=$(dirname "$0")
+# What tests run in Node: an OpenID Connect provider, and axe-core beside the viewer's sources.
+if command -v npm >/dev/null; then
+    for folder in tests/review/identity_provider service/review/viewer; do
+        [ -d "$here/../$folder/node_modules" ] || npm ci --silent --no-audit --no-fund --prefix "$here/../$folder" ||
+            echo "Tests that need $folder/node_modules will skip." >&2
+    done
+fi
 packages=$(grep -v '^#' "$here/test-peers.txt")
 missing=""
 for package in $packages; do

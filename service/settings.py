@@ -70,6 +70,22 @@ class Settings(BaseSettings):
     secret_key: str = Field("", description="Signs cookies; empty means one generated and kept in DATA_DIR.")
     session_idle_s: int = Field(8 * 3600, ge=60)
     session_absolute_s: int = Field(24 * 3600, ge=60)
+    second_factor_roles: str = Field("", description="Roles that must have a second factor, comma separated.")
+    oidc_issuer: str = Field(
+        "", description="Issuer URL of the OpenID Connect provider; empty means no single sign-on."
+    )
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    oidc_scope: str = "openid profile email"
+    oidc_name_claim: str = Field("preferred_username", description="Claim that names the account.")
+    oidc_role_claim: str = Field("groups", description="Claim that holds groups; dots lead into objects.")
+    oidc_roles: str = Field(
+        "", description="Which group gives which role: pacs-admins=admin,sono=sonographer; others are refused."
+    )
+    oidc_site_claim: str = Field(
+        "", description="Claim that names the one site an account sees; empty means all sites."
+    )
+    oidc_label: str = Field("Sign in with SSO", description="What the button says.")
 
     network: str = Field("sonomark", description="Name under models/weights, or a folder of weights.")
     provider: Literal["auto", "cuda", "cpu"] = "auto"

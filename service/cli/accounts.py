@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from service.cli.console import err, out
-from service.db import audit, schema, users
+from service.db import audit, schema, second_factors, users
 from service.db.session import database
 from service.db.tables import Role, now
 from service.settings import settings
@@ -64,6 +64,17 @@ def sign_in(name: Annotated[str, typer.Argument(help="An existing account.")]) -
     typer.echo(f"{address(settings())}/sign-in/once?token={secret}")
 
 
+@app.command(name="reset-second-factor")
+def reset_second_factor(name: Annotated[str, typer.Argument(help="An existing account.")]) -> None:
+    """Take away the second factor of somebody who lost it, and end the account's sessions."""
+    with database().begin() as session:
+        user = users.get_user(session, name)
+        second_factors.remove(session, user)
+        users.revoke_all(session, user)
+        audit.record(session, BY_HAND, "user.reset-second-factor", name)
+    out.print(f"{name} signs in by password alone now.")
+
+
 @app.command(name="list")
 def list_users() -> None:
     """Who has an account."""
@@ -75,10 +86,16 @@ def list_users() -> None:
 
 
 @audit_app.command()
-def verify() -> None:
+def verify(
+    head: Annotated[str, typer.Option(help="A head printed earlier; it must still be in the chain.")] = "",
+) -> None:
     """Recompute the hash chain of the audit trail; status 1 when it is broken."""
     with database().read() as session:
         check = audit.verify(session)
+        cut_off = check.whole and head and not audit.holds(session, head)
+    if cut_off:
+        err.print(f"[bold red]The chain was cut off[/]: {head} is no longer in it.", soft_wrap=True)
+        raise typer.Exit(1)
     if not check.whole:
         err.print(f"[bold red]The chain is broken at event {check.broken_at}[/]: it was changed outside Sonomark.")
         raise typer.Exit(1)

@@ -66,6 +66,11 @@ def verify(session: Session) -> AuditCheck:
     return AuditCheck(count, previous, None)
 
 
+def holds(session: Session, head: str) -> bool:
+    """Whether a hash that was once the newest is still in the chain: if not, its end was cut off and grown again."""
+    return session.scalar(select(AuditEvent.id).where(AuditEvent.hash == head)) is not None
+
+
 def search(
     session: Session,
     *,

@@ -2,8 +2,8 @@
 
 A migration expands: it adds what older code does not ask for, so that the older code may go on, and start again, while
 the newer takes over. Whose code may run stands in the database itself (the *window*), because old code cannot know what
-a newer migration does. A migration that takes something away says ``contracts = True``: the code of all revisions before
-it is shut out.
+a newer migration does. A migration that takes something away says ``contracts = True``: the code of all revisions
+before it is shut out.
 """
 
 from collections.abc import Iterator

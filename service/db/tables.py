@@ -403,9 +403,13 @@ class User(Base):
     locked_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     site: Mapped[str] = mapped_column(String(128), default="")  # sees only this institution's studies; empty: all
-    totp_secret: Mapped[str] = mapped_column(String(64), default="")  # base32; empty: no second factor
+    totp_secret: Mapped[str] = mapped_column(String(64), default="")  # sealed by the dashboard; empty: no second factor
+    totp_step: Mapped[int | None] = mapped_column(BigInteger)  # of the last code that was taken; each works once
+    sso_subject: Mapped[str | None] = mapped_column(String(64))  # digest of issuer and subject; null: a local account
     preferences: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (Index("uq_users_sso_subject", "sso_subject", unique=True),)
 
 
 class Credential(Base):
@@ -415,7 +419,7 @@ class Credential(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
-    purpose: Mapped[str] = mapped_column(String(16))  # session | token | one_time | second_factor
+    purpose: Mapped[str] = mapped_column(String(16))  # session | token | one_time | second_factor | recovery
     secret_sha256: Mapped[str] = mapped_column(String(64), unique=True)
     label: Mapped[str] = mapped_column(String(64), default="")
     scope: Mapped[str] = mapped_column(String(64), default="")

@@ -16,12 +16,14 @@ from service.db.tables import Credential, Role, User, now
 from service.errors import Conflict, NotAllowed, NotFound
 from service.settings import settings
 
+WHOLE_HOUSE = (Role.ADMIN, Role.AUDITOR)  # speak for every site
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 MIN_PASSWORD = 12
 MAX_PASSWORD = 256  # a longer one only buys an attacker argon2 time
 LOCK_AFTER = 10
 LOCK_FOR = timedelta(minutes=15)
 ONE_TIME_FOR = timedelta(hours=1)
+SECOND_FACTOR_FOR = timedelta(minutes=5)
 SEEN_EVERY = timedelta(seconds=60)  # a session's last use is written at most this often
 
 SESSION, TOKEN, ONE_TIME, SECOND_FACTOR = "session", "token", "one_time", "second_factor"
@@ -46,8 +48,43 @@ def create_user(session: Session, name: str, role: Role | str, password: str | N
         )
     if find_user(session, name) is not None:
         raise Conflict(f"There is a user {name} already.", cure="Choose another name.")
+    require_fitting_site(Role(role), site)
     user = User(name=name, role=Role(role), site=site, password_hash=hash_password(name, password) if password else "")
     session.add(user)
+    session.flush()
+    return user
+
+
+def require_fitting_site(role: Role, site: str) -> None:
+    """Raises NotAllowed when a role that speaks for the whole house is to be bound to one site."""
+    if site and role in WHOLE_HOUSE:
+        raise NotAllowed(
+            f"The role {role.value} speaks for every site and cannot be bound to one.",
+            cure="Leave the site empty, or give another role.",
+        )
+
+
+def from_sso(session: Session, subject: str, name: str, role: Role, site: str) -> User:
+    """The account of a person whom the identity provider vouches for, made on the first time.
+
+    ``subject`` names issuer and person for good; name, role and site are what the provider says today. Raises
+    NotAllowed when the account is disabled, and Conflict when a local account bears the name: it is never taken over.
+    """
+    user = session.scalar(select(User).where(User.sso_subject == _digest(subject)))
+    if user is None:
+        if find_user(session, name) is not None:
+            raise Conflict(
+                f"There is a local account {name}, which a sign-in from outside does not take over.",
+                cure="Ask an administrator to disable it or to give one of the two another name.",
+            )
+        user = create_user(session, name, role, site=site)
+        user.sso_subject = _digest(subject)
+    if user.disabled_at is not None:
+        raise NotAllowed("This account is disabled.", cure="Ask an administrator.")
+    if (user.role, user.site) != (role, site):
+        require_fitting_site(role, site)
+        user.role, user.site = role, site
+        revoke_all(session, user)
     session.flush()
     return user
 
@@ -63,11 +100,11 @@ def hash_password(name: str, password: str) -> str:
     return _hasher.hash(password)
 
 
-def set_password(session: Session, user: User, password: str) -> None:
-    """Give the account a new password and end all its sessions."""
+def set_password(session: Session, user: User, password: str, *, except_session: int | None = None) -> None:
+    """Give the account a new password and end all its sessions but the one that it was changed in."""
     user.password_hash = hash_password(user.name, password)
     session.add(user)
-    revoke_all(session, user)
+    revoke_all(session, user, but=except_session)
 
 
 def password_is_right(user: User | None, password: str) -> bool:
@@ -122,9 +159,15 @@ def anybody(session: Session) -> bool:
     return session.scalar(administrator) is not None
 
 
-def open_session(session: Session, user: User, address: str = "") -> str:
-    """A new browser session; the returned secret goes into the cookie."""
-    return _issue(session, user, SESSION, now() + timedelta(seconds=settings().session_absolute_s), address=address)
+def open_session(session: Session, user: User, address: str = "", how: str = "") -> str:
+    """A new browser session, begun by ``how``; the returned secret goes into the cookie."""
+    until = now() + timedelta(seconds=settings().session_absolute_s)
+    return _issue(session, user, SESSION, until, label=how, address=address)
+
+
+def ask_second_factor(session: Session, user: User) -> str:
+    """A ticket, good for five minutes, for a person whose password was right and whose code is still to come."""
+    return _issue(session, user, SECOND_FACTOR, now() + SECOND_FACTOR_FOR)
 
 
 def make_one_time_sign_in(session: Session, user: User) -> str:
@@ -213,11 +256,18 @@ def revoke(session: Session, credential_id: int) -> None:
     )
 
 
-def revoke_all(session: Session, user: User, purpose: str = SESSION) -> None:
-    """End every session (or every token) of an account."""
+def sessions_of(session: Session, user: User) -> list[Credential]:
+    """The account's sessions that stand, newest first, without those that were idle too long."""
+    idle_since = now() - timedelta(seconds=settings().session_idle_s)
+    return [each for each in standing(session, SESSION) if each.user_id == user.id and each.last_seen_at > idle_since]
+
+
+def revoke_all(session: Session, user: User, purpose: str = SESSION, but: int | None = None) -> None:
+    """End every session (or every token) of an account, save the one with the id ``but``."""
     session.execute(
         update(Credential)
         .where(Credential.user_id == user.id, Credential.purpose == purpose, Credential.revoked_at.is_(None))
+        .where(Credential.id != (but or 0))
         .values(revoked_at=now())
     )
 

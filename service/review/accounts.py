@@ -7,12 +7,13 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, users
+from service.db import audit, second_factors, users
 from service.db.session import database
 from service.db.tables import Role, User, now
 from service.errors import NotAllowed, NotFound, SonomarkError
 from service.review.deps import Account, Admin
 from service.review.pages import render
+from service.settings import settings
 
 router = APIRouter(include_in_schema=False)
 
@@ -40,11 +41,44 @@ def add_user(
     return _page(request, link=str(request.url_for("once_page").include_query_params(token=secret)), whose=user.name)
 
 
+@router.get("/users/{name}")
+def user_page(request: Request, name: str, account: Admin) -> Response:
+    """One account: role, site, second factor, and every session that stands."""
+    with database().read() as session:
+        user = users.get_user(session, name)
+        context = {
+            "user": user,
+            "sessions": users.sessions_of(session, user),
+            "tokens": [each for each in users.standing(session, users.TOKEN) if each.user_id == user.id],
+            "codes_left": second_factors.recovery_codes_left(session, user),
+            "roles": list(Role),
+            "at": now(),
+        }
+    return render(request, "user.html", context)
+
+
+@router.post("/users/{name}/sessions/{number}/end")
+def end_session(name: str, number: int, account: Admin) -> Response:
+    """End one session of an account at once."""
+    with database().begin() as session:
+        user = users.get_user(session, name)
+        if number not in {each.id for each in users.sessions_of(session, user)}:
+            raise NotFound("There is no such session.")
+        users.revoke(session, number)
+        _note(session, account, "session.end", user, id=number)
+    return RedirectResponse(f"/users/{name}", status_code=303)
+
+
 @router.post("/users/{name}/{change}")
 def change_user(
-    request: Request, name: str, change: str, account: Admin, role: Annotated[Role | None, Form()] = None
+    request: Request,
+    name: str,
+    change: str,
+    account: Admin,
+    role: Annotated[Role | None, Form()] = None,
+    site: Text = "",
 ) -> Response:
-    """Disable, enable, unlock, end the sessions, give a role, or make a one-time link."""
+    """Disable, enable, unlock, end the sessions, give role and site, reset the second factor, make a one-time link."""
     link = ""
     with database().begin() as session:
         user = users.get_user(session, name)
@@ -61,17 +95,21 @@ def change_user(
             case "end-sessions":
                 users.revoke_all(session, user)
             case "role" if role is not None:
-                user.role = role
+                users.require_fitting_site(role, site.strip())
+                user.role, user.site = role, site.strip()
+                users.revoke_all(session, user)
+            case "reset-second-factor":
+                second_factors.remove(session, user)
                 users.revoke_all(session, user)
             case "link":
                 secret = users.make_one_time_sign_in(session, user)
                 link = str(request.url_for("once_page").include_query_params(token=secret))
             case _:
                 raise NotFound("There is no such change.")
-        _note(session, account, f"user.{change}", user, **({"role": role.value} if role else {}))
+        _note(session, account, f"user.{change}", user, **({"role": role.value, "site": site} if role else {}))
     if link:
         return _page(request, link=link, whose=name)
-    return RedirectResponse("/users", status_code=303)
+    return RedirectResponse(f"/users/{name}", status_code=303)
 
 
 @router.get("/tokens")
@@ -118,6 +156,7 @@ def _page(request: Request, *, problem: str = "", link: str = "", whose: str = "
         "link": link,
         "whose": whose,
         "at": now(),
+        "must_enrol": settings().second_factor_roles,
     }
     return render(request, "users.html", context, status=status)
 

@@ -23,8 +23,10 @@ from service.review import (
     instances,
     preferences,
     problems,
+    profile,
     reports,
     rulebooks,
+    sso,
     study,
     worklist,
 )
@@ -36,6 +38,8 @@ from service.settings import settings
 ROLE = "review"
 ROOMS = (
     auth,
+    sso,
+    profile,
     health,
     worklist,
     study,
@@ -80,6 +84,8 @@ def serve() -> None:
     logs.configure(ROLE)
     house = settings()
     secret_key()
+    if house.oidc_issuer:
+        sso.configured()
     with database().read() as session:
         if not users.anybody(session):
             auth.announce_set_up()

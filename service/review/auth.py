@@ -16,7 +16,7 @@ from service.db import audit, users
 from service.db.session import database
 from service.db.tables import Role, User, now
 from service.errors import NotAllowed, SonomarkError
-from service.review import words
+from service.review import second_factor, words
 from service.review.deps import Account, address_of, cookie_name, keep_secret, somebody
 from service.review.pages import render
 from service.review.problems import TooMany
@@ -62,7 +62,8 @@ def sign_in_page(request: Request, account: Somebody, next: str = "/") -> Respon
     with database().read() as session:
         if not users.anybody(session):
             return RedirectResponse("/first-run", status_code=303)
-    return render(request, "sign_in.html", {"next": local(next), "problem": "", "name": ""})
+    context = {"next": local(next), "problem": "", "name": "", "sso": sso_label()}
+    return render(request, "sign_in.html", context)
 
 
 @router.post("/sign-in")
@@ -73,15 +74,36 @@ def sign_in(request: Request, name: Text = "", password: Text = "", next: Text =
         user = users.find_user(session, name)
     right = users.password_is_right(user, password)
     if user is not None and user.locked_until is not None and user.locked_until > now():
-        problem = f"Locked until {words.clock(user.locked_until)}. Ask an administrator to unlock."
-        return _again(request, problem if right else WRONG, name, next)
+        return _again(request, _locked(user) if right else WRONG, name, next)
     if user is None or not right:
         with database().begin() as session:
             if user is not None:
                 users.note_sign_in(session, user, right=False)
             audit.record(session, "nobody" if user is None else user.name, "sign_in.refused", "", address_of(request))
         return _again(request, WRONG, name, next)
-    return _let_in(request, user, next, "sign_in")
+    if user.totp_secret:
+        return second_factor.ask(request, user, local(next))
+    return let_in(request, user, next, "password")
+
+
+@router.post("/sign-in/code")
+def sign_in_code(request: Request, ticket: Text = "", code: Text = "", next: Text = "/") -> Response:
+    """Check the second factor of whoever got its password right within the last five minutes."""
+    request.app.state.attempts.count(address_of(request))
+    with database().read() as session:
+        shown = users.find_secret(session, ticket, users.SECOND_FACTOR)
+    if shown is None:
+        return _again(request, "That took too long. Begin again.", "", next)
+    user, credential = shown
+    if user.locked_until is not None and user.locked_until > now():
+        return _again(request, _locked(user), user.name, next)
+    with database().begin() as session:
+        right = second_factor.accepts(session, user, code)
+        if right:
+            users.revoke(session, credential.id)
+    if not right:
+        return second_factor.refuse(request, user, ticket, local(next))
+    return let_in(request, user, next, "password and code")
 
 
 @router.get("/sign-in/once")
@@ -99,7 +121,9 @@ def once(request: Request, token: Text = "") -> Response:
             user = users.spend_one_time(session, token)
     except NotAllowed as error:
         return render(request, "sign_in_once.html", {"token": "", "problem": str(error)}, status=403)
-    return _let_in(request, user, "/", "sign_in.once")
+    if user.totp_secret:
+        return second_factor.ask(request, user, "/")
+    return let_in(request, user, "/", "link")
 
 
 @router.post("/sign-out")
@@ -110,7 +134,7 @@ def sign_out(request: Request, account: Somebody) -> Response:
         with database().begin() as session:
             users.revoke(session, account.credential.id)
             audit.record(session, account.user.name, "sign_out", "", account.address)
-    answer.delete_cookie(cookie_name(request), path="/", secure=_is_secure(request), httponly=True, samesite="lax")
+    answer.delete_cookie(cookie_name(request), path="/", secure=is_secure(request), httponly=True, samesite="lax")
     # Drafts that wait in the browser may hold patient data; caches too.
     answer.headers["Clear-Site-Data"] = '"storage"'
     return answer
@@ -141,7 +165,12 @@ def first_run(request: Request, code: Text = "", name: Text = "", password: Text
     except SonomarkError as error:
         return render(request, "first_run.html", {"problem": str(error), "name": name}, status=422)
     (settings().data_dir / "set-up-code").unlink(missing_ok=True)
-    return _let_in(request, user, "/", "sign_in")
+    return let_in(request, user, "/", "password")
+
+
+def sso_label() -> str:
+    """What the button of the single sign-on says; empty without one."""
+    return settings().oidc_label if settings().oidc_issuer else ""
 
 
 def set_up_code() -> str:
@@ -164,28 +193,38 @@ def local(target: str) -> str:
     return target if ours and printable else "/"
 
 
-def _let_in(request: Request, user: User, target: str, action: str) -> Response:
+def let_in(request: Request, user: User, target: str, how: str) -> Response:
+    """A new session for whoever has shown to be ``user``; the browser's old one ends."""
     with database().begin() as session:
         users.note_sign_in(session, user, right=True)
-        secret = users.open_session(session, user, address_of(request))
-        audit.record(session, user.name, action, user.name, address_of(request))
+        before = users.find_secret(session, request.cookies.get(cookie_name(request), ""), users.SESSION)
+        if before is not None:
+            users.revoke(session, before.credential.id)
+        secret = users.open_session(session, user, address_of(request), how)
+        audit.record(session, user.name, "sign_in", user.name, address_of(request), {"by": how})
     answer = RedirectResponse(local(target), status_code=303)
     answer.set_cookie(
         cookie_name(request),
         secret,
         max_age=settings().session_absolute_s,
         path="/",
-        secure=_is_secure(request),
+        secure=is_secure(request),
         httponly=True,
         samesite="lax",
     )
     return answer
 
 
+def _locked(user: User) -> str:
+    until = words.clock(user.locked_until) if user.locked_until is not None else ""
+    return f"Locked until {until}. Ask an administrator to unlock."
+
+
 def _again(request: Request, problem: str, name: str, target: str) -> Response:
-    context = {"next": local(target), "problem": problem, "name": name}
+    context = {"next": local(target), "problem": problem, "name": name, "sso": sso_label()}
     return render(request, "sign_in.html", context, status=403)
 
 
-def _is_secure(request: Request) -> bool:
+def is_secure(request: Request) -> bool:
+    """Whether the request came by TLS, to this process or to its proxy."""
     return request.url.scheme == "https"

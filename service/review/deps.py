@@ -19,10 +19,11 @@ from service.db import audit, users
 from service.db.session import database
 from service.db.tables import Credential, Role, User
 from service.errors import ConfigurationError, NotAllowed
-from service.review.problems import SignInNeeded
+from service.review.problems import SecondFactorNeeded, SignInNeeded
 from service.settings import settings
 
 COOKIE = "sonomark_session"
+SSO = "sso"  # how a session began that an identity provider vouches for
 MIN_KEY = 32
 KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "default", "insecure")
 
@@ -61,6 +62,13 @@ class Account:
         return self.rank >= RANK[role]
 
     @property
+    def must_enrol(self) -> bool:
+        """Whether this session needs a second factor first; whoever comes by SSO has shown it to the provider."""
+        asked = {each.strip() for each in settings().second_factor_roles.split(",")}
+        by_password = self.credential.purpose == users.SESSION and self.credential.label != SSO
+        return by_password and self.user.role.value in asked and not self.user.totp_secret
+
+    @property
     def decides(self) -> bool:
         return self.may(Role.SONOGRAPHER)
 
@@ -88,9 +96,9 @@ def secret_key() -> bytes:
                 cure="Set one of at least 32 random characters, or leave it empty to have one made.",
             )
         return given.encode()
-    kept = settings().data_dir / "secret_key"
+    kept = settings().data_dir / "secret-key"  # the one that `sonomark up` hands to its dashboard
     keep_secret(kept, token_urlsafe(48))
-    return kept.read_bytes()
+    return kept.read_bytes().strip()
 
 
 def keep_secret(path: Path, text: str) -> None:
@@ -153,14 +161,17 @@ async def genuine(request: Request, account: Annotated[Account | None, Depends(s
         raise NotAllowed("The form is older than your sign-in.", cure="Load the page again and repeat it.")
 
 
-def needs(role: Role) -> Callable[[Account | None], Account]:
-    """A dependency that lets through accounts that may do what ``role`` may."""
+def needs(role: Role, *, enrolling: bool = False) -> Callable[[Account | None], Account]:
+    """A dependency that lets through accounts that may do what ``role`` may; ``enrolling``: also before they have the
+    second factor that their role needs."""
 
     def allowed(account: Annotated[Account | None, Depends(somebody)]) -> Account:
         if account is None:
             raise SignInNeeded("Nobody is signed in.", cure="Sign in, or send a bearer token.")
         if not account.may(role):
             raise NotAllowed(f"This needs the role {role.value}.", cure="Ask an administrator.")
+        if account.must_enrol and not enrolling:
+            raise SecondFactorNeeded("This role needs a second factor.", cure="Set it up in your profile.")
         return account
 
     allowed.role = role  # type: ignore[attr-defined]  # read by the test of every role against every route
@@ -168,6 +179,7 @@ def needs(role: Role) -> Callable[[Account | None], Account]:
 
 
 Reader = Annotated[Account, Depends(needs(Role.VIEWER))]
+Person = Annotated[Account, Depends(needs(Role.VIEWER, enrolling=True))]  # on the pages about oneself
 Decider = Annotated[Account, Depends(needs(Role.SONOGRAPHER))]
 Reviewer = Annotated[Account, Depends(needs(Role.REVIEWER))]
 Admin = Annotated[Account, Depends(needs(Role.ADMIN))]

@@ -38,6 +38,10 @@ class SignInNeeded(NotAllowed):
     """Nobody is signed in."""
 
 
+class SecondFactorNeeded(NotAllowed):
+    """The account's role needs a second factor, which it has not set up yet."""
+
+
 class TooMany(NotAllowed):
     """Too many attempts from one place."""
 
@@ -123,6 +127,8 @@ def _of_ours(request: Request, error: SonomarkError) -> Response:
     if isinstance(error, SignInNeeded) and asks_for_page and not request.url.path.startswith(JSON_PATHS):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(request.url_for("sign_in").include_query_params(next=target), status_code=303)
+    if isinstance(error, SecondFactorNeeded) and asks_for_page and not request.url.path.startswith(JSON_PATHS):
+        return RedirectResponse("/profile/second-factor", status_code=303)
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

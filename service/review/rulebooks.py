@@ -98,14 +98,14 @@ def check_rulebook(account: Reader, draft: Draft) -> list[Issue]:
 @router.post("/api/rulebooks/{number}/what-if", tags=["rule books"], responses=PROBLEM_RESPONSES, status_code=202)
 def what_if(number: int, account: Admin, last: Annotated[int, Query(ge=1, le=100_000)] = WHAT_IF_STUDIES) -> WhatIf:
     """Judge the last studies by this version in the background, without writing a verdict."""
-    return _what_if(_ask(account, number, last))
+    return _what_if(_ask(account, number, last), account)
 
 
 @router.get("/api/what-if/{number}", tags=["rule books"], responses=PROBLEM_RESPONSES)
 def get_what_if(number: int, account: Reader) -> WhatIf:
     """How far a what-if has come, and what it found."""
     with database().read() as session:
-        return _what_if(reevaluations.get(session, number))
+        return _what_if(reevaluations.get(session, number), account)
 
 
 @router.get("/rulebooks", include_in_schema=False)
@@ -189,7 +189,7 @@ def _page(
         "toml": text,
         "issues": lint_text(text),
         "words": [] if problem else rulebook_in_words(rulebooks.parsed(shown) if shown is not None else in_force),
-        "asked": _what_if(asked) if asked is not None else None,
+        "asked": _what_if(asked, request.state.account) if asked is not None else None,
         "problem": problem,
         "at": now(),
     }
@@ -200,11 +200,15 @@ def _version(found: RulebookVersion) -> Version:
     return Version.model_validate(found, from_attributes=True)
 
 
-def _what_if(found: Reevaluation) -> WhatIf:
+def _what_if(found: Reevaluation, account: Account) -> WhatIf:
+    """Counts speak of the whole house; the studies behind them are only for those who may see every site's."""
+    changes = found.changes or {}
+    if account.site:
+        changes = {change: {**counted, "studies": []} for change, counted in changes.items()}
     return WhatIf(
         id=found.id,
         total=found.total,
         done=found.done,
         finished=found.finished_at is not None,
-        changes=found.changes or {},
+        changes=changes,
     )

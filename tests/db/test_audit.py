@@ -57,7 +57,8 @@ def test_a_removed_end_shows_by_the_head(db: Database) -> None:
         session.execute(delete(AuditEvent).where(AuditEvent.id == 5))
     with db.read() as session:
         check = audit.verify(session)
-    assert check.whole and check.head != before
+        assert check.whole and check.head != before
+        assert audit.holds(session, check.head) and not audit.holds(session, before)
 
 
 def test_writers_at_the_same_time_make_one_chain(db: Database) -> None:

@@ -14,8 +14,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy.exc import DBAPIError
 
-from service.db import schema
+from service.db import audit, schema
 from service.db.session import Database, database
 from service.db.tables import Analysis, Base, Instance, SchemaWindow, Series, Study
 from service.errors import SchemaError
@@ -217,6 +218,17 @@ def test_this_version_is_shut_out_once_a_newer_one_has_taken_something_away(empt
     with pytest.raises(SchemaError, match="newer") as refused:
         schema.require_usable(empty)
     assert "newer Sonomark" in refused.value.cure
+
+
+def test_the_audit_trail_refuses_changes(empty: Database) -> None:
+    schema.migrate()
+    with empty.begin() as session:
+        audit.record(session, "ann", "study.view", "1.2.3")
+    for statement in ("UPDATE audit_events SET actor = 'bob'", "DELETE FROM audit_events"):
+        with pytest.raises(DBAPIError, match="append-only"), empty.engine.begin() as connection:
+            connection.execute(text(statement))
+    with empty.read() as session:
+        assert audit.verify(session) == audit.AuditCheck(1, audit.search(session)[0].hash, None)
 
 
 def test_a_newer_database_without_a_window_is_refused(empty: Database) -> None:

@@ -7,7 +7,8 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from service.db.session import Database
-from service.db.tables import Role
+from service.db.tables import AnalysisState, Role
+from service.review import auth
 from service.review.app import create_app
 from tests.review import ward
 
@@ -25,6 +26,16 @@ ROUTES = {
     "POST /sign-in": ANYBODY,
     "GET /sign-in/once": ANYBODY,
     "POST /sign-in/once": ANYBODY,
+    "POST /sign-in/code": ANYBODY,
+    "GET /sign-in/sso": ANYBODY,
+    "GET /sign-in/sso/back": ANYBODY,
+    "GET /profile": READ,
+    "POST /profile/password": READ,
+    "GET /profile/second-factor": READ,
+    "POST /profile/second-factor": READ,
+    "POST /profile/second-factor/remove": READ,
+    "POST /profile/recovery-codes": READ,
+    "POST /profile/sessions/{number}/end": READ,
     "POST /sign-out": ANYBODY,
     "GET /first-run": ANYBODY,
     "POST /first-run": ANYBODY,
@@ -79,6 +90,8 @@ ROUTES = {
     "GET /api/what-if/{number}": READ,
     "GET /users": ADMIN,
     "POST /users": ADMIN,
+    "GET /users/{name}": ADMIN,
+    "POST /users/{name}/sessions/{number}/end": ADMIN,
     "POST /users/{name}/{change}": ADMIN,
     "GET /tokens": ADMIN,
     "POST /tokens": ADMIN,
@@ -86,6 +99,9 @@ ROUTES = {
     "GET /audit": AUDIT,
     "POST /preferences": READ,
 }
+# What any route that changes a study takes, so that it is refused for the study and for nothing else.
+FORM = {"choice": "confirm", "version": "1", "note": "x"}
+BODY = {"decision": "confirm", "version": 1, "answer": "complete", "kind": "caliper", "box": [1, 1, 9, 9]}
 STREAMS = "GET /events"  # never ends, so only its refusals are tried here
 
 
@@ -111,6 +127,7 @@ def test_each_route_lets_in_whom_it_should(
 ) -> None:
     uid = ward.admit(db, 1)
     sign_in(Role.ADMIN, "boss")
+    client.app.state.attempts = auth.Attempts(1000)
     for route, rule in ROUTES.items():
         method, path = route.split(" ", 1)
         for name, value in {
@@ -119,6 +136,7 @@ def test_each_route_lets_in_whom_it_should(
             "{number}": "1",
             "{accession_number}": "A-1",
             "{name}/{change}": "boss/unlock",
+            "{name}": "boss",
         }.items():
             path = path.replace(name, value)
         allowed = role in LET_IN[rule]
@@ -130,3 +148,31 @@ def test_each_route_lets_in_whom_it_should(
         if rule is ANYBODY:
             continue
         assert denied is not allowed, (route, role, answer.status_code)
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.SONOGRAPHER, Role.REVIEWER])
+def test_what_belongs_to_another_site_is_not_there(
+    role: Role, client: TestClient, sign_in: Callable[..., TestClient], db: Database
+) -> None:
+    uid = ward.admit(
+        db,
+        1,
+        institution="North",
+        name="CANARY^Site",
+        pictures=[ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.")],
+    )
+    here, elsewhere = sign_in(role, "north", "North"), sign_in(role, "south", "South")
+    named = [route for route in ROUTES if "uid}" in route or "accession" in route]
+    assert len(named) >= 10
+    for route in named:
+        if ROUTES[route] not in (READ, DECIDE, REVIEW) or role not in LET_IN[ROUTES[route]]:
+            continue
+        method, path = route.split(" ", 1)
+        path = path.replace("{study_instance_uid}", uid).replace("{sop_instance_uid}", f"{uid}.1.1")
+        path = path.replace("{number}", "1").replace("{accession_number}", "A-1")
+        sent = {} if method == "GET" else {"json": BODY} if path.startswith("/api") else {"data": FORM}
+        answer = elsewhere.request(method, path, **sent)
+        assert answer.status_code == 404, (route, answer.status_code)
+    for path in ("/worklist?tab=all", "/api/studies", "/flow"):
+        assert uid not in elsewhere.get(path).text and "CANARY" not in elsewhere.get(path).text
+    assert uid in here.get("/api/studies").text and uid in here.get("/flow").text

@@ -110,7 +110,7 @@ def test_the_secret_key_is_made_once_and_only_for_us(house: Settings) -> None:
     key = deps.secret_key()
     deps.secret_key.cache_clear()
     assert deps.secret_key() == key and len(key) >= deps.MIN_KEY
-    assert (house.data_dir / "secret_key").stat().st_mode & 0o077 == 0
+    assert (house.data_dir / "secret-key").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("weak", ["changeme", "secret" * 10, "a" * 64])
