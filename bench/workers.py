@@ -30,7 +30,7 @@ from service.dicom.header import read_header
 from service.jobs import enqueue
 from service.settings import settings
 
-ROLE = "from service import logs; logs.configure('work'); from service.analyse.tasks import work; work()"
+ROLE = "from service import logs; logs.configure('work'); from service.analyse.crew import work; work()"
 
 
 def main() -> None:

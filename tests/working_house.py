@@ -22,7 +22,7 @@ from service.jobs import enqueue
 from service.settings import settings
 
 BEGINNINGS = {
-    "work": "from service.analyse.tasks import work; work()",
+    "work": "from service.analyse.crew import work; work()",
     "sweep": "from service.jobs.sweep import sweep; sweep()",
 }
 

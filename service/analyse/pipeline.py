@@ -1,6 +1,6 @@
 """From a file to what was drawn on its frames: decode, restore, read the marks. No database, no network."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ from service.settings import Settings, settings
 
 Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
 Plane = npt.NDArray[np.uint8]  # (rows, columns)
+Source = Path | Callable[[], Path]
 
-
-# Decoder processes that work at the same time for one batch.
+# Decoder processes that work at the same time.
 DECODERS = 4
 
 
@@ -76,6 +76,7 @@ class Pipeline:
         self._network = network
         self._cine_frames = cine_frames or settings().cine_frames
         self._thresholds, self._calibration = _reading(network)
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
     @classmethod
     def of_settings(cls, chosen: Settings | None = None, threads: int | None = None, callers: int = 1) -> "Pipeline":
@@ -96,6 +97,7 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._decoders.shutdown(cancel_futures=True)
         close_decoders()
 
     def warm_up(self) -> None:
@@ -108,7 +110,7 @@ class Pipeline:
 
         Raises `NotDicom`, `Undecodable` or `NotFound`.
         """
-        (answer,) = self.assess_together([path])
+        (answer,) = self.finish(self.begin([path]))
         if isinstance(answer, SonomarkError):
             raise answer
         return answer
@@ -119,38 +121,43 @@ class Pipeline:
         Threads decode while the network runs, and frames of one size go through the network together, as many as the
         device likes. The answers are those of `assess`.
         """
-        opened = [Opened(Clock()) for _ in paths]
+        return self.finish(self.begin(paths))
+
+    def begin(self, sources: Sequence[Source]) -> "Begun":
+        """Start to decode files, which `finish` assesses; the next ones may begin while these are at the network.
+
+        A source is a path, or what fetches the file and returns its path. A file alone, where the device wants no
+        batches, is decoded frame by frame when `finish` asks: a cine then never lies in memory as a whole.
+        """
+        opened = [Opened(Clock()) for _ in sources]
+        files = list(zip(sources, opened, strict=True))
+        if len(files) == 1 and self._network.batch == 1:
+            return Begun(opened, [_frames(source, file, self._cine_frames) for source, file in files])
+        # A task decodes a whole file: one that paused in the middle would keep a decoder that others wait for.
+        coming = [self._decoders.submit(_all_frames, source, file, self._cine_frames) for source, file in files]
+        return Begun(opened, [_result(frames) for frames in coming], coming)
+
+    def finish(self, begun: "Begun") -> list[Assessment | SonomarkError]:
+        """The answers for the files that `begin` was given."""
+        opened = begun.opened
         errors: dict[int, SonomarkError] = {}
         waiting: list[tuple[int, int, Frame]] = []
-        for index, frames in enumerate(self._decoded(paths, opened)):
-            try:
-                for number, frame in frames:
-                    waiting.append((index, number, frame))
-                    if len(waiting) >= self._network.batch:
-                        self._assess_frames(waiting, opened)
-                        waiting.clear()
-            except SonomarkError as error:
-                errors[index] = error
-        if waiting:
-            self._assess_frames(waiting, opened)
-        return [errors.get(index) or self._assessment(file) for index, file in enumerate(opened)]
-
-    def _decoded(self, paths: Sequence[Path], opened: Sequence["Opened"]) -> Iterator[Iterable[tuple[int, Frame]]]:
-        """Each file's frames; of several files, the next ones are decoded while the caller works on these."""
-        if len(paths) == 1:
-            yield _frames(paths[0], opened[0], self._cine_frames)
-            return
-        pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         try:
-            # A task decodes a whole file: one that paused in the middle would keep a decoder that others wait for.
-            coming = [
-                pool.submit(_all_frames, path, file, self._cine_frames)
-                for path, file in zip(paths, opened, strict=True)
-            ]
-            for frames in coming:
-                yield _result(frames)
+            for index, frames in enumerate(begun.frames):
+                try:
+                    for number, frame in frames:
+                        waiting.append((index, number, frame))
+                        if len(waiting) >= self._network.batch:
+                            self._assess_frames(waiting, opened)
+                            waiting.clear()
+                except SonomarkError as error:
+                    errors[index] = error
+            if waiting:
+                self._assess_frames(waiting, opened)
         finally:
-            pool.shutdown(cancel_futures=True)
+            for file in begun.coming:
+                file.cancel()
+        return [errors.get(index) or self._assessment(file) for index, file in enumerate(opened)]
 
     def restore(self, frame: Frame) -> Restoration:
         """What lies under the marks of one frame, for a person to look at."""
@@ -238,9 +245,19 @@ class Opened:
     assessed: list[AssessedFrame] = field(default_factory=list)
 
 
-def _frames(path: Path, file: Opened, at_most: int) -> Iterator[tuple[int, Frame]]:
+@dataclass
+class Begun:
+    """Files whose frames are being decoded."""
+
+    opened: list[Opened]
+    frames: list[Iterator[tuple[int, Frame]]]  # of each file
+    coming: "Sequence[Future[list[tuple[int, Frame]]]]" = ()
+
+
+def _frames(source: Source, file: Opened, at_most: int) -> Iterator[tuple[int, Frame]]:
     """The frames of a file that are to be assessed, with their numbers."""
     with file.clock.step("open"):
+        path = source if isinstance(source, Path) else source()
         facts = look(path)
     file.sop_instance_uid, file.number_of_frames = facts.sop_instance_uid, facts.frames
     numbers = spread(facts.frames, at_most)
@@ -251,8 +268,8 @@ def _frames(path: Path, file: Opened, at_most: int) -> Iterator[tuple[int, Frame
         yield number, frame
 
 
-def _all_frames(path: Path, file: Opened, at_most: int) -> list[tuple[int, Frame]]:
-    return list(_frames(path, file, at_most))
+def _all_frames(source: Source, file: Opened, at_most: int) -> list[tuple[int, Frame]]:
+    return list(_frames(source, file, at_most))
 
 
 def _result(frames: "Future[list[tuple[int, Frame]]]") -> Iterator[tuple[int, Frame]]:

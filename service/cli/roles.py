@@ -48,10 +48,10 @@ def receive() -> None:
 @app.command()
 def work() -> None:
     """The worker: restores frames, finds annotations, records verdicts."""
-    from service.analyse import tasks
+    from service.analyse import crew
 
     _begin("work")
-    tasks.work()
+    crew.work()
 
 
 @app.command()

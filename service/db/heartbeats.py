@@ -45,7 +45,7 @@ def keep_beating(database: Database, role: str) -> Event:
     def run() -> None:
         while not stop.is_set():
             try:
-                with database.begin() as session:
+                with database.begin_lightly() as session:
                     beat(session, role)
             except DatabaseAway:
                 pass  # readiness falls by itself once the beat is stale

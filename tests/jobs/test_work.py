@@ -1,14 +1,17 @@
 """The worker as a real Celery process, on both brokers."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from service.db import analyses
 from service.db.session import database
-from service.db.tables import AnalysisState, Frame, Verdict, VerdictRecord
+from service.db.tables import Analysis, AnalysisState, Frame, Verdict, VerdictRecord
+from service.jobs import enqueue
 from tests.working_house import WorkingHouse
 
 Make = Callable[..., WorkingHouse]
@@ -59,3 +62,32 @@ def test_a_batch_claimed_together_ends_as_each_alone_would(make_house: Make, ult
             frames = session.scalars(select(Frame).where(Frame.analysis_id == analysis.id)).all()
             found = {mark.kind for frame in frames for mark in frame.annotations}
             assert found == ({"caliper"} if path.stem in ("n0", "n2", "n4") else set())
+
+
+def test_one_bell_is_enough_for_all_that_wait(make_house: Make, ultrasound: Ultrasound) -> None:
+    house = make_house()
+    ids = [house.store(ultrasound(f"n{n}"), ring=n == 3) for n in range(6)]
+    house.start("work")  # and no sweeper that would ring again
+    assert {analysis.attempts for analysis in house.wait(ids)} == {1}
+
+
+def test_batches_under_way_at_once_end_as_one_after_the_other_would(make_house: Make, ultrasound: Ultrasound) -> None:
+    """Decoded ahead and recorded behind, as on a GPU; one that failed before goes alone."""
+    house = make_house(BATCH="3")
+    ids = [house.store(ultrasound(f"n{n}", marked=n % 2 == 0), ring=False) for n in range(11)]
+    with database().begin() as session:
+        session.get_one(Analysis, ids[4]).attempts = 1
+    enqueue.ring(ids[:1])
+    house.start("work")
+    ended = house.wait(ids)
+    assert {analysis.state for analysis in ended} == {AnalysisState.DONE}
+    assert [analysis.attempts for analysis in ended] == [2 if number == 4 else 1 for number in range(11)]
+    together = Counter(analysis.claimed_at for analysis in ended)
+    assert together[ended[4].claimed_at] == 1 and max(together.values()) == 3
+    with database().read() as session:
+        marks = [len(analysis_frames[0].annotations) for analysis_frames in map(_frames_of(session), ids)]
+    assert marks == [1 if number % 2 == 0 else 0 for number in range(11)]
+
+
+def _frames_of(session: Session) -> Callable[[int], list[Frame]]:
+    return lambda analysis_id: list(session.scalars(select(Frame).where(Frame.analysis_id == analysis_id)))

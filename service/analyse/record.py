@@ -1,0 +1,175 @@
+"""What became of claimed analyses: a batch's verdicts in one transaction, failures each in its own."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from structlog.contextvars import bound_contextvars
+
+from service import __version__, logs, telemetry
+from service.analyse.pipeline import Assessment
+from service.archive.store import archive
+from service.compliance.outcome import Verdict
+from service.db import analyses
+from service.db.analyses import Assignment
+from service.db.session import database
+from service.db.tables import Annotation, Frame
+from service.errors import (
+    DamagedObject,
+    DatabaseAway,
+    DecoderFailed,
+    DicomError,
+    LeaseLost,
+    SonomarkError,
+    StorageError,
+)
+from service.failpoints import fp
+from service.jobs import judge
+from service.settings import settings
+
+log = logs.get(__name__)
+
+Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
+Ended = tuple[Assignment, Answer]
+
+
+def end(batch: Sequence[Ended], started: datetime) -> None:
+    """Bring claimed analyses to their ends, or back into the queue. Never raises."""
+    failed: list[tuple[Assignment, Exception]] = []
+    ready: list[tuple[Assignment, Assessment | None, list[Frame]]] = []
+    for one, answer in batch:
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            ready.append((one, answer, _frames(one, answer)))
+        except Exception as error:  # noqa: BLE001 - one instance never stops the line
+            failed.append((one, error))
+    try:
+        failed += _record(ready, started)
+    except DatabaseAway as error:
+        log.warning("database away, the leases will run out", cause=error.what)
+    except Exception as error:  # noqa: BLE001 - nor does a commit that failed
+        failed += [(one, error) for one, _, _ in ready]
+    for one, reason in failed:
+        with _bound(one):
+            _give_back_or_up(one, reason)
+
+
+def _record(
+    ready: Sequence[tuple[Assignment, Assessment | None, list[Frame]]], started: datetime
+) -> list[tuple[Assignment, Exception]]:
+    """Frames, annotations, verdict and the end of each claim in one transaction; returns what could not be recorded.
+
+    Each is a savepoint of its own, so that a lost lease takes back its own instance alone. Studies are locked in the
+    order of their ids: two workers that record images of the same studies never wait for each other in a circle.
+    """
+    failed: list[tuple[Assignment, Exception]] = []
+    recorded: list[tuple[Assignment, Verdict, int]] = []
+    if not ready:
+        return failed
+    with database().begin() as session:
+        for one, assessment, frames in sorted(ready, key=lambda each: each[0].study_id):
+            waited_s = (started - one.held.queued_at).total_seconds()
+            try:
+                with session.begin_nested():
+                    # The claim's end comes first: it says whether this worker may write at all.
+                    analyses.finish(session, one.held, **_versions(assessment, waited_s))
+                    analyses.keep_frames(session, one.held, frames)
+                    verdict = judge.judge_instance(session, one.held.instance_id)
+            except SonomarkError as error:
+                failed.append((one, error))
+            else:
+                recorded.append((one, verdict, len(frames)))
+        fp("analyse.before_verdict_commit")
+    fp("analyse.after_verdict_commit")
+    for one, verdict, frames_assessed in recorded:
+        telemetry.ASSESSED.labels("done").inc()
+        with _bound(one):
+            log.info("assessed", verdict=verdict.value, frames=frames_assessed, attempt=one.held.attempt)
+    return failed
+
+
+def _bound(one: Assignment) -> Any:
+    """Whatever is logged meanwhile names the analysis and the way of its image."""
+    return bound_contextvars(analysis=one.held.analysis_id, correlation_id=one.correlation_id)
+
+
+def _frames(one: Assignment, assessment: Assessment | None) -> list[Frame]:
+    """Rows for the assessed frames; their masks are in the archive before the rows are in the database."""
+    rows = []
+    for frame in assessment.frames if assessment else ():
+        mask_key = ""
+        if frame.annotations:
+            mask_key = f"masks/{one.held.analysis_id}/{frame.number}.png"
+            archive().put(mask_key, frame.mask_png())
+        rows.append(
+            Frame(
+                analysis_id=one.held.analysis_id,
+                number=frame.number,
+                rows=frame.rows,
+                columns=frame.columns,
+                scores={kind: round(score, 6) for kind, score in frame.scores.items()},
+                mask_key=mask_key,
+                annotations=[_annotation(mark) for mark in frame.annotations],
+            )
+        )
+    return rows
+
+
+def _annotation(mark: Any) -> Annotation:
+    x, y, width, height = mark.box
+    return Annotation(kind=mark.kind.value, score=mark.score, x=x, y=y, width=width, height=height, pixels=mark.pixels)
+
+
+def _versions(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:
+    """Which versions gave the answer, and how long each step took."""
+    waited = {"wait": round(waited_s * 1000, 3)}
+    if assessment is None:
+        return {"code_version": __version__, "milliseconds": waited}
+    return {
+        "code_version": __version__,
+        "milliseconds": {**waited, **assessment.milliseconds},
+        "network": assessment.network,
+        "thresholds": assessment.thresholds,
+        "bands": {kind: list(band) for kind, band in assessment.bands.items()},
+        "provider": assessment.provider,
+    }
+
+
+def _give_back_or_up(one: Assignment, error: Exception) -> None:
+    """Bytes that cannot be decoded stay so: quarantine at once. Anything else deserves its attempts.
+
+    What is wrong with the house (storage) is not the instance's fault and is not counted against it.
+    """
+    held = one.held
+    if isinstance(error, LeaseLost):
+        telemetry.ASSESSED.labels("lease_lost").inc()
+        log.warning("another worker took over, dropped", attempt=held.attempt)
+        return
+    what, cure = _reason(error)
+    hopeless = isinstance(error, (DicomError, DamagedObject)) and not isinstance(error, DecoderFailed)
+    house = isinstance(error, StorageError) and not isinstance(error, DamagedObject)
+    try:
+        with database().begin() as session:
+            if hopeless or (held.attempt >= settings().max_attempts and not house):
+                if analyses.quarantine(session, held, what, cure):
+                    judge.judge_instance(session, held.instance_id)
+                outcome = "quarantined"
+            else:
+                analyses.hand_back(session, held, what, cure, counted=not house)
+                outcome = "handed_back"
+    except DatabaseAway as away:
+        log.warning("database away, the lease will run out", cause=away.what)
+        return
+    telemetry.ASSESSED.labels(outcome).inc()
+    log.warning(outcome.replace("_", " "), attempt=held.attempt, reason=what, cure=cure)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """For a person to read. Texts of foreign exceptions may quote patient data and are not repeated."""
+    if isinstance(error, SonomarkError):
+        return error.what, error.cure
+    return (
+        f"The analysis failed unexpectedly ({type(error).__name__}).",
+        "Queue it again; if it fails again, report it with the worker's log.",
+    )

@@ -1,0 +1,95 @@
+"""A batch written down in one transaction, and what happens when a part of it cannot be."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from service.analyse import record
+from service.analyse.pipeline import Assessment
+from service.analyse.record import Answer
+from service.archive.store import archive
+from service.db import analyses
+from service.db.analyses import Assignment
+from service.db.session import Database
+from service.db.tables import Analysis, AnalysisState, Instance, Series, Study, VerdictRecord, now
+from service.errors import StorageError, Undecodable
+
+Claimed = Callable[[int], list[Assignment]]
+
+
+@pytest.fixture
+def claimed(db: Database) -> Iterator[Claimed]:
+    """Claims of so many instances, each of a study of its own."""
+    archive.cache_clear()
+
+    def make(count: int) -> list[Assignment]:
+        with db.begin() as session:
+            for n in range(count):
+                study = Study(study_instance_uid=f"1.2.{n}", settles_at=now())
+                series = Series(study=study, series_instance_uid=f"1.2.{n}.1")
+                session.add(series)
+                session.flush()
+                instance = Instance(
+                    study_id=study.id,
+                    series_id=series.id,
+                    sop_instance_uid=f"1.2.{n}.1.1",
+                    sop_class_uid="1.2.840.10008.5.1.4.1.1.6.1",
+                    transfer_syntax_uid="1.2.840.10008.1.2.1",
+                    sha256=f"{n:064d}",
+                    size=1,
+                    archive_key="none",
+                    number_of_frames=1,
+                )
+                session.add(instance)
+                session.flush()
+                analyses.add(session, instance)
+        with db.begin() as session:
+            return analyses.assignments(session, analyses.claim(session, count, 20))
+
+    yield make
+    archive.cache_clear()
+
+
+def _empty() -> Assessment:
+    return Assessment("", 1, (), "tiny@0", "t", {}, "cpu", {"restore": 1.0})
+
+
+def _states(db: Database) -> list[AnalysisState]:
+    with db.read() as session:
+        return [row.state for row in session.query(Analysis).order_by(Analysis.id)]
+
+
+def test_a_lost_lease_takes_back_its_own_instance_alone(
+    db: Database, claimed: Callable[[int], list[Assignment]]
+) -> None:
+    batch = claimed(3)
+    with db.begin() as session:
+        session.get_one(Analysis, batch[1].held.analysis_id).token = "another worker"
+    record.end([(one, _empty()) for one in batch], now())
+    assert _states(db) == [AnalysisState.DONE, AnalysisState.CLAIMED, AnalysisState.DONE]
+    with db.read() as session:
+        judged = {row.instance_id for row in session.query(VerdictRecord) if row.instance_id}
+    assert judged == {batch[0].held.instance_id, batch[2].held.instance_id}
+
+
+def test_each_answer_goes_its_own_way(db: Database, claimed: Claimed) -> None:
+    answers: list[Answer] = [_empty(), Undecodable("Nothing can read it."), StorageError("The bucket is away."), None]
+    record.end(list(zip(claimed(4), answers, strict=True)), now())
+    done, quarantined, queued = AnalysisState.DONE, AnalysisState.QUARANTINED, AnalysisState.QUEUED
+    assert _states(db) == [done, quarantined, queued, done]
+    with db.read() as session:
+        assert [row.attempts for row in session.query(Analysis).order_by(Analysis.id)] == [1, 1, 0, 1]
+
+
+def test_a_commit_that_fails_hands_all_of_them_back(
+    db: Database, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = claimed(2)
+
+    def fail(name: str) -> None:
+        if name == "analyse.before_verdict_commit":
+            raise OSError("as at a failpoint")
+
+    monkeypatch.setattr(record, "fp", fail)
+    record.end([(one, _empty()) for one in batch], now())
+    assert _states(db) == [AnalysisState.QUEUED] * 2
