@@ -198,6 +198,7 @@ def make_parts(tmp_path: Path, weights: Path, empty_database: Path) -> Iterator[
             one.mkdir(parents=True, exist_ok=True)
         if "DATABASE_URL" not in settings:
             shutil.copy(empty_database, parts.data)
+            subprocess.run(["sync", parts.data / empty_database.name, parts.data, parts.data.parent], check=True)
         made.append(parts)
         return parts
 

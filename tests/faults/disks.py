@@ -1,5 +1,6 @@
 """Disks that are small, few of inodes, read-only or cut off from power; each is undone when its block ends."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -27,18 +28,20 @@ def tmpfs(folder: Path, size: str, inodes: int = 0) -> Iterator[Path]:
     _or_skip("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder)
     try:
         yield folder
-    finally:
-        _unmount(folder)
+    except BaseException:
+        subprocess.run(["umount", "-l", folder], check=False, timeout=60)
+        raise
+    _unmount(folder)
 
 
 class LoopDisk:
     """An ext4 in a file, mounted; its power can be cut and come back."""
 
     def __init__(self, image: Path, folder: Path) -> None:
-        self._image, self.folder = image, folder
+        self.image, self.folder = image, folder
 
     def mount(self) -> None:
-        _or_skip("mount", "-o", "loop", self._image, self.folder)
+        _or_skip("mount", "-o", "loop,errors=remount-ro", self.image, self.folder)
 
     def unmount(self) -> None:
         _unmount(self.folder)
@@ -56,8 +59,30 @@ class LoopDisk:
         self.unmount()
         self.mount()
 
-    def remount(self, how: str) -> None:
-        run("mount", "-o", f"remount,{how}", self.folder)
+    def turn_read_only(self) -> None:
+        """What ext4 does when it meets an error of its own, open files or not."""
+        number = self.folder.stat().st_dev
+        name = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
+        Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("injected by a test")
+        deadline = time.monotonic() + 10
+        while self._takes_files():
+            assert time.monotonic() < deadline, "the disk never turns read-only"
+            time.sleep(0.05)
+
+    def _takes_files(self) -> bool:
+        probe = self.folder / "probe"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            return error.errno != errno.EROFS
+        return True
+
+    def repair(self) -> None:
+        """Unmount, look for damage, and mount again."""
+        self.unmount()
+        subprocess.run(["e2fsck", "-p", "-f", self.image], check=False, capture_output=True, timeout=60)
+        self.mount()
 
 
 @contextmanager
@@ -72,9 +97,12 @@ def loop_disk(folder: Path, megabytes: int = 256, inodes: int = 0) -> Iterator[L
     disk.mount()
     try:
         yield disk
-    finally:
-        _unmount(folder)
-        image.unlink()
+    except BaseException:
+        # The test's own failure counts; what it left running is ended later.
+        subprocess.run(["umount", "-l", folder], check=False, timeout=60)
+        raise
+    _unmount(folder)
+    image.unlink()
 
 
 def _or_skip(*command: str | Path) -> None:

@@ -1,6 +1,8 @@
 """What the product holds, read through its own doors: database rows, archived bytes, the queue, the verdicts."""
 
+import multiprocessing
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -49,7 +51,17 @@ class Inventory:
 
 
 def take_inventory(archive_folder: Path, database_url: str) -> Inventory:
-    """Look at everything, recomputing the digest of each archived data set."""
+    """Look at everything, recomputing the digest of each archived data set.
+
+    In a process that ends with the look: nothing stays open on a disk that is about to be unmounted.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(_look, archive_folder, database_url).result(120)
+
+
+def _look(archive_folder: Path, database_url: str) -> Inventory:
     archive, database = ArchiveStore(archive_folder), Database(database_url)
     try:
         with database.read() as session:

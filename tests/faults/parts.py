@@ -99,7 +99,7 @@ class Parts:
             )
         if wait and part in ("receive", "review"):
             port = self.dicom_port if part == "receive" else self.http_port
-            self.until(lambda: _listens(port), READY_S, f"{part} listening")
+            self.until(lambda: listens(port), READY_S, f"{part} listening")
         return self.processes[part].pid
 
     def kill(self, part: str, number: int = signal.SIGKILL) -> None:
@@ -162,7 +162,7 @@ class Parts:
         return Ledger(self.logs / f"{name}.ledger")
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

@@ -61,12 +61,8 @@ class Association:
 
     def pdus(self, image: Image) -> Iterator[bytes]:
         """The P-DATA-TF PDUs of one C-STORE request."""
-        context = self._context(image)
         self._message_id += 1
-        yield p_data(context, store_request(self._message_id, image.sop_class, image.uid), is_command=True)
-        for start in range(0, len(image.data), FRAGMENT):
-            fragment = image.data[start : start + FRAGMENT]
-            yield p_data(context, fragment, is_last=start + FRAGMENT >= len(image.data))
+        return store_pdus(self._context(image), self._message_id, image)
 
     def status(self) -> int:
         """Wait for a C-STORE response."""
@@ -183,6 +179,14 @@ def associate_request(offers: dict[int, tuple[str, str]], calling: str, called: 
     titles = f"{called:<16}{calling:<16}".encode("ascii")
     body = struct.pack(">HH", 1, 0) + titles + bytes(32) + _text(0x10, APPLICATION_CONTEXT) + contexts + user
     return struct.pack(">BBI", 0x01, 0, len(body)) + body
+
+
+def store_pdus(context: int, message_id: int, image: Image) -> Iterator[bytes]:
+    """One C-STORE request: the command in one PDU, the data set in as many as it takes."""
+    yield p_data(context, store_request(message_id, image.sop_class, image.uid), is_command=True)
+    for start in range(0, len(image.data), FRAGMENT):
+        fragment = image.data[start : start + FRAGMENT]
+        yield p_data(context, fragment, is_last=start + FRAGMENT >= len(image.data))
 
 
 def p_data(context: int, fragment: bytes, *, is_command: bool = False, is_last: bool = True) -> bytes:
