@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from models.recipe import LossSettings
 
+_SLIVER = 60.0  # pixels of a kind in a batch at which it weighs half
 _STRONGEST = 48  # pixels that decide whether a kind is present in a crop
 
 
@@ -19,11 +20,15 @@ def product_loss(
     ``restoration`` and ``second`` (N, 3, H, W) in [0, 1]; ``logits`` (N, 1 + K, H, W); ``kinds`` int64 (N, H, W), 0
     background.
     """
+    log_probability = functional.log_softmax(logits, dim=1)
+    probability = log_probability.exp()
+    of_truth = log_probability.gather(1, kinds[:, None])[:, 0]
+    count = torch.bincount(kinds.flatten(), minlength=logits.shape[1])
     terms = {
         "restoration": restoration_loss(restoration, second, kinds > 0, settings.marked),
-        "cross_entropy": focal_cross_entropy(logits, kinds, settings.kind_weight, settings.focus),
-        "dice": dice_loss(logits, kinds),
-        "presence": presence_loss(logits, kinds),
+        "cross_entropy": focal_cross_entropy(of_truth, kinds, count, settings.kind_weight, settings.focus),
+        "dice": dice_loss(probability, of_truth, kinds, count),
+        "presence": presence_loss(probability, kinds),
     }
     total = torch.stack([getattr(settings, name) * term for name, term in terms.items()]).sum()
     return total, terms
@@ -42,35 +47,38 @@ def restoration_loss(restoration: Tensor, second: Tensor, marked: Tensor, weight
     ).sum() / marked_.sum().clamp(min=1)
 
 
-def focal_cross_entropy(logits: Tensor, kinds: Tensor, kind_weight: float, focus: float) -> Tensor:
+def focal_cross_entropy(of_truth: Tensor, kinds: Tensor, count: Tensor, kind_weight: float, focus: float) -> Tensor:
     """Cross-entropy with easy pixels weighted down (Lin et al. 2017): the mean over the kinds in the batch of each
     kind's mean, so that a filled colour box does not drown an arrow, and the background's sum on the scale of the
-    marked pixels."""
-    plain = functional.cross_entropy(logits, kinds, reduction="none")
-    focal = plain * (1 - torch.exp(-plain)).clamp(min=1e-6) ** focus
-    count = torch.bincount(kinds.flatten(), minlength=logits.shape[1])
-    total = torch.zeros(logits.shape[1], device=logits.device).index_add_(0, kinds.flatten(), focal.flatten())
-    there = (count[1:] > 0).sum().clamp(min=1)
-    marked = (total[1:] / count[1:].clamp(min=1)).sum() / there
+    marked pixels. A kind of which only a sliver is in the batch weighs less: its mean is mostly chance.
+
+    ``of_truth`` (N, H, W) is the log-probability of each pixel's true kind, ``count`` (1 + K,) the pixels of each kind.
+    """
+    focal = -of_truth * (1 - of_truth.exp()).clamp(min=1e-6) ** focus
+    total = summed_by_kind(focal, kinds, len(count))
+    weight = count[1:] / (count[1:] + _SLIVER)
+    marked = (weight * total[1:] / count[1:].clamp(min=1)).sum() / weight.sum().clamp(min=1)
     background = total[0] / count[1:].sum().clamp(min=0.005 * kinds.numel())
     return kind_weight * marked + background
 
 
-def dice_loss(logits: Tensor, kinds: Tensor) -> Tensor:
+def dice_loss(probability: Tensor, of_truth: Tensor, kinds: Tensor, count: Tensor) -> Tensor:
     """Soft Dice over the batch, mean of the kinds that are in it."""
-    probability = logits.softmax(dim=1)[:, 1:]
-    truth = functional.one_hot(kinds, logits.shape[1])[..., 1:].permute(0, 3, 1, 2).to(probability.dtype)
-    overlap = 2 * (probability * truth).sum(dim=(0, 2, 3))
-    size = probability.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-    there = (truth.sum(dim=(0, 2, 3)) > 0).float()
+    overlap = 2 * summed_by_kind(of_truth.exp(), kinds, len(count))[1:]
+    size = probability[:, 1:].sum(dim=(0, 2, 3)) + count[1:]
+    there = (count[1:] > 0).float()
     return ((1 - (overlap + 1) / (size + 1)) * there).sum() / there.sum().clamp(min=1)
 
 
-def presence_loss(logits: Tensor, kinds: Tensor) -> Tensor:
+def summed_by_kind(values: Tensor, kinds: Tensor, planes: int) -> Tensor:
+    """Sums of ``values`` (N, H, W) over the pixels of each kind, (planes,)."""
+    return torch.zeros(planes, device=values.device).index_add_(0, kinds.flatten(), values.flatten())
+
+
+def presence_loss(probability: Tensor, kinds: Tensor) -> Tensor:
     """Is the kind in the crop at all? The few strongest pixels answer, so each false speck on a clean crop costs."""
-    probability = logits.softmax(dim=1)[:, 1:]
-    strongest = probability.flatten(2).topk(_STRONGEST, dim=2).values.mean(dim=2).clamp(1e-4, 1 - 1e-4)
-    truth = torch.stack([(kinds == kind).flatten(1).sum(dim=1) for kind in range(1, logits.shape[1])], dim=1)
+    strongest = probability[:, 1:].flatten(2).topk(_STRONGEST, dim=2, sorted=False).values.mean(dim=2)
+    truth = torch.stack([(kinds == kind).flatten(1).sum(dim=1) for kind in range(1, probability.shape[1])], dim=1)
     certain = ((truth == 0) | (truth >= _STRONGEST)).float()
-    loss = functional.binary_cross_entropy(strongest, (truth > 0).float(), reduction="none")
+    loss = functional.binary_cross_entropy(strongest.clamp(1e-4, 1 - 1e-4), (truth > 0).float(), reduction="none")
     return (loss * certain).sum() / certain.sum().clamp(min=1)

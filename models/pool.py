@@ -37,7 +37,7 @@ class CropSettings:
 
     side: int = 256
     per_screen: int = 6
-    centred: float = 0.6
+    centred: float = 0.7
     smallest_scale: float = 0.5
     largest_scale: float = 2.2
     blurred: float = 0.3

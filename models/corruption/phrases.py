@@ -36,7 +36,9 @@ def annotation(rng: np.random.Generator) -> str:
     """What a sonographer types: "RT BREAST 10:00 3CMFN", "LT AXILLA", "RT6"."""
     side, organ, plane, note = (pick(rng, words) for words in (_SIDES, _ORGANS, _PLANES, _NOTES))
     clock, distance = int(rng.integers(1, 13)), int(rng.integers(1, 12))
-    if rng.random() < 0.2:
+    if rng.random() < 0.12:
+        return side
+    if rng.random() < 0.22:
         return pick(rng, (side, plane, f"{side} {clock}", f"{side}{clock}", f"{side} {plane}"))
     text = pick(
         rng,

@@ -141,9 +141,13 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     pane = layout.pick(rng)[0] if rng.random() < 0.7 else (0, 0, canvas.width, canvas.height)
     x = pane[0] + rng.uniform(-0.08, 0.7 if rng.random() < 0.5 else 0.25) * pane[2]
     y = pane[1] + rng.uniform(y0, y1) * pane[3]
-    if rng.random() < 0.12:
-        # Cut off by the edge of the image, as whoever crops to the tissue cuts it.
-        y = canvas.height - size * rng.uniform(0.3, 1.0) if rng.random() < 0.7 else -size * rng.uniform(0.1, 0.6)
+    if rng.random() < 0.16:
+        # Cut off by an edge of the image, as whoever crops to the tissue cuts it.
+        edge_cut = pick(rng, ("bottom", "top", "left", "right"), (0.35, 0.15, 0.35, 0.15))
+        if edge_cut in ("bottom", "top"):
+            y = canvas.height - size * rng.uniform(0.3, 1.0) if edge_cut == "bottom" else -size * rng.uniform(0.1, 0.6)
+        else:
+            x = -size * rng.uniform(0.3, 4.0) if edge_cut == "left" else canvas.width - size * rng.uniform(0.5, 3.0)
     for _ in range(pick(rng, (1, 2, 3), (0.75, 0.2, 0.05))):
         width, height = write(
             canvas,
