@@ -106,6 +106,32 @@ def export(run: Run, weights: Annotated[Path, typer.Argument(help="Folder for mo
 
 
 @app.command()
+def compare(
+    weights: Annotated[
+        Path, typer.Argument(help="Folder with model.onnx and card.toml.", exists=True, file_okay=False)
+    ],
+    run: Annotated[Path, typer.Option(help="The run of the weights: its split.", exists=True, file_okay=False)],
+    data: Data,
+    minutes: Annotated[float, typer.Option(help="How long the costumed U-Net is trained.")] = 15.0,
+    samples: Annotated[int, typer.Option(help="Frames of unseen styles for each kind.")] = 40,
+    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs") / "comparison",
+) -> None:
+    """Measure weights beside a costumed U-Net trained Noise2Noise in the same run."""
+    from models import compare as comparison
+    from models import recipe as recipes
+    from models.dataset import Split
+    from models.served import Weights
+    from models.train import SPLIT
+
+    with _told():
+        served, parts = Weights(weights), Split.read(run / SPLIT, data)
+        recipe = recipes.load(served.card["recipe"])
+        table = comparison.compare(served, parts.training, parts.validation, recipe, minutes=minutes, count=samples)
+        console.print(table, highlight=False)
+        console.print(f"Table: {comparison.write(table, out)}")
+
+
+@app.command()
 def evaluate(
     weights: Annotated[
         Path, typer.Argument(help="Folder with model.onnx and card.toml.", exists=True, file_okay=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,23 @@ def auroc(scores: npt.ArrayLike, truth: npt.ArrayLike, confidence: float = 0.95)
     )
     half = float(norm.ppf((1 + confidence) / 2)) * np.sqrt(max(variance, 0.0))
     return Estimate(float(area), max(0.0, float(area - half)), min(1.0, float(area + half)), positives + negatives)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean and half of its 95 % confidence interval (Student's t)."""
+
+    value: float
+    half: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ± {self.half:.3f}"
+
+
+def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Mean:
+    """The mean of independent values; the interval of a single one has no width."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return Mean(float(values.mean()), float("nan"))
+    spread = float(student.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return Mean(float(values.mean()), spread)
