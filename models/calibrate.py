@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from models.corruption import corrupt
 from models.dataset import Split, read_frame
+from models.pool import resized_kinds
 from models.served import Graph, Output
 from service.analyse.annotations import Calibration, Kind, Thresholds, components
 
@@ -23,6 +24,8 @@ CALIBRATION = "calibration.toml"
 
 # Candidates for the pixel threshold; the calibrated score decides among them.
 _PIXEL = (0.3, 0.4, 0.5, 0.6)
+# Candidates for the probability from which a pixel of a mark that is present belongs to its mask.
+_OUTLINE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 _MIN_PIXELS: Mapping[Kind, int] = {
     Kind.BODY_MARKER: 24,
     Kind.CALIPER: 12,
@@ -39,11 +42,16 @@ _VISIBLE_PIXELS = 25
 
 @dataclass(frozen=True)
 class Case:
-    """One validation frame: the network's answer, and per kind the number of pixels really marked."""
+    """One validation frame: the network's answer, per kind the number of pixels really marked, and which they are:
+    ``labels`` uint8 (H, W) as `Sample.labels`, None for a frame nothing was drawn on."""
 
     output: Output
     marked: npt.NDArray[np.int64]
-    real: bool
+    labels: npt.NDArray[np.uint8] | None
+
+    @property
+    def real(self) -> bool:
+        return self.labels is None
 
 
 def cases(graph: Graph, parts: Split, samples: int, seed: int) -> Iterator[Case]:
@@ -54,12 +62,13 @@ def cases(graph: Graph, parts: Split, samples: int, seed: int) -> Iterator[Case]
     sources = sorted({frame.source for frame in frames})
     by_source = {source: [frame for frame in frames if frame.source == source] for source in sources}
     for frame in track(frames, "Clean frames", transient=True):
-        yield Case(graph(read_frame(frame.path)), np.zeros(len(Kind), np.int64), real=True)
+        yield Case(graph(read_frame(frame.path)), np.zeros(len(Kind), np.int64), None)
     for _ in track(range(samples), "Synthetic frames", transient=True):
         among = by_source[sources[int(rng.integers(len(sources)))]]
         sample = corrupt(read_frame(among[int(rng.integers(len(among)))].path), rng, held_out=False)
         marked = np.bincount(sample.labels.ravel(), minlength=len(Kind) + 1)[1:]
-        yield Case(graph(sample.noisy), marked, real=False)
+        output = graph(sample.noisy)
+        yield Case(output, marked, resized_kinds(sample.labels, *output.frame.shape[1::-1]))
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,24 @@ class Fitted:
 
 def fit(found: list[Case], kind: Kind) -> Fitted:
     """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins."""
-    return min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
+    best = min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
+    level = max(best.thresholds.pixel, outline(found, kind))
+    return replace(best, thresholds=replace(best.thresholds, outline=level))
+
+
+def outline(found: list[Case], kind: Kind) -> float:
+    """The probability from which pixels overlap best (Dice, all frames together) with those drawn."""
+    number = list(Kind).index(kind) + 1
+    overlap = np.zeros((len(_OUTLINE), 2))
+    for case in found:
+        if case.labels is None or not case.marked[number - 1]:
+            continue
+        truth, plane = case.labels == number, case.output.kinds[number - 1]
+        for row, level in enumerate(_OUTLINE):
+            mask = plane >= level * 255
+            overlap[row] += 2 * np.count_nonzero(mask & truth), np.count_nonzero(mask) + np.count_nonzero(truth)
+    dice = overlap[:, 0] / np.maximum(overlap[:, 1], 1)
+    return _OUTLINE[int(dice.argmax())]
 
 
 def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:

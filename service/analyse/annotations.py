@@ -57,12 +57,14 @@ class Annotation:
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """A pixel counts from probability ``pixel``, a mark from ``min_pixels`` such pixels; a presence score in
-    [``absent``, ``present``) is uncertain."""
+    [``absent``, ``present``) is uncertain. Of a mark that is present, the mask shows the pixels from probability
+    ``outline``: weak pixels help to find a mark, but make it thicker than it was drawn."""
 
     pixel: float
     min_pixels: int
     absent: float
     present: float
+    outline: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def read_marks(
             for row in np.flatnonzero(sure)
         ]
         x, y = marks.points[sure[marks.owner]].T
-        wins = plane[y, x] > strongest[y, x]
+        wins = plane[y, x] > np.maximum(strongest[y, x], max(round(limits.outline * 255) - 1, 0))
         x, y = x[wins], y[wins]
         mask[y, x], strongest[y, x] = number, plane[y, x]
     annotations.sort(key=lambda annotation: -annotation.score)

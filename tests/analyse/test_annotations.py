@@ -119,3 +119,13 @@ def test_a_residual_lends_support_only(kinds: np.ndarray) -> None:
 def _is_one_rectangle(plane: np.ndarray) -> bool:
     y, x = np.nonzero(plane)
     return bool((np.ptp(x) + 1) * (np.ptp(y) + 1) == len(x))
+
+
+def test_a_mask_is_as_thin_as_its_outline_says() -> None:
+    kinds = np.zeros((len(Kind), SIDE, SIDE), np.uint8)
+    kinds[1, 20:40, 30:70] = 150
+    kinds[1, 28:32, 30:70] = 250
+    thin = {kind: Thresholds(pixel=0.5, min_pixels=4, absent=0.2, present=0.5, outline=0.9) for kind in Kind}
+    thick, outlined = read(kinds), read_marks(kinds, None, thin, CALIBRATION)
+    assert (outlined.mask > 0).sum() == 160 < (thick.mask > 0).sum() == 800
+    assert outlined.annotations == thick.annotations and outlined.scores == thick.scores

@@ -13,15 +13,16 @@ import torch
 
 from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.calibrate import bands, logistic
+from models.calibrate import Case, bands, logistic, outline
 from models.dataset import CleanFrame, Split, clean_frames, split
 from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.loss import product_loss
 from models.recipe import LossSettings
-from models.served import Weights
+from models.served import Output, Weights
 from models.statistics import auroc, proportion
 from models.train import CHECKPOINT, SPLIT, average_runs, train
+from service.analyse.annotations import Kind
 
 
 def tissue(rng: np.random.Generator, side: int = 96) -> np.ndarray:
@@ -212,3 +213,13 @@ def test_intervals_agree_with_published_values() -> None:
     wilson = proportion(81, 263)
     assert (round(wilson.low, 4), round(wilson.high, 4)) == (0.2553, 0.3662)
     assert auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True]).value == pytest.approx(0.75)
+
+
+def test_the_outline_is_where_masks_overlap_best() -> None:
+    plane = np.zeros((5, 40, 40), np.uint8)
+    plane[1, 8:20, 8:30] = 120  # a soft rim round what was drawn
+    plane[1, 12:16, 8:30] = 240
+    labels = np.where(plane[1] > 200, 2, 0).astype(np.uint8)
+    frame = np.zeros((40, 40, 3), np.uint8)
+    case = Case(Output(frame, frame, plane[1], plane), np.array([0, 88, 0, 0, 0]), labels)
+    assert 120 / 255 < outline([case], Kind.CALIPER) <= 240 / 255
