@@ -53,21 +53,6 @@ def test_power_cuts_lose_nothing_acknowledged(make_parts: MakeParts, tmp_path: P
         disk.mount()
 
 
-def test_everything_is_on_disk_when_the_answer_goes_out(make_parts: MakeParts, tmp_path: Path) -> None:
-    """The order of system calls: bytes, names and commit are synced before the status leaves."""
-    tracing.require_strace()
-    house = make_parts()
-    trace = tmp_path / "trace"
-    house.start("receive", prefix=tracing.recording(trace))
-    assert send(house.dicom_port, house.new_ledger("order"), [image() for _ in range(5)]) == [SUCCESS] * 5
-    house.kill("receive")
-    answers = tracing.answers(trace, house.data)
-    assert len(answers) == 5
-    for answer in answers:
-        assert not answer.unsynced, answer
-        assert {"sonomark.sqlite-wal"} < {Path(path).name for path in answer.synced}, answer
-
-
 def test_a_full_disk_is_said_and_left(make_parts: MakeParts, tmp_path: Path, seed: int) -> None:
     """Everything on 24 MB; somebody then makes room, and the next store succeeds without a restart."""
     with tmpfs(tmp_path / "small", "24m") as folder:

@@ -3,11 +3,12 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class NeverSo(Exception):
+    """What a test waited for did not come: no promise was broken, and nothing was shown."""
 
 
 @dataclass
@@ -83,13 +88,20 @@ class Parts:
         assert answer.returncode == 0, answer.stderr
         return answer.stdout
 
-    def start(self, part: str, *, prefix: Sequence[str] = (), wait: bool = True, **settings: str) -> int:
-        """Start a part, under ``prefix`` (strace …) and with further settings; its process id."""
-        assert part not in self.processes, f"{part} runs already"
-        variables = {f"SONOMARK_{name}": value for name, value in settings.items() if name.isupper()}
-        plain = {name[1:]: value for name, value in settings.items() if name.startswith("_")}
-        with self.log(part).open("ab") as log:
-            self.processes[part] = subprocess.Popen(
+    def start(
+        self, part: str, *, name: str = "", prefix: Sequence[str] = (), wait: bool = True, **settings: str
+    ) -> int:
+        """Start a part, under ``prefix`` (strace …) and with further settings; its process id.
+
+        A second one of the same part goes by another ``name``. Settings that begin with ``_`` are variables of the
+        environment as they are, without that ``_``.
+        """
+        name = name or part
+        assert name not in self.processes, f"{name} runs already"
+        variables = {f"SONOMARK_{key}": value for key, value in settings.items() if not key.startswith("_")}
+        plain = {key[1:]: value for key, value in settings.items() if key.startswith("_")}
+        with self.log(name).open("ab") as log:
+            self.processes[name] = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "service.cli", part],
                 env=self.environment | variables | plain,
                 cwd=self.code,
@@ -100,7 +112,7 @@ class Parts:
         if wait and part in ("receive", "review"):
             port = self.dicom_port if part == "receive" else self.http_port
             self.until(lambda: listens(port), READY_S, f"{part} listening")
-        return self.processes[part].pid
+        return self.processes[name].pid
 
     def kill(self, part: str, number: int = signal.SIGKILL) -> None:
         """Signal a part with all its children; SIGKILL also waits for its end."""
@@ -109,6 +121,20 @@ class Parts:
             os.killpg(process.pid, number)
         if number == signal.SIGKILL:
             self.gone(part)
+
+    def freeze(self, part: str) -> None:
+        """SIGSTOP, but not while the part holds SQLite's only write lock: then nobody could go on."""
+        deadline = time.monotonic() + 30
+        while True:
+            self.kill(part, signal.SIGSTOP)
+            with closing(sqlite3.connect(self.data / "sonomark.sqlite", timeout=0.2)) as probe:
+                try:
+                    probe.execute("BEGIN IMMEDIATE").connection.rollback()
+                    return
+                except sqlite3.OperationalError:
+                    self.kill(part, signal.SIGCONT)
+                    assert time.monotonic() < deadline, f"{part} writes all the time"
+                    time.sleep(0.05)
 
     def terminate(self, part: str, within_s: float = 40) -> int:
         process = self.processes.pop(part)
@@ -145,12 +171,12 @@ class Parts:
         return self.sonomark("user", "token", "faults").splitlines()[-1]
 
     def until(self, holds: Callable[[], object], within_s: float, what: str) -> None:
-        """Wait for a condition; a part that ended unasked or the deadline is a failure."""
+        """Wait for a condition; a part that ends unasked, or the deadline, is an error."""
         deadline = time.monotonic() + within_s
         while not holds():
             ended = [part for part in self.processes if not self.runs(part)]
             if ended or time.monotonic() > deadline:
-                raise AssertionError(f"never {what}; ended {ended}\n{self.tails()}")
+                raise NeverSo(f"never {what}; ended {ended}\n{self.tails()}")
             time.sleep(0.05)
 
     def tails(self) -> str:

@@ -32,10 +32,13 @@ def recording(file: Path) -> list[str]:
 
 
 @contextmanager
-def window(pid: int, calls: str, fault: str) -> Iterator[None]:
-    """A fault in a process that runs already, for as long as the block."""
-    command = ["strace", "-f", "-p", str(pid), "-o", "/dev/null"]
-    command += ["-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"]
+def window(
+    pid: int, calls: str, fault: str, *, only: Sequence[Path] = (), record: Path = Path("/dev/null")
+) -> Iterator[None]:
+    """A fault in a process that runs already, for as long as the block; its calls go to ``record``."""
+    paths = [argument for path in only for argument in ("-P", str(path))]
+    command = ["strace", "-f", "-y", "-s", "256", "-p", str(pid), "-o", str(record), *paths]
+    command += ["-e", f"trace={CALLS}", "-e", f"inject={calls}:{fault}"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     if b"attached" not in tracer.stderr.readline():
@@ -127,3 +130,20 @@ def answers(file: Path, folder: Path) -> list[Answer]:
                 state.unsynced |= set(inside[:1])
                 state.written |= set(inside[:1])
     return found
+
+
+def synced_again(file: Path, folder: Path) -> list[str]:
+    """Files whose sync failed and was tried again with nothing written in between.
+
+    The kernel drops the pages that it could not write and calls them clean, so the second try says nothing.
+    """
+    again = []
+    failed: set[str] = set()
+    for call in calls(file):
+        inside = [path for path in call.paths if path.startswith(str(folder))]
+        if call.name in ("fsync", "fdatasync"):
+            again += [path for path in inside if path in failed]
+            failed = failed - set(inside) if call.ok else failed | set(inside)
+        else:
+            failed -= set(inside)
+    return again
