@@ -112,6 +112,22 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="Share of judged studies that a second reader answers blinded; 0.1 is usual."
     )
 
+    public_url: str = Field("", description="The dashboard's address in notifications: https://sonomark.example.org")
+    report_to: str = Field("", description="DICOM node that gets a structured report of each verdict: AET@HOST:PORT.")
+    masks_to: str = Field("", description="DICOM node that gets the masks as Segmentations: AET@HOST:PORT.")
+    rejections_to: str = Field(
+        "", description='DICOM node that gets a key object "Rejected for Quality Reasons" after each retake asked for.'
+    )
+    webhook_url: str = Field("", description="Gets a POST for each flagged study, without patient data.")
+    webhook_hosts: str = Field("", description="Hosts a webhook may go to, comma separated; others are refused.")
+    webhook_secret: str = Field("", description="Signs webhooks: HMAC-SHA-256 in X-Sonomark-Signature.")
+    mail_to: str = Field("", description="Addresses that get a mail for each flagged study, comma separated.")
+    mail_from: str = Field("sonomark@localhost", description="Sender of mails.")
+    smtp_host: str = Field("", description="Mail server; host or host:port.")
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    smtp_password: str = ""
+
     role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

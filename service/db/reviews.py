@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from service.db import double_reads
+from service.db import deliveries, double_reads
 from service.db.tables import Decision, Draft, Hold, Review, Study, User, Verdict, VerdictRecord, now
 from service.errors import Conflict, NotAllowed
 
@@ -106,6 +106,8 @@ def decide(
     session.execute(delete(Draft).where(Draft.study_id == study.id, Draft.user_id == user.id))
     session.execute(delete(Hold).where(Hold.study_id == study.id, Hold.user_id == user.id))
     session.flush()
+    if decision is Decision.RETAKE:
+        deliveries.plan_rejection(session, study, review)
     return review
 
 
@@ -131,6 +133,8 @@ def withdraw(session: Session, study: Study, user: User) -> Review:
     )
     session.add(review)
     double_reads.forget_decision(session, study, user)
+    if decisions[-1].decision is Decision.RETAKE:
+        deliveries.withdraw_rejections(session, study)
     session.flush()
     return review
 

@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
-from service.db import double_reads, facts, rulebooks, verdicts
+from service.db import deliveries, double_reads, facts, rulebooks, verdicts
 from service.db.tables import now
 from service.db.verdicts import Versions
 from service.errors import NotFound
@@ -41,6 +41,9 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
     changed = verdicts.record(session, study_id, None, outcome, by)
     verdicts.settle(session, study, outcome.verdict, changed=changed)
     double_reads.draw(session, study, settings().double_read_share)
+    standing = verdicts.standing(session, study_id) if changed else None
+    if standing is not None:
+        deliveries.plan_verdict(session, study, standing)
     return outcome.verdict
 
 

@@ -12,7 +12,7 @@ from time import monotonic
 from kombu.exceptions import ChannelError, KombuError
 
 from service import failpoints, logs, telemetry
-from service.db import analyses, verdicts
+from service.db import analyses, deliveries, verdicts
 from service.db.analyses import Lease
 from service.db.heartbeats import keep_beating
 from service.db.session import Database, database
@@ -40,6 +40,10 @@ def sweep() -> None:
         signal.signal(number, lambda *_: stop.set())
     beating = keep_beating(database(), "sweep")
     sweeper = Sweeper(database(), settings().lease_s, settings().max_attempts)
+    if deliveries.wanted():
+        from service.deliver.outbox import Outbox
+
+        Outbox(database()).start(stop)
     log.info("sweeping", every_s=settings().sweep_interval_s)
     while not stop.wait(settings().sweep_interval_s):
         try:

@@ -1,0 +1,169 @@
+"""Sends what the outbox holds, again and again until it is there. Runs as a thread of the sweeper."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterable
+from threading import Event, Thread
+
+from pydicom import Dataset, dcmwrite
+from sqlalchemy.orm import Session
+
+from service import logs
+from service.archive.store import archive
+from service.db import deliveries
+from service.db.reviews import words_of
+from service.db.session import Database
+from service.db.tables import Delivery, DeliveryKind
+from service.deliver import mail, notice, webhook
+from service.deliver.rejection import rejection_note
+from service.deliver.results import results_of
+from service.deliver.segmentation import segmentations
+from service.deliver.send import Node, Sent, send
+from service.deliver.structured_report import structured_report
+from service.errors import DatabaseAway, PeerError, SonomarkError
+from service.settings import settings
+
+log = logs.get(__name__)
+
+AT_ONCE = 20
+PAUSE_S = 2.0
+
+
+class Outbox:
+    """Takes deliveries whose turn it is, one after the other."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def start(self, stop: Event) -> Thread:
+        """Work in a thread until ``stop``: a slow receiver must not keep the sweeper from its other duties."""
+        thread = Thread(target=self._work, args=(stop,), name="outbox", daemon=True)
+        thread.start()
+        return thread
+
+    def round(self) -> int:
+        """Try everything that is due once; returns how much was delivered.
+
+        A receiver that fails gets nothing more in this round: its other deliveries wait for their next turn.
+        """
+        with self._db.begin() as session:
+            due = deliveries.claim(session, AT_ONCE)
+        away: dict[str, SonomarkError] = {}
+        done = 0
+        for delivery in due:
+            error = away.get(delivery.target) or self._try(delivery)
+            if error is None:
+                done += 1
+            elif isinstance(error, PeerError):
+                away[delivery.target] = error
+            self._note(delivery, error)
+        return done
+
+    def _work(self, stop: Event) -> None:
+        while not stop.wait(PAUSE_S):
+            try:
+                while self.round():
+                    pass
+            except DatabaseAway as error:
+                log.warning("database away", cause=error.what)
+            except Exception as error:  # noqa: BLE001 - its text may quote patient data
+                log.error("outbox failed", cause=type(error).__name__)
+
+    def _try(self, delivery: Delivery) -> SonomarkError | None:
+        try:
+            _WAYS[delivery.kind](self._db, delivery)
+        except SonomarkError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - one delivery never stops the others
+            return SonomarkError(
+                f"It could not be made or sent ({type(error).__name__}).",
+                cure="Report it with the sweeper's log; it is tried again.",
+            )
+        return None
+
+    def _note(self, delivery: Delivery, error: SonomarkError | None) -> None:
+        with self._db.begin() as session:
+            if error is None:
+                deliveries.delivered(session, delivery.id)
+            else:
+                deliveries.failed(session, delivery.id, error.what, error.cure)
+        said = {"delivery": delivery.id, "kind": delivery.kind.value, "attempt": delivery.attempts}
+        if error is None:
+            log.info("delivered", **said)
+        else:
+            log.warning("not delivered", **said, reason=error.what, cure=error.cure)
+
+
+def _to_node(db: Database, delivery: Delivery) -> None:
+    """Store the delivery's objects at its DICOM node; they are made once and kept, so that a repeat is the same."""
+    keys = delivery.objects or _made(db, delivery)
+    if not keys:
+        return
+    results = send(
+        [archive().path(key) for key in keys], Node.parse(delivery.target), calling_ae_title=settings().ae_title
+    )
+    refused = [result for result in results if not result.stored]
+    if refused:
+        raise PeerError(
+            f"The node refused {len(refused)} of {len(results)} objects ({_why(refused[0])}).",
+            cure="Look whether it takes this SOP class from us; it is tried again.",
+        )
+
+
+def _why(refused: Sent) -> str:
+    """The status, or our own words where there was none; the peer's comment may quote patient data."""
+    return refused.reason if refused.status is None else f"status 0x{refused.status:04X}"
+
+
+def _made(db: Database, delivery: Delivery) -> list[str]:
+    with db.read() as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote patients' names
+        made = list(_objects(session, delivery))
+    keys = []
+    for number, one in enumerate(made, start=1):
+        key = f"deliveries/{delivery.id}/{number}.dcm"
+        data = io.BytesIO()
+        dcmwrite(data, one, enforce_file_format=True)
+        archive().put(key, data.getvalue())
+        keys.append(key)
+    with db.begin() as session:
+        deliveries.keep_objects(session, delivery.id, keys)
+    return keys
+
+
+def _objects(session: Session, delivery: Delivery) -> Iterable[Dataset]:
+    results = results_of(session, delivery.study, deliveries.verdict_of(session, delivery))
+    if not results.images:
+        return []
+    if delivery.kind is DeliveryKind.REPORT:
+        return [structured_report(results)]
+    if delivery.kind is DeliveryKind.SEGMENTATION:
+        return segmentations(results)
+    review = deliveries.review_of(session, delivery)
+    if review is None:
+        return []
+    return [rejection_note(results, results.lacking(), words_of(review.decision, review.reason), review.created_at)]
+
+
+def _to_webhook(db: Database, delivery: Delivery) -> None:
+    with db.read() as session:
+        told = notice.as_json(delivery.study, deliveries.verdict_of(session, delivery), settings().public_url)
+    house = settings()
+    webhook.post(delivery.target, told, number=delivery.id, allowed=house.webhook_hosts, secret=house.webhook_secret)
+
+
+def _by_mail(db: Database, delivery: Delivery) -> None:
+    with db.read() as session:
+        subject, text = notice.as_text(delivery.study, deliveries.verdict_of(session, delivery), settings().public_url)
+    mail.send(delivery.target, subject, text, number=delivery.id, by=settings())
+
+
+_WAYS: dict[DeliveryKind, Callable[[Database, Delivery], None]] = {
+    DeliveryKind.REPORT: _to_node,
+    DeliveryKind.SEGMENTATION: _to_node,
+    DeliveryKind.REJECTION: _to_node,
+    DeliveryKind.WEBHOOK: _to_webhook,
+    DeliveryKind.MAIL: _by_mail,
+}

@@ -1,0 +1,75 @@
+"""The outbox as administrators see it: what waits, why, and what a person may do about it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from service.db import audit, deliveries
+from service.db.session import database
+from service.db.tables import Delivery, DeliveryKind, DeliveryState
+from service.review.deps import Account, Admin
+from service.review.problems import PROBLEM_RESPONSES
+from service.review.schemas import Moment
+
+router = APIRouter(prefix="/api/deliveries", tags=["deliveries"], responses=PROBLEM_RESPONSES)
+
+
+class Sent(BaseModel):
+    """One thing for one receiver."""
+
+    id: int
+    study_instance_uid: str
+    kind: DeliveryKind
+    target: str
+    state: DeliveryState
+    attempts: int
+    reason: str
+    cure: str
+    created_at: Moment
+    next_at: Moment | None
+    ended_at: Moment | None
+
+
+@router.get("")
+def outbox(
+    account: Admin, state: DeliveryState | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> list[Sent]:
+    """What goes out to other systems, newest first; nothing that was refused is ever given up by itself."""
+    with database().read() as session:
+        return [_sent(each) for each in deliveries.newest(session, state, limit)]
+
+
+@router.post("/{number}/retry")
+def retry(number: int, account: Admin) -> Sent:
+    """Try it now, also if it was cancelled."""
+    return _changed(number, account, "retry")
+
+
+@router.post("/{number}/cancel")
+def cancel(number: int, account: Admin) -> Sent:
+    """Give it up."""
+    return _changed(number, account, "cancel")
+
+
+def _changed(number: int, account: Account, change: str) -> Sent:
+    with database().begin() as session:
+        found = deliveries.retry(session, number) if change == "retry" else deliveries.cancel(session, number)
+        audit.record(session, account.user.name, f"delivery.{change}", str(number), account.address)
+        return _sent(found)
+
+
+def _sent(of: Delivery) -> Sent:
+    return Sent(
+        id=of.id,
+        study_instance_uid=of.study.study_instance_uid,
+        kind=of.kind,
+        target=of.target,
+        state=of.state,
+        attempts=of.attempts,
+        reason=of.reason,
+        cure=of.cure,
+        created_at=of.created_at,
+        next_at=of.next_at if of.state is DeliveryState.WAITING else None,
+        ended_at=of.ended_at,
+    )

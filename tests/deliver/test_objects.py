@@ -1,0 +1,128 @@
+"""The objects that carry a verdict to other systems, held against the standard by dciodvfy and dsrdump."""
+
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from highdicom import seg
+from pydicom import Dataset, dcmread, dcmwrite
+
+from service.db import studies, verdicts
+from service.db.session import Database
+from service.db.tables import now
+from service.deliver.rejection import rejection_note
+from service.deliver.results import Results, results_of
+from service.deliver.segmentation import segmentations
+from service.deliver.structured_report import structured_report
+from tests.review import ward
+
+CINE = "1.2.840.10008.5.1.4.1.1.3.1"
+
+
+@pytest.fixture
+def results(db: Database) -> Results:
+    """A study of a still, a cine and a larger still; calipers on the first two, a colour box on the last."""
+    marked = ward.cine()
+    marked.marks = [("caliper", 0.91, 20, 30, 40, 40), ("body_marker", 0.8, 200, 180, 30, 30)]
+    uid = ward.admit(db, 1, pictures=[ward.rgb(), marked, ward.wide()])
+    with db.read() as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = studies.find(session, uid)
+        standing = verdicts.standing(session, study.id)
+        assert standing is not None
+        return results_of(session, study, standing)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    warnings.simplefilter("ignore")
+
+
+def written(made: Dataset, folder: Path, name: str = "made.dcm") -> Path:
+    path = folder / name
+    dcmwrite(path, made, enforce_file_format=True)
+    return path
+
+
+def complaints(path: Path) -> list[str]:
+    """What dciodvfy finds wrong; its warnings speak of the source's own header or of our private codes."""
+    if not shutil.which("dciodvfy"):
+        pytest.skip("dicom3tools is not installed")
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60)
+    return [line for line in done.stderr.splitlines() if line.startswith("Error")]
+
+
+def items(of: Dataset) -> list[Dataset]:
+    """Every content item of a report, the root's first."""
+    found = []
+    for item in of.get("ContentSequence", ()):
+        found += [item, *items(item)]
+    return found
+
+
+def test_the_report_is_valid_and_says_verdict_findings_and_regions(results: Results, tmp_path: Path) -> None:
+    path = written(structured_report(results), tmp_path)
+    assert complaints(path) == []
+    report = dcmread(path)
+    assert report.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.33"
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert report.VerificationFlag == "UNVERIFIED" and report.PreliminaryFlag == "PRELIMINARY"
+    codes = [item.ConceptCodeSequence[0] for item in items(report) if item.ValueType == "CODE"]
+    said = {code.get("CodeValue") or code.get("LongCodeValue") for code in codes}
+    assert {"non_compliant", "breast-body-marker", "missing", "met", "caliper", "color_box", "body_marker"} <= said
+    regions = [item for item in items(report) if item.ValueType == "SCOORD"]
+    assert len(regions) == 4
+    assert [round(value) for value in regions[0].GraphicData] == [60, 80, 150, 80, 150, 120, 60, 120, 60, 80]
+    numbers = [item.MeasuredValueSequence[0].NumericValue for item in items(report) if item.ValueType == "NUM"]
+    assert 0.94 in [float(number) for number in numbers]
+    references = [item.ReferencedSOPSequence[0] for item in items(report) if item.ValueType == "IMAGE"]
+    cine = [one for one in references if one.ReferencedSOPClassUID == CINE and "ReferencedFrameNumber" in one]
+    assert {one.ReferencedFrameNumber for one in cine} == {1}
+
+
+def test_dcmtk_reads_the_report(results: Results, tmp_path: Path) -> None:
+    if not shutil.which("dsrdump"):
+        pytest.skip("dcmtk is not installed")
+    path = written(structured_report(results), tmp_path)
+    done = subprocess.run(["dsrdump", str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not [line for line in done.stderr.splitlines() if line.startswith("E:")]
+    assert "Imaging Measurement Report" in done.stdout and "breast-body-marker" in done.stdout
+
+
+def test_each_marked_frame_has_its_segmentation(results: Results, tmp_path: Path) -> None:
+    made = list(segmentations(results))
+    assert len(made) == 3 and len({one.SOPInstanceUID for one in made}) == 3
+    for number, one in enumerate(made):
+        path = written(one, tmp_path, f"{number}.dcm")
+        assert complaints(path) == []
+        back = seg.segread(path)
+        assert back.SegmentationType == "BINARY"
+    cine = seg.segread(tmp_path / "1.dcm")
+    assert [segment.SegmentLabel for segment in cine.SegmentSequence] == ["Body marker", "Caliper"]
+    source = cine.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    assert (source.ReferencedSOPClassUID, source.ReferencedFrameNumber) == (CINE, 1)
+    mask = next(iter(results.images[1].masks().values()))
+    assert np.array_equal(cine.pixel_array[1].astype(bool), mask == 2)
+
+
+def test_the_rejection_note_names_the_images_that_lack_something(results: Results, tmp_path: Path) -> None:
+    rejected = results.lacking()[:1]
+    note = rejection_note(results, rejected, "Body marker", now())
+    path = written(note, tmp_path)
+    assert complaints(path) == []
+    title = dcmread(path).ConceptNameCodeSequence[0]
+    assert (title.CodeValue, title.CodingSchemeDesignator) == ("113001", "DCM")
+    images = [item.ReferencedSOPSequence[0] for item in items(note) if item.ValueType == "IMAGE"]
+    assert [image.ReferencedSOPInstanceUID for image in images] == rejected
+    modifier = next(item for item in items(note) if item.ConceptNameCodeSequence[0].CodeValue == "113011")
+    assert modifier.RelationshipType == "HAS CONCEPT MOD"
+
+
+def test_making_it_again_makes_no_second_object(results: Results) -> None:
+    once, again = ([structured_report(results), *segmentations(results)] for _ in range(2))
+    for one, other in zip(once, again, strict=True):
+        assert one.SOPInstanceUID == other.SOPInstanceUID and one.SeriesInstanceUID == other.SeriesInstanceUID
+        assert (one.ContentDate, one.ContentTime) == (other.ContentDate, other.ContentTime)
