@@ -27,8 +27,10 @@ from service.review import (
     profile,
     reports,
     rulebooks,
+    session,
     sso,
     study,
+    watch,
     worklist,
 )
 from service.review.deps import genuine, secret_key
@@ -43,7 +45,9 @@ ROOMS = (
     profile,
     health,
     worklist,
+    session,
     study,
+    watch,
     corrections,
     drafts,
     events,

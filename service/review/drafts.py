@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Response
+from fastapi.responses import JSONResponse
 
 from service.db import reviews, studies
 from service.db.session import database
@@ -13,8 +14,23 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.put("/studies/{study_instance_uid}/draft", status_code=204)
-def save_draft(study_instance_uid: Uid, account: Decider, note: Annotated[str, Form(max_length=4000)] = "") -> Response:
-    """Keep what was typed; nobody but its writer ever sees it."""
+def save_draft(
+    study_instance_uid: Uid,
+    account: Decider,
+    note: Annotated[str, Form(max_length=4000)] = "",
+    was: Annotated[str, Form(max_length=4000, description="The note as this page knows it.")] = "",
+) -> Response:
+    """Keep what was typed; nobody but its writer ever sees it. A note that another page saved meanwhile answers 409."""
     with database().begin() as session:
-        reviews.save_draft(session, studies.brief(session, study_instance_uid, account.site), account.user, note)
+        study = studies.brief(session, study_instance_uid, account.site)
+        kept = reviews.draft(session, study, account.user)
+        there = kept.note if kept else ""
+        if there not in (_plain(was), _plain(note), ""):
+            return JSONResponse({"note": there}, status_code=409)
+        reviews.save_draft(session, study, account.user, _plain(note))
     return Response(status_code=204)
+
+
+def _plain(text: str) -> str:
+    """Forms send CR LF where the page's own script counts LF."""
+    return text.replace("\r\n", "\n")

@@ -91,7 +91,7 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
             try:
                 ids = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
             except TimeoutError:
-                if not await to_thread.run_sync(_still_in, account):
+                if not await to_thread.run_sync(still_in, account):
                     return  # the next connection is refused, and the page offers to sign in
                 yield ": alive\n\n"
                 continue
@@ -118,10 +118,11 @@ def message(account: Account, query: dict[str, str], ids: frozenset[int]) -> str
     }
     html = environment().get_template("worklist_changes.html").render(context)
     told = json.dumps({"fitting": sorted(fitting), "many": len(ids) > MOST_AT_ONCE})
-    return _event(html, id=at.isoformat()) + _event(told, event="changed")
+    return event(html, id=at.isoformat()) + event(told, event="changed")
 
 
-def _event(data: str, **fields: str) -> str:
+def event(data: str, **fields: str) -> str:
+    """One server-sent event."""
     head = "".join(f"{name}: {value}\n" for name, value in fields.items())
     return head + "".join(f"data: {line}\n" for line in data.splitlines()) + "\n"
 
@@ -131,7 +132,8 @@ def _changed(since: datetime) -> dict[int, datetime]:
         return dict(worklist.changed_since(session, since))
 
 
-def _still_in(account: Account) -> bool:
+def still_in(account: Account) -> bool:
+    """Whether the session that opened a stream still stands."""
     with database().read() as session:
         return users.still_stands(session, account.credential.id)
 

@@ -9,7 +9,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from service.db.tables import now
 from service.review import words
+from service.settings import settings
 
 HERE = Path(__file__).resolve().parent
 STATIC = HERE / "static"
@@ -70,6 +72,14 @@ def render(
         "preferences": account.user.preferences if account is not None else {},
         "path": request.url.path,
         "query": request.url.query,
+        "session": session_times(account),
     }
     html = environment().get_template(template).render(told | (context or {}))
     return HTMLResponse(html, status_code=status, headers=headers)
+
+
+def session_times(account: Any) -> tuple[int, int] | None:
+    """Seconds after which a browser session ends: without a request, and in any case. None for a bearer token."""
+    if account is None or not account.csrf or account.credential.expires_at is None:
+        return None
+    return settings().session_idle_s, max(0, int((account.credential.expires_at - now()).total_seconds()))

@@ -15,6 +15,7 @@ from service.db.tables import AnalysisState, Correction, Decision, FindingState,
 from service.errors import Conflict, NotFound
 from service.review import frames, schemas, shaping, words
 from service.review.deps import Account, Decider, Reader, note
+from service.review.news import news
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.worklist import filter_of, queue_query
@@ -73,6 +74,7 @@ def decide_on_page(
     decision = Decision(named)
     asked = dict(parse_qsl(queue))
     wanted = filter_of(asked, account)
+    in_place = request.headers.get("hx-request") == "true"  # the page's script sends it and stays where it is
     try:
         with database().begin() as session:
             study = studies.brief(session, study_instance_uid, account.site)
@@ -81,16 +83,23 @@ def decide_on_page(
     except (Conflict, reviews.UnknownReason) as error:
         with database().begin() as session:
             reviews.save_draft(session, studies.brief(session, study_instance_uid, account.site), account.user, text)
-        with database().read() as session:
-            context = _context(session, asked, account, study_instance_uid)
         status = 409 if isinstance(error, Conflict) else 422
+        if in_place and status == 422:
+            raise
+        with database().read() as session:
+            if in_place:
+                study = studies.brief(session, study_instance_uid, account.site)
+                told = {"sentence": news(session, study, account), "choice": choice, "study": study}
+                return render(request, "study_conflict.html", told, status=status)
+            context = _context(session, asked, account, study_instance_uid)
         return render(request, "study.html", context | {"problem": error, "note": text}, status=status)
     if decision is Decision.WITHDRAW or after is None:
         target = f"/studies/{study_instance_uid}"
     else:
         target = f"/studies/{after}"
         asked["decided"] = study_instance_uid
-    return RedirectResponse(f"{target}?{urlencode(asked)}", status_code=303)
+    target = f"{target}?{urlencode(asked)}"
+    return Response(status_code=204, headers={"HX-Redirect": target}) if in_place else RedirectResponse(target, 303)
 
 
 @router.get("/api/studies/{study_instance_uid}", tags=["studies"], responses=PROBLEM_RESPONSES)

@@ -18,6 +18,12 @@ DECISIONS: dict[Decision, tuple[str, str, str]] = {
     Decision.RETAKE: ("Retake asked", "↻", "decided"),
     Decision.WITHDRAW: ("Taken back", "↶", "quiet"),
 }
+DEEDS = {
+    Decision.CONFIRM: "confirmed this",
+    Decision.OVERRIDE: "overrode this",
+    Decision.RETAKE: "asked for a retake",
+    Decision.WITHDRAW: "took a decision back",
+}
 FINDINGS: dict[FindingState, tuple[str, str, str]] = {
     FindingState.MET: ("Met", "✓", "met"),
     FindingState.MISSING: ("Missing", "⚑", "flagged"),

@@ -11,6 +11,8 @@ from service.db.session import Database
 from service.db.tables import Credential, Decision, Study, now
 from tests.review import ward
 
+playwright_api = pytest.importorskip("playwright.sync_api")
+
 CANARY = '"><img src=x onerror=alert(1)>'
 
 
@@ -23,9 +25,19 @@ def awake(page) -> None:
 def until(page, expression: str, within_s: float = 15.0) -> None:
     """Wait for an expression to be true; asked through the debugger, as the page's policy refuses evaluated strings."""
     deadline = monotonic() + within_s
-    while not page.evaluate(expression):
+    while not true_now(page, expression):
         assert monotonic() < deadline, expression
         page.wait_for_timeout(50)
+
+
+def true_now(page, expression: str) -> bool:
+    """Whether it is true; a page that is just being left has no answer."""
+    try:
+        return bool(page.evaluate(expression))
+    except playwright_api.Error as error:
+        if "navigat" not in str(error):
+            raise
+        return False
 
 
 def decisions(db: Database) -> list[Decision | None]:

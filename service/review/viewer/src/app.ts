@@ -4,9 +4,11 @@ import { startLive } from "./live";
 import { startMenus } from "./menus";
 import { startRows } from "./rows";
 import { startRulebook } from "./rulebook";
+import { startSession } from "./session";
 
 listen();
 startMenus();
+startSession();
 startRows();
 startLive();
 startDrafts();

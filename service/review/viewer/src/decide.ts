@@ -1,6 +1,9 @@
-/** The decision panel: one press decides, a second press cannot, and "other" asks for its note first. */
+/**
+ * The decision panel: one press decides, a second press cannot, and "other" asks for its note first. It is sent while the
+ * page stays, so that a refusal, an ended session or a lost network never costs what was typed.
+ */
 import { guardDecisions } from "./keys";
-import { find, say } from "./page";
+import { find, need, refusal, say, send, warn } from "./page";
 
 const SETTLE_MS = 400;
 
@@ -8,25 +11,75 @@ export function startDecide(painted: Promise<void>): void {
   const form = find<HTMLFormElement>("decide");
   if (!form) return;
   let awake = false;
+  let busy = false;
+  let unsent: HTMLElement | null = null; // the button whose decision waits for a session
   void painted.then(() => window.setTimeout(() => (awake = true), SETTLE_MS));
   guardDecisions(() => awake);
-  let sent = false;
+
+  const decide = async (button: HTMLElement, choice: string): Promise<void> => {
+    if (busy) return;
+    busy = true;
+    button.setAttribute("aria-busy", "true");
+    const body = new URLSearchParams(new FormData(form) as unknown as Record<string, string>);
+    body.set("choice", choice);
+    try {
+      const answer = await send("POST", form.action, body);
+      const target = answer.headers.get("HX-Redirect");
+      if (answer.ok && target) {
+        document.dispatchEvent(new Event("sonomark:decided"));
+        window.location.assign(target);
+        return; // busy until the next page is there: a second press cannot decide it
+      }
+      if (answer.status === 401) unsent = button;
+      else await refused(answer, choice);
+    } catch {
+      warn("The server cannot be reached. Your decision was not sent and your note is kept in this browser; try again when it is back.");
+    }
+    busy = false;
+    button.removeAttribute("aria-busy");
+  };
+
   form.addEventListener("submit", (event) => {
     const button = event.submitter;
+    if (!(button instanceof HTMLButtonElement)) return;
+    event.preventDefault();
     const note = find<HTMLTextAreaElement>("note");
-    if (button instanceof HTMLElement && "needsNote" in button.dataset && !note?.value.trim()) {
-      event.preventDefault();
+    if ("needsNote" in button.dataset && !note?.value.trim()) {
       note?.focus();
-      say("This reason needs a note: say what it is, then choose it again.");
-      return;
+      return say("This reason needs a note: say what it is, then choose it again.");
     }
-    if (sent || !navigator.onLine) {
-      event.preventDefault();
-      if (!sent) say("The network is gone. Your decision was not sent; try again when it is back.", true);
-      return;
-    }
-    sent = true;
-    button?.setAttribute("aria-busy", "true");
+    void decide(button, button.value);
   });
-  window.addEventListener("pageshow", () => (sent = false));
+  document.addEventListener("sonomark:signed-in", () => {
+    const button = unsent;
+    unsent = null;
+    if (button instanceof HTMLButtonElement) void decide(button, button.value);
+  });
+
+  const refused = async (answer: Response, choice: string): Promise<void> => {
+    if (answer.status === 404) return void document.dispatchEvent(new Event("sonomark:removed"));
+    if (answer.status !== 409) return warn(`${await words(answer)} Your note is kept.`);
+    const told = new DOMParser().parseFromString(await answer.text(), "text/html");
+    need("outcome").replaceChildren(...told.body.children);
+    const problem = need("problem");
+    problem.focus();
+    problem.querySelector("[data-again]")?.addEventListener("click", (event) => {
+      need<HTMLInputElement>("version").value = problem.dataset["version"] ?? "";
+      void decide(event.currentTarget as HTMLElement, choice);
+    });
+    problem.querySelector("[data-see]")?.addEventListener("click", (event) => {
+      event.preventDefault();
+      window.location.reload();
+    });
+    problem.querySelector("[data-discard]")?.addEventListener("click", () => {
+      need<HTMLTextAreaElement>("note").value = "";
+      void send("PUT", need("note").dataset["draft"] ?? "", new URLSearchParams({ note: "" })).finally(() => window.location.reload());
+    });
+  };
+}
+
+/** The server's words, whether they come as a problem document or as a piece of page. */
+async function words(answer: Response): Promise<string> {
+  if (answer.headers.get("content-type")?.includes("json")) return (await refusal(answer)).message;
+  return new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent?.trim() ?? "";
 }

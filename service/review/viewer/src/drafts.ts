@@ -5,6 +5,7 @@
 import { find, say, send, timeOfDay, warn } from "./page";
 
 const AFTER_MS = 1000;
+const AGAIN_MS = 10_000;
 const FORGET_MS = 24 * 3600 * 1000;
 
 export function startDrafts(): void {
@@ -13,46 +14,76 @@ export function startDrafts(): void {
   forgetOld();
   if (!note || !path) return;
   const key = `draft:v1:${document.body.dataset["user"]}:${path}`;
+  const tabs = new BroadcastChannel(key); // the same study in another tab
   let waiting: number | undefined;
   let saved = note.value;
+  let sending = false;
+  let decided = false;
+
+  const keepHere = (): void => localStorage.setItem(key, JSON.stringify({ text: note.value, at: Date.now() }));
+  const later = (ms: number): void => {
+    window.clearTimeout(waiting);
+    waiting = window.setTimeout(() => void save(), ms);
+  };
 
   const save = async (): Promise<void> => {
     window.clearTimeout(waiting);
-    if (note.value === saved) return;
+    if (note.value === saved || sending || decided) return;
     const text = note.value;
+    sending = true;
     try {
-      const answer = await send("PUT", path, new URLSearchParams({ note: text }));
+      const answer = await send("PUT", path, new URLSearchParams({ note: text, was: saved }));
+      if (answer.status === 409) return join(((await answer.json()) as { note: string }).note);
       if (!answer.ok) throw new Error(String(answer.status));
       saved = text;
-      localStorage.removeItem(key);
+      if (note.value === text) localStorage.removeItem(key);
+      else later(AFTER_MS);
       const line = find("saved");
       if (line) line.textContent = text ? `saved ${timeOfDay()}` : "";
+      tabs.postMessage(text);
       warn("");
     } catch {
-      localStorage.setItem(key, JSON.stringify({ text, at: Date.now() }));
+      keepHere();
       warn("Your note could not be saved to the server; it is kept in this browser.");
+      later(AGAIN_MS);
+    } finally {
+      sending = false;
     }
   };
 
+  /** Another tab saved a note meanwhile: both are kept. */
+  const join = (other: string): void => {
+    saved = other;
+    if (!note.value.includes(other)) note.value = `${other}\n${note.value}`;
+    say("The note of your other tab was joined to this one.");
+    later(0);
+  };
+
+  tabs.addEventListener("message", (event: MessageEvent<string>) => {
+    if (note.value !== saved || document.activeElement === note) return;
+    note.value = saved = event.data;
+  });
   const kept = localStorage.getItem(key);
   if (kept) {
     const { text } = JSON.parse(kept) as { text: string };
     if (text && text !== note.value) {
-      note.value = note.value ? `${note.value}\n${text}` : text;
+      note.value = note.value && !text.includes(note.value) ? `${note.value}\n${text}` : text;
       say("Your unsent note was restored.");
       void save();
     }
   }
-  note.addEventListener("input", () => {
-    window.clearTimeout(waiting);
-    waiting = window.setTimeout(() => void save(), AFTER_MS);
-  });
+  note.addEventListener("input", () => later(AFTER_MS));
   note.addEventListener("blur", () => void save());
   note.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("confirm")?.click();
   });
+  window.addEventListener("pagehide", () => {
+    if (note.value !== saved && !decided) keepHere(); // a tab that is closed a moment after typing
+  });
+  document.addEventListener("sonomark:signed-in", () => void save());
   window.addEventListener("online", () => void save());
-  find("decide")?.addEventListener("submit", () => {
+  document.addEventListener("sonomark:decided", () => {
+    decided = true; // the note went with the decision
     window.clearTimeout(waiting);
     localStorage.removeItem(key);
   });

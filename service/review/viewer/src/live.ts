@@ -17,7 +17,7 @@ export function startLive(): void {
     if (!badge.classList.contains("off")) live(false, `not live since ${timeOfDay()}`);
     if (status === 401 && connection) {
       connection.cancelled = true;
-      say("Your session has ended. Sign in again to go on; nothing was lost.", true);
+      document.dispatchEvent(new Event("sonomark:signed-out"));
     }
   });
   document.addEventListener("changed", (event) => {

@@ -63,7 +63,7 @@ export async function refusal(answer: Response): Promise<Refused> {
 
 /** Every answer passes here, so that an ended session is noticed wherever it shows first. */
 export function noticed(answer: Response): Response {
-  if (answer.status === 401) document.dispatchEvent(new Event("sonomark:signed-out"));
+  document.dispatchEvent(new Event(answer.status === 401 ? "sonomark:signed-out" : "sonomark:answered"));
   return answer;
 }
 

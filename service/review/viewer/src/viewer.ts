@@ -11,6 +11,7 @@ import { Pictures, type What } from "./pictures";
 import { startPointers } from "./pointers";
 import { startPrefetch } from "./prefetch";
 import { Stage, type Shown } from "./stage";
+import { startWatch } from "./watch";
 import { data, kindWords, marksOn, type AssessedFrame, type StudyImage } from "./study";
 
 const pictures = new Pictures();
@@ -251,6 +252,7 @@ function controls(): void {
   bind("[", "Previous finding", () => finding(-1));
   if (data.decides) bind("e", "Choose a mark of the frame", () => boxes.next());
   window.addEventListener("online", () => void show());
+  document.addEventListener("sonomark:signed-in", () => void show());
 }
 
 controls();
@@ -260,6 +262,7 @@ const start = here();
 if (first && start) pictures.adopt(pictures.address(start.uid, start.sha256, frame, "image"), first);
 startDecide(painted);
 startPrefetch(painted);
+startWatch();
 cine.offer(here()?.fps ?? 20);
 position();
 void show();

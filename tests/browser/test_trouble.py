@@ -1,0 +1,275 @@
+"""What goes wrong while somebody reads: each says what happened and what to do, and nothing typed is lost.
+
+Each leaves a picture of how it looks in ``artefacts/browser``.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from service.archive.store import archive
+from service.db import audit, studies, users
+from service.db.session import Database
+from service.db.tables import (
+    Analysis,
+    Annotation,
+    Base,
+    Credential,
+    Decision,
+    Draft,
+    Finding,
+    Frame,
+    Instance,
+    Role,
+    Study,
+    VerdictRecord,
+    now,
+)
+from service.settings import settings
+from tests.browser.test_work import awake, decisions, until
+from tests.review import ward
+
+PASSWORD = "correct horse battery"
+PICTURES = Path(__file__).resolve().parents[2] / "artefacts/browser"
+
+
+def picture(page, name: str) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png")
+
+
+def remove(db: Database, uid: str, by: str) -> None:
+    """Every row of the study, as a retention rule would remove it, with its trace in the audit trail."""
+    with db.begin() as session:
+        study = select(Study.id).where(Study.study_instance_uid == uid).scalar_subquery()
+        analyses = select(Analysis.id).join(Instance).where(Instance.study_id == study)
+        frames = select(Frame.id).where(Frame.analysis_id.in_(analyses))
+        verdicts = select(VerdictRecord.id).where(VerdictRecord.study_id == study)
+        session.execute(delete(Finding).where(Finding.verdict_id.in_(verdicts)))
+        session.execute(delete(Annotation).where(Annotation.frame_id.in_(frames)))
+        session.execute(delete(Frame).where(Frame.analysis_id.in_(analyses)))
+        session.execute(delete(Analysis).where(Analysis.id.in_(analyses)))
+        for table in reversed(Base.metadata.sorted_tables):
+            if "study_id" in table.c:
+                session.execute(delete(table).where(table.c.study_id == study))
+        session.execute(delete(Study).where(Study.study_instance_uid == uid))
+        audit.record(session, by, "study.remove", uid)
+
+
+def test_somebody_else_decides_meanwhile(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page, other = visit(name="ann"), visit(name="bob")
+    page.goto(f"/studies/{uid}")
+    page.fill("#note", "Seen on frame 2")
+    other.goto(f"/studies/{uid}")
+    awake(other)
+    other.keyboard.press("c")
+    until(page, "document.querySelector('#outcome').textContent.includes('bob confirmed this at')")
+    picture(page, "news")
+    page.locator("#decide #confirm").focus()
+    page.keyboard.press("c")
+    until(page, "document.querySelector('#problem')?.textContent.includes('bob confirmed this at')")
+    assert "Nothing of yours was saved yet" in page.inner_text("#problem")
+    assert page.input_value("#note") == "Seen on frame 2"
+    picture(page, "conflict")
+    page.click("[data-again]")
+    page.wait_for_selector(".standing")
+    with db.read() as session:
+        study = studies.brief(session, uid)
+        assert study.decision is Decision.CONFIRM and study.version == 3
+
+
+def test_discarding_mine_after_a_conflict(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    with db.begin() as session:
+        session.execute(update(Study).values(version=7))
+    page.fill("#note", "mine")
+    page.click("#confirm")
+    page.click("[data-discard]")
+    until(page, "!document.querySelector('#problem') && document.querySelector('#note').value === ''")
+    assert decisions(db) == [None]
+
+
+def test_the_study_is_removed_while_it_is_open(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    page.fill("#note", "half a thought")
+    remove(db, uid, by="boss")
+    page.click("#confirm")
+    until(page, "document.querySelector('#removed') !== null")
+    text = page.inner_text("#removed")
+    assert "This study was removed" in text and "Your note is kept here" in text and "Back to the worklist" in text
+    assert page.is_disabled("#confirm") and page.input_value("#note") == "half a thought"
+    picture(page, "removed")
+
+
+def test_an_open_page_hears_who_removed_its_study(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    page.wait_for_selector(".live.on")
+    remove(db, uid, by="boss")
+    page.reload()
+    assert "There is no study of that UID" in page.inner_text("main")
+    picture(page, "gone")
+
+
+def test_a_session_that_ends_mid_review_costs_nothing(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    with db.begin() as session:
+        users.create_user(session, "ann", Role.REVIEWER, PASSWORD)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    with db.begin() as session:
+        session.execute(update(Credential).values(revoked_at=now()))
+    page.fill("#note", "typed too late")
+    page.click("#confirm")
+    page.wait_for_selector("#again[open]")
+    picture(page, "signed-out")
+    page.fill("#again-password", "wrong")
+    page.press("#again-password", "Enter")
+    until(page, "document.querySelector('#again-problem').textContent.includes('not right')")
+    page.fill("#again-password", PASSWORD)
+    page.press("#again-password", "Enter")
+    page.wait_for_selector(".standing")  # the decision was sent again by itself
+    assert decisions(db) == [Decision.CONFIRM]
+    page.click(".history summary")
+    assert "typed too late" in page.inner_text(".history")
+
+
+def test_somebody_else_who_signs_in_there_gets_a_page_of_their_own(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    with db.begin() as session:
+        users.create_user(session, "bob", Role.REVIEWER, PASSWORD)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    with db.begin() as session:
+        session.execute(update(Credential).values(revoked_at=now()))
+    page.fill("#note", "ann's own words")
+    page.wait_for_selector("#again[open]")
+    page.fill("#again-name", "bob")
+    page.fill("#again-password", PASSWORD)
+    page.press("#again-password", "Enter")
+    page.wait_for_url("**/worklist")
+    page.goto(f"/studies/{uid}")
+    assert page.input_value("#note") == ""
+
+
+def test_the_end_of_a_session_is_announced(
+    visit: Callable[..., object], db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = ward.admit(db, 1)
+    monkeypatch.setattr(settings(), "session_idle_s", 121)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    page.wait_for_selector("#ending[open]")
+    assert "Your work is kept" in page.inner_text("#ending-words")
+    picture(page, "ending")
+    monkeypatch.setattr(settings(), "session_idle_s", 3600)
+    page.click("#stay")
+    page.wait_for_selector("#ending[open]", state="hidden")
+
+
+def test_two_tabs_keep_both_notes(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    one = visit(name="ann")
+    one.goto(f"/studies/{uid}")
+    two = one.context.new_page()
+    two.goto(f"/studies/{uid}")
+    one.fill("#note", "from the first tab")
+    two.fill("#note", "from the second tab")
+    until(two, "document.querySelector('#note').value.includes('from the first tab')")
+    until(two, "document.querySelector('#saved').textContent.startsWith('saved')")
+    two.wait_for_timeout(300)
+    with db.read() as session:
+        kept = session.scalars(select(Draft.note)).one()
+    assert "from the first tab" in kept and "from the second tab" in kept
+    picture(two, "two-tabs")
+
+
+def test_a_decision_in_one_tab_is_told_in_the_other(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    one = visit(name="ann")
+    one.goto(f"/studies/{uid}")
+    two = one.context.new_page()
+    two.goto(f"/studies/{uid}")
+    awake(two)
+    two.keyboard.press("c")
+    one.bring_to_front()
+    until(one, "document.querySelector('#outcome').textContent.includes('You confirmed this at')")
+
+
+def test_no_network_for_a_while(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1, pictures=[ward.cine()])
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    page.context.set_offline(True)
+    until(page, "document.querySelector('#alert').textContent.includes('No network since')")
+    page.keyboard.press("c")
+    until(page, "document.querySelector('#alert').textContent.includes('decision was not sent')")
+    page.fill("#note", "typed without a network")
+    until(page, "document.querySelector('#alert').textContent.includes('kept in this browser')")
+    page.keyboard.press("Escape")
+    page.keyboard.press("End")
+    until(page, "document.querySelector('#stage-message').textContent.includes('server cannot be reached')")
+    picture(page, "no-network")
+    assert decisions(db) == [None]
+    page.context.set_offline(False)
+    until(page, "document.querySelector('#saved').textContent.startsWith('saved')")
+    until(page, "document.querySelector('#stage-message').hidden")
+    page.keyboard.press("c")
+    page.wait_for_selector(".standing")
+    assert decisions(db) == [Decision.CONFIRM]
+
+
+def test_a_frame_that_cannot_be_decoded(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1, pictures=[ward.wide(), ward.cine()])
+    with db.begin() as session:
+        broken = session.scalars(select(Instance).where(Instance.sop_instance_uid == f"{uid}.1.1")).one()
+        stored = archive().get(broken.archive_key)
+        archive().path(broken.archive_key).chmod(0o644)
+        archive().path(broken.archive_key).write_bytes(stored[:2000] + bytes(len(stored) - 2000))
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    until(page, "document.querySelector('#stage-message').textContent.includes('could not be shown')")
+    assert "The verdict used 1 of 1 frames" in page.inner_text("#stage-message")
+    picture(page, "broken-frame")
+    page.keyboard.press("ArrowRight")
+    until(page, "document.querySelector('#stage-message').hidden")
+    assert page.is_visible("#confirm")
+
+
+def test_a_frame_without_marks_and_a_mask_that_is_lost(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1, pictures=[ward.cine(), ward.rgb()])
+    with db.read() as session:
+        lost = session.scalars(select(Frame.mask_key).where(Frame.mask_key != "")).one()
+    archive().path(lost).unlink()
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    until(page, "document.querySelector('#legend').textContent.includes('No annotation found on this frame')")
+    picture(page, "no-mask")
+    page.click(".film[data-image='1']")
+    until(page, "document.querySelector('#legend').textContent.includes('Caliper')")
+    until(page, "!document.querySelector('#stage-message').hidden")
+    picture(page, "lost-mask")
+
+
+def test_a_study_held_by_somebody_else(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    one, two = visit(name="ann"), visit(name="bob")
+    one.goto(f"/studies/{uid}")
+    one.keyboard.press("y")
+    until(one, "document.querySelector('.hold').textContent.includes('You hold this')")
+    two.goto(f"/studies/{uid}")
+    assert "ann holds this since" in two.inner_text(".hold") and two.is_visible("button[name=take_over]")
+    picture(two, "held")
