@@ -72,7 +72,7 @@ function badge(on: boolean, words: string): void {
 /** Nothing moves under the reader's hands: a line says what happened, and shows it when asked. */
 function changed(told: { version: number; sentence: string }): void {
   const version = find<HTMLInputElement>("version")?.value ?? String(data.version);
-  if (String(told.version) === version || find("removed")) return;
+  if (String(told.version) === version || find("removed") || find("problem")) return;
   const see = button("Show it", () => window.location.reload());
   notice("news", told.sentence, see);
 }
