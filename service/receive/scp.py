@@ -27,6 +27,7 @@ log = logs.get(__name__)
 
 ASSOCIATION_REQUEST_DEADLINE_S = 10.0
 DRAIN_S = 20.0
+WAKE_S = 0.5
 ACTIVITY_INTERVAL_S = 2.0
 RECONCILE_INTERVAL_S = 24 * 3600.0
 
@@ -62,7 +63,9 @@ class Receiver:
         ]
         for thread in threads:
             thread.start()
-        stop.wait()
+        # The kernel may hand a signal to another thread; the main one sees it only when it wakes.
+        while not stop.wait(WAKE_S):
+            pass
         self._drain()
 
     def _open(self) -> Door:

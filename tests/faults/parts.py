@@ -137,9 +137,14 @@ class Parts:
                     time.sleep(0.05)
 
     def terminate(self, part: str, within_s: float = 40) -> int:
-        process = self.processes.pop(part)
+        process = self.processes[part]
         process.send_signal(signal.SIGTERM)
-        return process.wait(within_s)
+        try:
+            status = process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{part} does not stop\n{self.tails()}") from None
+        del self.processes[part]
+        return status
 
     def gone(self, part: str, within_s: float = 30) -> None:
         """Wait until a part has ended, with all its children."""
@@ -160,6 +165,10 @@ class Parts:
         for part in list(self.processes):
             for number in (signal.SIGCONT, signal.SIGKILL):
                 self.kill(part, number)
+
+    def listens(self) -> bool:
+        """Whether the door takes connections."""
+        return listens(self.dicom_port)
 
     def log(self, part: str) -> Path:
         return self.logs / f"{part}.log"

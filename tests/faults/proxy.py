@@ -36,19 +36,24 @@ class FaultProxy:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.05))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kind, _, argument = self.mode.partition(" ")
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
         back = asyncio.ensure_future(_pump(there_reader, writer))
         try:
             await self._forward(kind, int(argument or 0), reader, there_writer)
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # the streams' own callback would complain of a task that was cancelled
         finally:
             if kind == "rst":
                 for end in (writer, there_writer):

@@ -1,6 +1,9 @@
 """Faults: whatever breaks, the sender hears the right status, and nothing acknowledged is lost."""
 
+import ctypes
 import os
+import platform
+import signal
 import sqlite3
 import subprocess
 import time
@@ -218,6 +221,15 @@ def test_sigterm_lets_the_instance_under_way_finish(start_receiver: StartReceive
     sender.join()
     assert statuses == [SUCCESS]
     assert len(instances(db)) == 1
+
+
+def test_sigterm_stops_it_whichever_thread_is_given_it(receiver: RunningReceiver) -> None:
+    """The kernel passes the main thread by when that one has just been stopped, for instance."""
+    pid = receiver.process.pid
+    other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid))
+    tgkill = 234 if platform.machine() == "x86_64" else 131
+    assert ctypes.CDLL(None).syscall(tgkill, pid, other, int(signal.SIGTERM)) == 0
+    assert receiver.process.wait(30) == 0
 
 
 def test_start_up_repairs_and_reports_but_never_deletes(
