@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -39,7 +39,7 @@ class Handlers:
         self._peers = peers
         self._ae_title = ae_title
         self._most = most_associations
-        self._open: set[str] = set()
+        self._open: set[Thread] = set()  # an association is a thread of its own
         self._lock = Lock()
 
     def bindings(self) -> list[evt.EventHandlerType]:
@@ -63,7 +63,7 @@ class Handlers:
             refusal, why = CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
         elif not self._peers.allows(calling, address):
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
-        elif not self._admit(association.correlation_id):
+        elif not self._admit(association):
             refusal, why = LOCAL_LIMIT_EXCEEDED, "too many associations"
         else:
             return
@@ -87,7 +87,7 @@ class Handlers:
 
     def on_closed(self, event: Any) -> None:
         with self._lock:
-            self._open.discard(event.assoc.correlation_id)
+            self._open.discard(event.assoc)
 
     def on_aborted(self, event: Any) -> None:
         event.assoc.log.warning("association aborted")
@@ -135,11 +135,13 @@ class Handlers:
         fp("receive.before_ack")
         return status, comment
 
-    def _admit(self, correlation_id: str) -> bool:
+    def _admit(self, association: Thread) -> bool:
         with self._lock:
+            # Whoever hangs up at once is closed before being admitted, and nobody says so a second time.
+            self._open = {one for one in self._open if one.is_alive()}
             if len(self._open) >= self._most:
                 return False
-            self._open.add(correlation_id)
+            self._open.add(association)
             return True
 
 

@@ -8,7 +8,7 @@ The checklist, and where each line of it is answered:
 | D2 | a body that drips | `test_a_body_that_drips_is_cut_off`; mid data set: `acceptance/test_network` |
 | D3 | a PDU length of 4 GiB | `test_a_pdu_of_four_gigabytes_is_refused_before_its_body` |
 | D4 | a flood of connections | `test_a_flood_of_silent_connections_leaves_no_threads`, |
-| | | `test_associations_are_limited_and_freed` |
+| | | `test_associations_are_limited_and_freed`, `test_senders_who_hang_up_at_once_take_no_place` |
 | D5 | no DICOM at all, truncation | `test_what_is_no_association_request_is_closed`, |
 | | | `test_truncated_requests_leave_no_threads` |
 | D6 | an association request of 1.3 MB, contexts of thousands of syntaxes | `test_a_request_above_256_kb_is_refused`, |
@@ -46,7 +46,7 @@ import service
 from service.db.session import Database
 from service.settings import Settings
 from tests.faults.images import Image, image
-from tests.faults.sender import Association, Refused
+from tests.faults.sender import Association, Refused, associate_request
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
 
 
@@ -166,6 +166,22 @@ def test_associations_are_limited_and_freed(start_receiver: StartReceiver) -> No
     first.release()
     second.abort()
     deadline = time.monotonic() + 5
+    while not associates(receiver) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert associates(receiver)
+
+
+def test_senders_who_hang_up_at_once_take_no_place(start_receiver: StartReceiver) -> None:
+    """Asked for and given up, an association is over before it began: it must not count as open for ever."""
+    receiver = start_receiver(MAX_ASSOCIATIONS="4")
+    request = associate_request({1: (US_IMAGE, ExplicitVRLittleEndian)}, "US01", "SONOMARK")
+    for number in range(80):
+        connection = connect(receiver)
+        connection.sendall(request)
+        if number % 2:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    deadline = time.monotonic() + 10
     while not associates(receiver) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert associates(receiver)
