@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from service.analyse.restoration import load_network
 from service.archive.store import archive
 from service.compliance import rulebook
-from service.db import schema
+from service.db import census, schema
 from service.db.session import database
 from service.errors import BrokerAway, ConfigurationError, SonomarkError
 from service.jobs.app import app
 from service.settings import Settings
 
 LOW_DISK_MB = 2048
+MOST_SKEW_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,14 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Every check in turn; one that fails says what to do."""
     questions: list[tuple[str, Callable[[Settings], str]]] = [
         ("Python", _python),
-        ("ONNX Runtime", _onnxruntime),
+        ("ONNX Runtime", onnxruntime),
         ("network", _network),
         ("rule book", _rulebook),
         ("data folder", _data_folder),
         ("archive", _archive),
         ("disk", _disk),
         ("database", _database),
+        ("clock", clock),
         ("broker", _broker),
         ("DICOM port", _dicom_port),
         ("DICOM peers", _peers),
@@ -62,7 +63,8 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _onnxruntime(_: Settings) -> str:
+def onnxruntime(_: Settings) -> str:
+    """Which of the two wheels is installed; raises ConfigurationError when it is both or none."""
     cpu, gpu = _installed("onnxruntime"), _installed("onnxruntime-gpu")
     if cpu and gpu:
         raise ConfigurationError(
@@ -78,6 +80,8 @@ def _onnxruntime(_: Settings) -> str:
 
 
 def _network(settings: Settings) -> str:
+    from service.analyse.restoration import load_network  # half a second and 60 MB that other roles do without
+
     network = load_network(settings)
     return f"{network.name} on {network.provider}"
 
@@ -116,6 +120,21 @@ def _disk(settings: Settings) -> str:
 
 def _database(settings: Settings) -> str:
     return f"{database().engine.dialect.name}, schema {schema.require_usable(database())}"
+
+
+def clock(_: Settings) -> str:
+    """How far this machine's clock is from the database's; raises ConfigurationError when that is too far."""
+    if database().engine.dialect.name == "sqlite":
+        return "one machine, one clock"
+    with database().read() as session:
+        skew_s = census.clock_skew(session)
+    if abs(skew_s) > MOST_SKEW_S:
+        which = "ahead of" if skew_s > 0 else "behind"
+        raise ConfigurationError(
+            f"This machine's clock is {abs(skew_s):.1f} s {which} the database's: studies would settle at wrong times.",
+            cure="Bring NTP back on both machines (`chronyc tracking`).",
+        )
+    return f"{skew_s:+.2f} s from the database's"
 
 
 def _broker(settings: Settings) -> str:

@@ -88,7 +88,13 @@ class Settings(BaseSettings):
     oidc_label: str = Field("Sign in with SSO", description="What the button says.")
 
     network: str = Field("sonomark", description="Name under models/weights, or a folder of weights.")
-    provider: Literal["auto", "cuda", "cpu"] = "auto"
+    provider: Literal["auto", "cuda", "tensorrt", "cpu"] = Field(
+        "auto", description="auto takes a GPU if there is one, and the CPU if not or if it fails; the others insist."
+    )
+    precision: Literal["fp32", "tf32", "fp16", "bf16"] = Field(
+        "tf32", description="Arithmetic of a GPU; fp16 and bf16 need PROVIDER=tensorrt. A CPU ignores it."
+    )
+    cuda_graphs: bool = Field(False, description="A GPU replays a recorded graph for each size of frame.")
     threads: int = Field(
         0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine."
     )

@@ -13,7 +13,7 @@ from celery.platforms import SecurityWarning
 
 from service import failpoints, logs
 from service.analyse import tasks
-from service.analyse.restoration import choose_device, load_network
+from service.analyse.restoration import load_network
 from service.db.heartbeats import keep_beating
 from service.db.session import database
 from service.jobs.app import app
@@ -31,9 +31,8 @@ def work() -> None:
     Raises `NetworkError` at once when the network or its device is not to be had.
     """
     failpoints.refuse_in_production()
-    device = choose_device(settings().provider)
+    device = load_network(settings(), threads=1).provider
     processes = tasks.worker_processes(device)
-    load_network(settings(), threads=1)
     log.info("working", processes=processes, device=device, threads=tasks.threads_each(processes))
     if processes == 1:
         work_alone()

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from service.analyse import residual
 from service.analyse.annotations import Annotation, Calibration, Evidence, Kind, Thresholds, read_marks
-from service.analyse.restoration import Device, Network, Restored, load_network
+from service.analyse.devices import Device
+from service.analyse.restoration import Network, Restored, load_network
 from service.dicom.pixels import close_decoders, iterate_frames, look, start_decoder
 from service.errors import NetworkError, SonomarkError
 from service.settings import Settings, settings
@@ -90,7 +91,7 @@ class Pipeline:
 
     @property
     def provider(self) -> Device:
-        """Where the network runs: cuda, openvino or cpu."""
+        """Where the network runs now."""
         return self._network.provider
 
     def __enter__(self) -> "Pipeline":

@@ -20,6 +20,7 @@ from service.errors import (
     DecoderFailed,
     DicomError,
     LeaseLost,
+    NetworkError,
     SonomarkError,
     StorageError,
 )
@@ -33,8 +34,11 @@ Answer = Assessment | Exception | None  # of an instance: what is on it, why tha
 Ended = tuple[Assignment, Answer]
 
 
-def end(batch: Sequence[Ended], started: datetime) -> None:
-    """Bring claimed analyses to their ends, or back into the queue. Never raises."""
+def end(batch: Sequence[Ended], started: datetime) -> bool:
+    """Bring claimed analyses to their ends, or back into the queue. Never raises.
+
+    False when the house is out of order (archive, device, database), so that there is no use in going on at once.
+    """
     failed: list[tuple[Assignment, Exception]] = []
     ready: list[tuple[Assignment, Assessment | None, list[Frame]]] = []
     for one, answer in batch:
@@ -48,11 +52,13 @@ def end(batch: Sequence[Ended], started: datetime) -> None:
         failed += _record(ready, started)
     except DatabaseAway as error:
         log.warning("database away, the leases will run out", cause=error.what)
+        return False
     except Exception as error:  # noqa: BLE001 - nor does a commit that failed
         failed += [(one, error) for one, _, _ in ready]
     for one, reason in failed:
         with _bound(one):
             _give_back_or_up(one, reason)
+    return not any(_of_the_house(reason) for _, reason in failed)
 
 
 def _record(
@@ -139,7 +145,7 @@ def _versions(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:
 def _give_back_or_up(one: Assignment, error: Exception) -> None:
     """Bytes that cannot be decoded stay so: quarantine at once. Anything else deserves its attempts.
 
-    What is wrong with the house (storage) is not the instance's fault and is not counted against it.
+    What is wrong with the house is not the instance's fault and is not counted against it.
     """
     held = one.held
     if isinstance(error, LeaseLost):
@@ -148,7 +154,7 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
         return
     what, cure = _reason(error)
     hopeless = isinstance(error, (DicomError, DamagedObject)) and not isinstance(error, DecoderFailed)
-    house = isinstance(error, StorageError) and not isinstance(error, DamagedObject)
+    house = _of_the_house(error)
     try:
         with database().begin() as session:
             if hopeless or (held.attempt >= settings().max_attempts and not house):
@@ -163,6 +169,11 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
         return
     telemetry.ASSESSED.labels(outcome).inc()
     log.warning(outcome.replace("_", " "), attempt=held.attempt, reason=what, cure=cure)
+
+
+def _of_the_house(error: Exception) -> bool:
+    """Storage or device, and no instance, is to blame."""
+    return isinstance(error, (StorageError, NetworkError)) and not isinstance(error, DamagedObject)
 
 
 def _reason(error: Exception) -> tuple[str, str]:

@@ -1,7 +1,6 @@
-"""The network: a folder of weights, run by ONNX Runtime on the best device there is.
+"""The network: a folder of weights, run on the best device there is.
 
-CUDA where a GPU is, OpenVINO's plugin on the CPUs it takes (Intel's), ONNX Runtime's own kernels everywhere else. The
-answer is the same within rounding; which device gave it is recorded with every analysis.
+The answer is the same within rounding on each of them; which device gave it is recorded with every analysis.
 """
 
 import json
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from service import logs
+from service.analyse.devices import BATCH, GPUS, OUTPUTS, Bound, Device, Options, choose_device, open_session
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
 
@@ -29,11 +29,10 @@ log = logs.get(__name__)
 Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
 Plane = npt.NDArray[np.uint8]  # (rows, columns)
 Planes = npt.NDArray[np.uint8]  # (kinds, rows, columns)
-Device = Literal["cuda", "openvino", "cpu"]
+T = TypeVar("T")
 
-# Sessions compiled for one size each, where a device wants that; a hospital's devices send a handful of sizes.
+# Sessions and buffers for one size each, where a device wants that; a hospital's devices send a handful of sizes.
 SIZES_KEPT = 6
-DIMENSIONS = ("frames", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -97,20 +96,29 @@ class Card:
 class Network:
     """Weights in memory, ready to restore frames. May be used from several threads."""
 
-    def __init__(self, folder: Path, device: Device = "cpu", threads: int = 1) -> None:
-        """Raises `NetworkError` when the weights are missing, damaged, or the device will not take them."""
+    def __init__(
+        self, folder: Path, device: Device = "cpu", options: Options | None = None, *, may_fall_back: bool = False
+    ) -> None:
+        """``may_fall_back``: a GPU that does not start, or fails later, makes way for the CPU.
+
+        Raises `NetworkError` when the weights are missing, damaged, or the device will not take them.
+        """
         self.card = Card.read(folder / "card.toml")
         self._graph = _graph(folder / "model.onnx", self.card)
-        self._threads = threads
+        self._options = options or Options()
+        self._may_fall_back = may_fall_back
         self._sessions: OrderedDict[tuple[int, ...], onnxruntime.InferenceSession] = OrderedDict()
+        self._bound: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
+        self._sizes_seen = 0
         self._lock = Lock()
         self.provider: Device = device
-        if device == "openvino":
+        if device != "cpu":
             try:
-                self._session((1, 2 * self.card.stride, 2 * self.card.stride))
+                self._session(self._smallest)
             except NetworkError as error:
-                log.warning("OpenVINO refused the network, the plain CPU takes it", cause=error.what)
-                self.provider = "cpu"
+                if device in GPUS and not may_fall_back:
+                    raise
+                self._fall_back(error)
         self._check_contract()
 
     @property
@@ -141,8 +149,7 @@ class Network:
         stride = self.card.stride
         below, right = -rows % stride, -columns % stride
         padded = np.stack([cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE) for frame in frames])
-        session = self._session(padded.shape[:3])
-        restoration, residual, kinds = session.run(["restoration", "residual", "kinds"], {"frame": padded})
+        restoration, residual, kinds = self._infer(np.asarray(padded, np.uint8))
         return [
             Restored(
                 frame,
@@ -153,46 +160,69 @@ class Network:
             for index, frame in enumerate(frames)
         ]
 
+    def _infer(self, padded: Frame) -> list[npt.NDArray[Any]]:
+        """Raises `NetworkError` when a GPU fails that may not make way for the CPU."""
+        while True:
+            on = self.provider
+            try:
+                if on in GPUS:
+                    return self._on_gpu(padded.shape[:3]).run(padded)
+                return cast(list[npt.NDArray[Any]], self._session(padded.shape[:3]).run(OUTPUTS, {"frame": padded}))
+            except NetworkError:
+                raise
+            except Exception as error:  # onnxruntime's own classes have no common base
+                if on not in GPUS:
+                    raise
+                failure = NetworkError(f"The GPU failed ({type(error).__name__}).", cure=_GPU_FAILED)
+                if not self._may_fall_back:
+                    raise failure from error
+                self._fall_back(failure)
+
+    def _fall_back(self, error: NetworkError) -> None:
+        log.warning("the CPU takes the network over", device=self.provider, cause=error.what, cure=error.cure)
+        with self._lock:
+            self._sessions.clear()
+            self._bound.clear()
+            self.provider = "cpu"
+
+    def _on_gpu(self, size: tuple[int, ...]) -> Bound:
+        """The buffers of one size; the session is one for all sizes."""
+        session = self._session(size)
+        with self._lock:
+            if size not in self._bound:
+                frames, rows, columns = size
+                self._sizes_seen += 1
+                graph_id = self._sizes_seen if self._options.graphs else None
+                kinds = len(self.card.kinds)
+                self._bound[size] = Bound(session, (frames, rows, columns), kinds, "cuda", graph_id)
+            return _newest(self._bound, size)
+
     def _session(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
         """OpenVINO compiles for one size and is then twice as fast; the others take any."""
         key = size if self.provider == "openvino" else ()
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = self._open(key)
-            self._sessions.move_to_end(key)
-            while len(self._sessions) > SIZES_KEPT:
-                self._sessions.popitem(last=False)
-            return self._sessions[key]
+            return _newest(self._sessions, key)
 
     def _open(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self._threads
-        # Workers share the cores: a thread that waits by spinning takes them from another that works.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: list[str] | None = ["CPUExecutionProvider"]
-        if self.provider == "cuda":
-            providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        elif self.provider == "openvino":
-            for name, length in zip(DIMENSIONS, size, strict=True):
-                options.add_free_dimension_override_by_name(name, length)
-            properties = {"CPU": {"INFERENCE_NUM_THREADS": self._threads}}
-            options.add_provider_for_devices([_openvino_cpu()], {"load_config": json.dumps(properties)})
-            providers = None
         try:
-            session = onnxruntime.InferenceSession(self._graph, options, providers=providers)
+            return open_session(self._graph, self.provider, self._options, size)
+        except NetworkError:
+            raise
         except Exception as error:  # onnxruntime's own classes have no common base
             raise NetworkError(
                 f"ONNX Runtime cannot run {self.card.name} on {self.provider} ({type(error).__name__}).", cure=_CURE
             ) from error
-        if self.provider == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-            raise NetworkError("CUDA was asked for and does not start.", cure=_NO_CUDA)
-        return session
+
+    @property
+    def _smallest(self) -> tuple[int, int, int]:
+        return 1, 2 * self.card.stride, 2 * self.card.stride
 
     def _check_contract(self) -> None:
-        session = self._session((1, 2 * self.card.stride, 2 * self.card.stride))
+        session = self._session(self._smallest)
         inputs, outputs = ({node.name for node in nodes} for nodes in (session.get_inputs(), session.get_outputs()))
-        if inputs != {"frame"} or not {"restoration", "residual", "kinds"} <= outputs:
+        if inputs != {"frame"} or not set(OUTPUTS) <= outputs:
             raise NetworkError(f"The graph of {self.card.name} has other inputs or outputs than expected.", cure=_CURE)
 
 
@@ -206,38 +236,21 @@ def load_network(settings: Settings, threads: int | None = None, callers: int = 
     folder = named if named.is_dir() else WEIGHTS / settings.network
     device = choose_device(settings.provider)
     chosen = threads or settings.threads or os.cpu_count() or 1
-    return Network(folder, device, max(1, chosen // callers) if device == "cpu" else chosen)
+    options = Options(
+        threads=max(1, chosen // callers) if device == "cpu" else chosen,
+        precision=settings.precision,
+        graphs=settings.cuda_graphs,
+        cache=str(settings.data_dir.resolve() / "engines"),
+    )
+    return Network(folder, device, options, may_fall_back=settings.provider == "auto")
 
 
-def choose_device(wanted: Literal["auto", "cuda", "cpu"]) -> Device:
-    """``cpu`` means no GPU: OpenVINO, which computes on the CPU, may still be taken."""
-    there = devices()
-    if wanted == "cuda" and "cuda" not in there:
-        raise NetworkError("CUDA was asked for and is not there.", cure=_NO_CUDA)
-    return next(device for device in there if device != "cuda" or wanted != "cpu")
-
-
-def devices() -> list[Device]:
-    """What this machine offers, best first."""
-    found: list[Device] = ["cpu"]
-    if _openvino_cpu() is not None:
-        found.insert(0, "openvino")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        found.insert(0, "cuda")
-    return found
-
-
-def _openvino_cpu() -> Any:
-    """OpenVINO's CPU device, or None: the plugin is not installed, or offers none on this maker's processors."""
-    try:
-        import onnxruntime_ep_openvino as plugin
-    except ImportError:
-        return None
-    if not _registered:
-        onnxruntime.register_execution_provider_library("openvino", plugin.get_library_path())
-        _registered.append("openvino")
-    offered = [device for device in onnxruntime.get_ep_devices() if device.ep_name == plugin.get_ep_name()]
-    return next((device for device in offered if device.ep_metadata.get("ov_device") == "CPU"), None)
+def _newest(kept: "OrderedDict[tuple[int, ...], T]", key: tuple[int, ...]) -> T:
+    """The entry, which becomes the last to be thrown away; the one used longest ago goes when there are too many."""
+    kept.move_to_end(key)
+    while len(kept) > SIZES_KEPT:
+        kept.popitem(last=False)
+    return kept[key]
 
 
 def _graph(path: Path, card: Card) -> bytes:
@@ -264,8 +277,5 @@ def _batches(indices: list[int], at_most: int) -> list[list[int]]:
     return [indices[start : start + at_most] for start in range(0, len(indices), at_most)]
 
 
-# A CPU gains nothing from a batch and keeps its caches without one.
-BATCH: Mapping[Device, int] = {"cuda": 8, "openvino": 1, "cpu": 1}
-_registered: list[str] = []
 _CURE = "Set SONOMARK_NETWORK to a name under models/weights or to a folder with model.onnx and its card.toml."
-_NO_CUDA = "Install sonomark[gpu] and an NVIDIA driver, or set SONOMARK_PROVIDER=cpu."
+_GPU_FAILED = "Look at `nvidia-smi` and the kernel's log; the worker starts again by itself."

@@ -1,29 +1,30 @@
 """The worker's way with the queue: claim, assess, record, and again, until nothing waits."""
 
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from celery import shared_task
 from celery.worker import state
 
 from service import logs, telemetry
 from service.analyse import record
+from service.analyse.devices import BATCH, GPUS, Device, choose_device
 from service.analyse.leases import Leases
 from service.analyse.pipeline import Begun, Pipeline
 from service.analyse.record import Answer
-from service.analyse.restoration import BATCH, choose_device
 from service.archive.store import archive
 from service.db import analyses
 from service.db.analyses import Assignment
 from service.db.session import database
 from service.db.tables import now
-from service.errors import DatabaseAway
+from service.errors import DatabaseAway, NetworkError
 from service.failpoints import fp
 from service.jobs import enqueue
 from service.jobs import reevaluate as reevaluate  # its message is answered by this worker too
@@ -34,6 +35,7 @@ log = logs.get(__name__)
 
 MOST_PROCESSES = 8
 TURN_S = 5.0  # after which other messages, such as re-evaluations, get their turn
+PAUSE_S = 0.5  # before the next claim, while archive or database are out of order
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,25 @@ def turn(analysis_id: int) -> None:
     until = monotonic() + TURN_S
     many = claims_at_once() > 1
     with ThreadPoolExecutor(1, thread_name_prefix="record") as recorder:
-        recording: Future[None] | None = None
-        batch = _claim()
+        recording: Future[bool] | None = None
+        batch, goes_on = _claim(), True
         while batch:
             goes_on = monotonic() < until and not _told_to_stop()
             ahead = _claim(fresh=True) if many and goes_on else None
             answers = _assess(batch)
-            if recording:
-                recording.result()
+            in_order = recording.result() if recording else True
             if many:
                 recording = recorder.submit(_end, batch, answers)
             else:
-                _end(batch, answers)
+                in_order = _end(batch, answers)
+            if any(isinstance(answer, NetworkError) for answer in answers):
+                _leave()
+            elif not in_order:
+                sleep(PAUSE_S)
+            goes_on = goes_on and not _told_to_stop()
             batch = ahead or (_claim() if goes_on else None)
-            if batch is None and not goes_on and not _told_to_stop():
-                enqueue.ring([analysis_id])
+        if not goes_on and not _told_to_stop():
+            enqueue.ring([analysis_id])
 
 
 def claims_at_once() -> int:
@@ -139,11 +145,17 @@ def _assess_alone(one: Assignment) -> Answer:
         return error
 
 
-def _end(batch: Batch, answers: list[Answer]) -> None:
+def _end(batch: Batch, answers: list[Answer]) -> bool:
     try:
-        record.end(list(zip(batch.assignments, answers, strict=True)), batch.started)
+        return record.end(list(zip(batch.assignments, answers, strict=True)), batch.started)
     finally:
         leases().release([one.held for one in batch.assignments])
+
+
+def _leave() -> None:
+    """A device that failed is not tried again by this process: the next one examines it before it claims anything."""
+    log.error("the device failed, this worker ends and another takes its place", device=pipeline().provider)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _told_to_stop() -> bool:
@@ -151,9 +163,9 @@ def _told_to_stop() -> bool:
     return any(told is not None and told is not False for told in (state.should_stop, state.should_terminate))
 
 
-def worker_processes(device: str) -> int:
+def worker_processes(device: Device) -> int:
     """As many as the machine has cores, with one thread each: twice the frames of one process with all threads."""
-    if device == "cuda":
+    if device in GPUS:
         return 1
     return settings().workers or min(MOST_PROCESSES, os.cpu_count() or 1)
 

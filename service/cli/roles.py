@@ -2,11 +2,11 @@
 
 import typer
 
-from service import logs, telemetry
+from service import doctor, logs, telemetry
 from service.archive.store import archive
 from service.db import heartbeats, schema
 from service.db.session import database
-from service.errors import DatabaseAway, StorageError
+from service.errors import ConfigurationError, DatabaseAway, StorageError
 from service.settings import settings
 
 app = typer.Typer()
@@ -21,6 +21,10 @@ def _begin(role: str) -> None:
         archive().check()
     except StorageError as error:  # it may come back by itself, and instances can wait for it
         log.warning("archive away", reason=error.what, cure=error.cure)
+    try:
+        doctor.clock(here)
+    except ConfigurationError as error:  # no reason to refuse images, but one to call for somebody
+        log.warning("clock skew", reason=error.what, cure=error.cure)
     telemetry.watch_disk(archive().free_bytes, here.disk_reserve_mb << 20)
     if here.metrics_port:
         telemetry.serve(here.metrics_host, here.metrics_port, lambda: _missing(role))
@@ -50,6 +54,7 @@ def work() -> None:
     """The worker: restores frames, finds annotations, records verdicts."""
     from service.analyse import crew
 
+    doctor.onnxruntime(settings())
     _begin("work")
     crew.work()
 

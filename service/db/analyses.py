@@ -258,14 +258,17 @@ def _in(state: AnalysisState) -> ColumnElement[bool]:
     return Analysis.state == bindparam(None, state, type_=Analysis.__table__.c.state.type, literal_execute=True)
 
 
-def _claiming(*conditions: ColumnElement[bool]) -> ReturningUpdate[Any]:
-    waiting = select(_rows.c.id).where(_in(AnalysisState.QUEUED), *conditions)
+def _claiming(*, fresh: bool) -> ReturningUpdate[Any]:
+    waiting = select(_rows.c.id, _rows.c.attempts).where(_in(AnalysisState.QUEUED))
     waiting = waiting.order_by(_rows.c.priority, _rows.c.id).limit(bindparam("at_most", type_=Integer()))
     # SKIP LOCKED lets claimers pass each other in PostgreSQL; SQLite has one writer at a time and no such words.
-    chosen = waiting.with_for_update(skip_locked=True).cte("waiting")
+    first = waiting.with_for_update(skip_locked=True).cte("waiting")
+    # Fresh ones among the first, not the first of the fresh ones: that condition would take the planner, while the
+    # table's statistics lag behind, from the queue's own index to sorting all that wait.
+    chosen = select(first.c.id).where(first.c.attempts == 0) if fresh else select(first.c.id)
     return (
         update(_rows)
-        .where(_rows.c.id.in_(select(chosen.c.id)))
+        .where(_rows.c.id.in_(chosen))
         .values(
             state=AnalysisState.CLAIMED,
             token=bindparam("token"),
@@ -290,8 +293,8 @@ def _change(session: Session, held: Claim | Lease, **values: Any) -> bool:
 # Every image passes these: in the table's own terms and built once, they cost a fifth of what the mapper takes.
 _rows = cast(Table, Analysis.__table__)
 _FIRST = _next(Analysis.attempts, 1)
-_CLAIM = _claiming()
-_CLAIM_FRESH = _claiming(_rows.c.attempts == 0)
+_CLAIM = _claiming(fresh=False)
+_CLAIM_FRESH = _claiming(fresh=True)
 _ASSIGNED = select(
     Instance.id, Instance.study_id, Instance.archive_key, Instance.number_of_frames, Instance.correlation_id
 ).where(Instance.id.in_(bindparam("ids", expanding=True)))

@@ -27,7 +27,7 @@ def take(session: Session) -> None:
     _studies(session, at)
     _scores(session, at)
     _machines(session)
-    telemetry.CLOCK_SKEW.set(_clock_skew(session))
+    telemetry.CLOCK_SKEW.set(clock_skew(session))
 
 
 def _queue(session: Session, at: datetime) -> None:
@@ -130,7 +130,7 @@ def _machines(session: Session) -> None:
         telemetry.PEER_REFUSED.labels(peer.ae_title).inc(peer.refused)  # a title may call from several addresses
 
 
-def _clock_skew(session: Session) -> float:
+def clock_skew(session: Session) -> float:
     """Leases are compared by the clocks of many machines: they must agree."""
     if session.get_bind().dialect.name == "sqlite":
         return 0.0  # the same machine

