@@ -4,7 +4,7 @@ RUN := .venv/bin
 DEV := .venv-dev/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test check unit acceptance browser bench viewer sbom clean
+.PHONY: help run test check unit acceptance fuzz browser bench viewer sbom clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ unit: .venv-dev/installed ## all fast tests
 
 acceptance: .venv-dev/installed .venv-dev/peers ## real processes, real peers, real faults (about 30 minutes)
 	$(DEV)/python -m pytest -m acceptance
+
+fuzz: .venv-dev/installed ## 100,000 damaged inputs to the reader and to the door
+	$(DEV)/python -m tests.fuzz
 
 browser: .venv-dev/installed .venv-dev/peers ## the dashboard in a real Chromium
 	$(DEV)/python -m pytest -m browser
