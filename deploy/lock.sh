@@ -9,7 +9,7 @@ lock() {
     uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
         --upgrade --no-header --output-file "$out" "$@"
 }
-lock deploy/requirements.lock pyproject.toml --extra cpu
+lock deploy/requirements.lock pyproject.toml --extra cpu --extra s3 --extra otel
 # One version of everything that both images share.
-lock deploy/requirements-gpu.lock pyproject.toml --extra gpu --constraint deploy/requirements.lock
+lock deploy/requirements-gpu.lock pyproject.toml --extra gpu --extra s3 --extra otel --constraint deploy/requirements.lock
 echo 'hatchling>=1.27' | lock deploy/requirements-build.lock -

@@ -136,6 +136,7 @@ class Settings(BaseSettings):
 
     role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
     log_format: Literal["console", "json"] = "console"
+    otlp_endpoint: str = Field("", description="Collector that gets traces by OTLP over HTTP: http://host:4318.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_host: str = Field("127.0.0.1", description="Address of each role's own metrics.")
     metrics_port: int = Field(

@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 from celery.platforms import SecurityWarning
 
-from service import failpoints, logs
+from service import failpoints, logs, tracing
 from service.analyse import tasks
 from service.analyse.restoration import load_network
 from service.db.heartbeats import keep_beating
@@ -87,6 +87,7 @@ class Crew:
 def work_as_member(leader: int) -> None:
     """A worker process of a crew: it ends when the crew's leader is gone."""
     logs.configure("work")
+    tracing.configure("work")
 
     def watch() -> None:
         while os.getppid() == leader:

@@ -6,14 +6,14 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
-from service import __version__, logs, telemetry
+from service import __version__, logs, telemetry, tracing
 from service.analyse.pipeline import Assessment
 from service.archive.store import archive
 from service.compliance.outcome import Verdict
 from service.db import analyses
 from service.db.analyses import Assignment
 from service.db.session import database
-from service.db.tables import Annotation, Frame
+from service.db.tables import Annotation, Frame, now
 from service.errors import (
     DamagedObject,
     DatabaseAway,
@@ -90,9 +90,16 @@ def _record(
     fp("analyse.after_verdict_commit")
     for one, verdict, frames_assessed in recorded:
         telemetry.ASSESSED.labels("done").inc()
+        _trace(one, verdict, waited_s=(started - one.held.queued_at).total_seconds(), started=started)
         with _bound(one):
             log.info("assessed", verdict=verdict.value, frames=frames_assessed, attempt=one.held.attempt)
     return failed
+
+
+def _trace(one: Assignment, verdict: Verdict, waited_s: float, started: datetime) -> None:
+    took_s = (now() - started).total_seconds()
+    tracing.passed("queue", one.correlation_id, waited_s, took_s, analysis=one.held.analysis_id)
+    tracing.passed("analyse", one.correlation_id, took_s, verdict=verdict.value, attempt=one.held.attempt)
 
 
 def _bound(one: Assignment) -> Any:

@@ -2,7 +2,7 @@
 
 import typer
 
-from service import doctor, logs, telemetry
+from service import doctor, logs, telemetry, tracing
 from service.archive.store import archive
 from service.db import heartbeats, schema
 from service.db.session import database
@@ -15,6 +15,7 @@ log = logs.get(__name__)
 
 def _begin(role: str) -> None:
     logs.configure(role)
+    tracing.configure(role)
     schema.require_usable(database())
     here = settings()
     try:

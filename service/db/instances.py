@@ -129,6 +129,11 @@ def archive_keys(session: Session, after_id: int, limit: int) -> list[tuple[int,
     return [(row.id, row.archive_key) for row in rows]
 
 
+def correlation_ids(session: Session, study_id: int) -> list[str]:
+    """Those of the associations by which a study came, each once."""
+    return sorted(set(session.scalars(select(Instance.correlation_id).where(Instance.study_id == study_id))))
+
+
 def known_keys(session: Session, keys: list[str]) -> set[str]:
     """Those of ``keys`` that some instance's row names."""
     return set(session.scalars(select(Instance.archive_key).where(Instance.archive_key.in_(keys))))

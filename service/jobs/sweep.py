@@ -11,8 +11,9 @@ from time import monotonic
 
 from kombu.exceptions import ChannelError, KombuError
 
-from service import failpoints, logs, telemetry
-from service.db import analyses, deliveries, verdicts
+from service import failpoints, logs, telemetry, tracing
+from service.compliance.outcome import Verdict
+from service.db import analyses, deliveries, instances, verdicts
 from service.db.analyses import Lease
 from service.db.heartbeats import keep_beating
 from service.db.session import Database, database
@@ -113,8 +114,11 @@ class Sweeper:
             due = verdicts.due(session, STUDIES_AT_ONCE)
         for study_id in due:
             try:
+                began = monotonic()
                 with self._db.begin() as session:
-                    judge.judge_study(session, study_id)
+                    verdict = judge.judge_study(session, study_id)
+                    ways = instances.correlation_ids(session, study_id)
+                _tell(study_id, verdict, ways, monotonic() - began)
             except SonomarkError as error:
                 if isinstance(error, DatabaseAway):
                     raise
@@ -155,6 +159,14 @@ class Sweeper:
             telemetry.LEASES_EXPIRED.inc()
             log.warning("lease ran out", analysis=lease.analysis_id, attempts=lease.attempts)
             ring([lease.analysis_id])
+
+
+def _tell(study_id: int, verdict: Verdict | None, ways: list[str], took_s: float) -> None:
+    """The end of the trail: the study's verdict, under the correlation id of every association that brought a part."""
+    if verdict is not None:
+        log.info("study judged", study=study_id, verdict=verdict.value, correlation_ids=ways)
+        for correlation_id in ways:
+            tracing.passed("judge", correlation_id, took_s, study=study_id, verdict=verdict.value)
 
 
 def waiting_messages() -> int | None:

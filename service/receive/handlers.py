@@ -8,7 +8,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
-from service import logs, telemetry
+from service import logs, telemetry, tracing
 from service.db import peers as peer_rows
 from service.db.peers import Tally
 from service.db.session import Database
@@ -132,6 +132,7 @@ class Handlers:
         finally:
             incoming.discard()
         telemetry.STORED.labels(status=status.label).inc()
+        tracing.passed("store", association.correlation_id, time.perf_counter() - began, status=status.label)
         fp("receive.before_ack")
         return status, comment
 

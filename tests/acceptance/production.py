@@ -49,6 +49,7 @@ class Production:
         self.folder = Path(tempfile.mkdtemp(prefix="sonomark-production-"))
         self.folder.chmod(0o755)  # PostgreSQL runs as another user and must reach its folder
         self.services = compose.services(variables)
+        self.code: dict[str, Path] = {}  # where the code of a service lies, if it is not this checkout's
         self.ports = {name: free_port() for name in (*ROLES, "postgres", "redis", "dicom", "http")}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         subprocess.run([compose.HOUSE / "deploy" / "make-secrets.sh", self.folder / "secrets"], check=True, stdout=-3)
@@ -59,10 +60,10 @@ class Production:
         """Every service as soon as what it depends on is well, in the order that the file asks for."""
         self._initialise_postgres()
         for name in self._in_order():
-            self.start_service(name)
             if name == "migrate":
-                assert self.processes.pop(name).wait(120) == 0, self.log(name)
+                self.run_once(name)
             else:
+                self.start_service(name)
                 self.until(lambda name=name: self.healthy(name), 90, f"{name} healthy")  # type: ignore[misc]
         return self
 
@@ -73,6 +74,7 @@ class Production:
             self.processes[name] = subprocess.Popen(
                 command,
                 env=self.environment(name),
+                cwd=self.code.get(name, compose.HOUSE),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -92,6 +94,11 @@ class Production:
     def restart(self, name: str, number: int = signal.SIGTERM) -> None:
         self.stop_service(name, number)
         self.start_service(name)
+
+    def run_once(self, name: str) -> None:
+        """A service that does one thing and ends."""
+        self.start_service(name)
+        assert self.processes.pop(name).wait(120) == 0, self.log(name)
 
     def stop(self) -> None:
         for name in reversed(list(self.processes)):
@@ -136,7 +143,14 @@ class Production:
     def sonomark(self, *arguments: str) -> str:
         """A command in the dashboard's container."""
         command = [sys.executable, "-m", "service.cli", *arguments]
-        answer = subprocess.run(command, env=self.environment("review"), capture_output=True, text=True, timeout=120)
+        answer = subprocess.run(
+            command,
+            env=self.environment("review"),
+            cwd=self.code.get("review", compose.HOUSE),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert answer.returncode == 0, answer.stderr
         return answer.stdout
 

@@ -21,6 +21,7 @@ from sqlalchemy import create_engine, text
 from service.deliver.send import Node, send
 from service.errors import PeerError
 from tests.acceptance.production import Production
+from tests.test_tracing import Collector
 from tests.tiny_network import YELLOW, write_weights
 
 pytestmark = pytest.mark.acceptance
@@ -29,9 +30,20 @@ VICTIMS = ("receive", "work-cpu", "sweep", "redis flushed", "postgres")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Production]:
     weights = write_weights(tmp_path_factory.mktemp("weights"))
-    production = Production(SONOMARK_NETWORK=str(weights), SONOMARK_STUDY_SETTLE_S="2")
+    production = Production(
+        SONOMARK_NETWORK=str(weights), SONOMARK_STUDY_SETTLE_S="2", SONOMARK_OTLP_ENDPOINT=collector.url
+    )
     try:
         yield production.start()
     finally:
@@ -95,7 +107,7 @@ def write_image(folder: Path, study: str, marked: bool = True) -> Path:
     return path
 
 
-def test_a_study_gets_its_verdict_and_leaves_one_trail(house: Production, tmp_path: Path) -> None:
+def test_a_study_gets_its_verdict_and_leaves_one_trail(house: Production, collector: Collector, tmp_path: Path) -> None:
     study = str(generate_uid())
     paths = [write_image(tmp_path, study), write_image(tmp_path, study, marked=False)]
     sent = send(paths, Node("SONOMARK", "127.0.0.1", house.ports["dicom"]), calling_ae_title="US01")
@@ -109,6 +121,11 @@ def test_a_study_gets_its_verdict_and_leaves_one_trail(house: Production, tmp_pa
     correlation = received[0]["correlation_id"]
     assessed = [event for event in house.events("work-cpu") if event.get("correlation_id") == correlation]
     assert [event["event"] for event in assessed] == ["assessed", "assessed"]
+    judged = [event for event in house.events("sweep") if correlation in event.get("correlation_ids", ())]
+    assert {event["verdict"] for event in judged} == {found["verdict"]}
+    trail = {("receive", "store"), ("work", "queue"), ("work", "analyse"), ("sweep", "judge")}
+    ours = {(f"sonomark-{role}", step) for role, step in trail}
+    house.until(lambda: ours <= {span[:2] for span in collector.spans if span[2] == correlation}, 30, "traced")
 
 
 def test_the_metrics_of_every_role_can_be_scraped(house: Production) -> None:
@@ -164,7 +181,7 @@ def _fell(house: Production, victim: str) -> None:
         house.restart(victim, signal.SIGKILL)
 
 
-def _nothing_lost_nothing_doubled(house: Production, acknowledged: set[str], before: int) -> None:
+def nothing_lost_nothing_doubled(house: Production, acknowledged: set[str], before: int) -> None:
     house.settled(before + len(acknowledged), within_s=120)
     engine = create_engine(house.database_url())
     with engine.connect() as connection:
@@ -200,7 +217,7 @@ def test_any_service_killed_under_load_loses_and_doubles_nothing(house: Producti
     acknowledged = set().union(*(sender.acknowledged for sender in senders))
     assert len(acknowledged) > 20, [sender.refused for sender in senders]
     ended = time.monotonic()
-    _nothing_lost_nothing_doubled(house, acknowledged, before)
+    nothing_lost_nothing_doubled(house, acknowledged, before)
     took = time.monotonic() - ended
     print(f"{kills} kills, {len(acknowledged)} acknowledged, lost 0, doubled 0, all terminal {took:.1f} s after")
 
@@ -215,4 +232,4 @@ def test_a_rolling_restart_under_load_loses_nothing(house: Production, tmp_path:
         time.sleep(1)
     assert len(sender.acknowledged) > 20, sender.refused
     assert not sender.refused.keys() - {"PeerError", "None"}, sender.refused  # turned away at the door, never failed
-    _nothing_lost_nothing_doubled(house, sender.acknowledged, before)
+    nothing_lost_nothing_doubled(house, sender.acknowledged, before)

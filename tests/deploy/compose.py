@@ -9,13 +9,15 @@ import yaml
 
 HOUSE = Path(__file__).resolve().parents[2]
 FILE = HOUSE / "docker-compose.yml"
+WITH_BUCKET = HOUSE / "deploy" / "compose.s3.yml"
 # $$ is a literal dollar; ${NAME:-default} the only other form this file uses.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+):-(?P<default>[^}]*)\})")
 
 
 def variables() -> dict[str, str]:
-    """Every variable of the file with its default."""
-    found = (match for match in VARIABLE.finditer(FILE.read_text()) if match["name"])
+    """Every variable of both files with its default."""
+    text = FILE.read_text() + WITH_BUCKET.read_text()
+    found = (match for match in VARIABLE.finditer(text) if match["name"])
     return {match["name"]: match["default"] for match in found}
 
 

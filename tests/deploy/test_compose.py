@@ -5,6 +5,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 from typer.main import get_command
 
@@ -14,6 +15,7 @@ from tests.deploy import compose
 
 SERVICES = compose.services()
 ROLES = [name for name, service in SERVICES.items() if service["image"].startswith("sonomark:")]
+SETTINGS = {f"SONOMARK_{field.upper()}" for field in Settings.model_fields} | {"SONOMARK_SECRETS_DIR"}
 RUNNING = [name for name in SERVICES if name != "migrate"]
 
 
@@ -37,6 +39,25 @@ def test_a_real_client_accepts_the_file(profile: str) -> None:
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert "variable is not set" not in answer.stderr
+
+
+def test_a_bucket_reaches_every_role_that_has_the_archive() -> None:
+    files = ["--file", str(compose.FILE), "--file", str(compose.WITH_BUCKET), "--profile", "cpu", "--profile", "gpu"]
+    answer = subprocess.run([*_client(), *files, "config"], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    merged = yaml.safe_load(answer.stdout)["services"]
+    with_archive = [name for name in ROLES if any("/archive" in str(one) for one in SERVICES[name].get("volumes", []))]
+    assert len(with_archive) == 5
+    for name in with_archive:
+        given = merged[name]["environment"]
+        assert given["SONOMARK_ARCHIVE_URL"].startswith("s3://")
+        assert given["SONOMARK_DATA_DIR"] == "/archive"  # the volume that outlives a restart: the outbox lies there
+        assert {name for name in given if name.startswith("SONOMARK_")} <= SETTINGS
+        secrets = {one if isinstance(one, str) else one["source"] for one in merged[name]["secrets"]}
+        assert {"sonomark_s3_access_key", "sonomark_s3_secret_key", "sonomark_database_password"} <= secrets
+        assert "edge" in merged[name]["networks"]  # the bucket is outside
+        assert merged[name]["read_only"] is True
+    assert merged["migrate"]["environment"]["SONOMARK_DATA_DIR"] == "/data"
 
 
 def test_every_variable_is_in_the_example_with_the_same_default() -> None:

@@ -25,7 +25,7 @@ def _build(folder: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(answer.stdout))
 
 
-@pytest.fixture(scope="module", params=["base", "gpu-scaled"])
+@pytest.fixture(scope="module", params=["base", "gpu-scaled", "s3"])
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return _build(request.param)
 
@@ -156,6 +156,18 @@ def test_everything_mounted_is_a_volume_of_the_pod(pods: dict[str, dict[str, Any
 def test_what_is_not_allowed_in_is_kept_out(objects: list[dict[str, Any]]) -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "NetworkPolicy"}
     assert policies["nothing-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+
+
+def test_a_bucket_needs_no_place_but_the_one_that_lasts() -> None:
+    objects = _build("s3")
+    (settings,) = [one["data"] for one in objects if one["kind"] == "ConfigMap"]
+    assert settings["SONOMARK_ARCHIVE_URL"].startswith("s3://") and settings["SONOMARK_DATA_DIR"] == "/archive"
+    for one in objects:
+        if one["kind"] == "Deployment":
+            pod = one["spec"]["template"]["spec"]
+            assert "archive" in {volume["name"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume}
+            (secrets,) = [volume["projected"]["sources"] for volume in pod["volumes"] if "projected" in volume]
+            assert {"sonomark-s3", "sonomark-roles"} <= {source["secret"]["name"] for source in secrets}
 
 
 def test_workers_follow_the_age_of_the_queue() -> None:

@@ -31,10 +31,11 @@ def _wanted(extra: str) -> list[Requirement]:
     return [r for r in map(Requirement, texts) if r.marker is None or r.marker.evaluate(IMAGE)]
 
 
-@pytest.mark.parametrize(("lock", "extra"), [("requirements.lock", "cpu"), ("requirements-gpu.lock", "gpu")])
-def test_the_lock_satisfies_the_project(lock: str, extra: str) -> None:
+@pytest.mark.parametrize("extra", ["device", "s3", "otel"])
+@pytest.mark.parametrize(("lock", "device"), [("requirements.lock", "cpu"), ("requirements-gpu.lock", "gpu")])
+def test_the_lock_satisfies_the_project(lock: str, device: str, extra: str) -> None:
     locked = _locked(lock)
-    for requirement in _wanted(extra):
+    for requirement in _wanted(device if extra == "device" else extra):
         version = locked.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not locked: run deploy/lock.sh"
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement} but {version} is locked"
