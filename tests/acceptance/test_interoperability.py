@@ -21,6 +21,4 @@ def test_the_table_is_true(make_parts: Callable[..., Parts], tmp_path: Path) -> 
     except matrix.Missing as missing:
         pytest.skip(f"a sender is missing: {missing}")
     assert table == PAGE.read_text().partition(MARK)[2].lstrip("\n")
-    log = house.log("receive").read_text()
-    assert "refused_contexts=0" in log and "status=0x" not in log
-    assert log.count("refused_contexts=") == log.count("refused_contexts=0")
+    assert "status=0x" not in house.log("receive").read_text(), "a C-STORE was refused"
