@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     smtp_user: str = ""
     smtp_password: str = ""
 
+    selftest_node: str = Field(
+        "", description="Where the self-test sends its study, AET@HOST:PORT; empty means this machine's own receiver."
+    )
     role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
     log_format: Literal["console", "json"] = "console"
     otlp_endpoint: str = Field("", description="Collector that gets traces by OTLP over HTTP: http://host:4318.")
@@ -155,6 +158,10 @@ class Settings(BaseSettings):
     def broker(self) -> str:
         """The Celery broker URL in force."""
         return _with_password(self.broker_url, self.broker_password) or f"spool://{self.data_dir.resolve() / 'spool'}"
+
+    def with_network(self, named: str) -> "Settings":
+        """The same with other weights; empty: with its own."""
+        return self.model_copy(update={"network": named}) if named else self
 
     def archive(self) -> str:
         """The archive's folder or s3:// URL in force."""

@@ -14,6 +14,7 @@ from celery.platforms import SecurityWarning
 from service import failpoints, logs, tracing
 from service.analyse import tasks
 from service.analyse.restoration import load_network
+from service.db import switches
 from service.db.heartbeats import keep_beating
 from service.db.session import database
 from service.jobs.app import app
@@ -42,8 +43,10 @@ def work() -> None:
 
 def work_alone() -> None:
     """One worker process: its network is warm before it takes the first message."""
+    with database().read() as session:
+        tasks.take_into_use(switches.network(session))
     tasks.pipeline().warm_up()
-    beating = keep_beating(database(), "work")
+    beating = keep_beating(database(), "work", lambda: {"network": tasks.pipeline().version})
     # Celery warns root of pickled messages; this one takes JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app().Worker(

@@ -232,8 +232,7 @@ def load_network(settings: Settings, threads: int | None = None, callers: int = 
     On the plain CPU each of them computes on its share of the cores, which is faster than all taking turns on all.
     Raises `NetworkError` when there is no such network or no such device.
     """
-    named = Path(settings.network)
-    folder = named if named.is_dir() else WEIGHTS / settings.network
+    folder = folder_of(settings)
     device = choose_device(settings.provider)
     chosen = threads or settings.threads or os.cpu_count() or 1
     options = Options(
@@ -251,6 +250,25 @@ def _newest(kept: "OrderedDict[tuple[int, ...], T]", key: tuple[int, ...]) -> T:
     while len(kept) > SIZES_KEPT:
         kept.popitem(last=False)
     return kept[key]
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where the weights lie that the settings name: a folder, or a name in DATA_DIR/weights or under models/weights."""
+    named = Path(settings.network)
+    places = (named, settings.data_dir / "weights" / settings.network)
+    return next((place for place in places if (place / "card.toml").is_file()), WEIGHTS / settings.network)
+
+
+def installed(settings: Settings) -> list[Path]:
+    """Every folder of weights that may be put in use by its name, and the one of the settings."""
+    parents = [folder for folder in (settings.data_dir / "weights", WEIGHTS) if folder.is_dir()]
+    found = {folder.name: folder for parent in reversed(parents) for folder in sorted(parent.iterdir())}
+    return [folder for _, folder in sorted(found.items()) if (folder / "card.toml").is_file()]
+
+
+def verify_weights(folder: Path, card: Card) -> None:
+    """Raises `NetworkError` unless the folder's weights are exactly those that the card describes."""
+    _graph(folder / "model.onnx", card)
 
 
 def _graph(path: Path, card: Card) -> bytes:

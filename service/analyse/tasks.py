@@ -20,7 +20,7 @@ from service.analyse.leases import Leases
 from service.analyse.pipeline import Begun, Pipeline
 from service.analyse.record import Answer
 from service.archive.store import archive
-from service.db import analyses
+from service.db import analyses, switches
 from service.db.analyses import Assignment
 from service.db.session import database
 from service.db.tables import now
@@ -56,14 +56,18 @@ def analyse(analysis_id: int) -> None:
     try:
         with database().read() as session:
             known = isinstance(analysis_id, int) and analyses.known(session, analysis_id)
+            named = switches.network(session)
+        if not known:
+            telemetry.ASSESSED.labels("ignored").inc()
+            log.warning("message names no analysis, ignored")
+            return
+        take_into_use(named)
     except DatabaseAway as error:
         log.warning("database away, the sweeper will ring again", cause=error.what)
-        return
-    if known:
-        turn(analysis_id)
+    except NetworkError as error:
+        log.error("the network in use cannot be loaded, nothing is claimed", cause=error.what, cure=error.cure)
     else:
-        telemetry.ASSESSED.labels("ignored").inc()
-        log.warning("message names no analysis, ignored")
+        turn(analysis_id)
 
 
 def turn(analysis_id: int) -> None:
@@ -102,10 +106,12 @@ def claims_at_once() -> int:
 
 
 def _claim(*, fresh: bool = False) -> Batch | None:
-    """The next batch, its frames already being decoded; None when nothing waits or the database is away."""
+    """The next batch, its frames already being decoded; None when nothing waits, work is paused or the database away."""
     try:
         # Lightly: a claim lost in a power cut is a row that waits again.
         with database().begin_lightly() as session:
+            if switches.is_on(session, switches.PAUSED):
+                return None
             claims = analyses.claim(session, claims_at_once(), settings().lease_s, fresh=fresh)
             assignments = analyses.assignments(session, claims)
     except DatabaseAway as error:
@@ -175,11 +181,29 @@ def threads_each(processes: int) -> int:
     return settings().threads or max(1, (os.cpu_count() or 1) // processes)
 
 
-@lru_cache
 def pipeline() -> Pipeline:
     """This process's network."""
+    return _loaded(_in_use)
+
+
+def take_into_use(named: str) -> None:
+    """Work with these weights from now on; empty: those of the settings. Never while a batch is under way.
+
+    Raises `NetworkError` when there are none, and stays with the old ones.
+    """
+    global _in_use
+    if named != _in_use:
+        log.info("another network is in use", network=_loaded(named).version)
+        _in_use = named
+
+
+@lru_cache(maxsize=1)
+def _loaded(named: str) -> Pipeline:
     device = choose_device(settings().provider)
-    return Pipeline.of_settings(threads=threads_each(worker_processes(device)))
+    return Pipeline.of_settings(settings().with_network(named), threads=threads_each(worker_processes(device)))
+
+
+_in_use = ""
 
 
 @lru_cache

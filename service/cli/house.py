@@ -67,6 +67,19 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
+@app.command()
+def selftest() -> None:
+    """Send a synthetic study through the running house and say how long each step took; status 1 when one failed."""
+    from service.deliver import selftest as through
+
+    def tell(step: through.Step) -> None:
+        mark = "[green]✓[/]" if step.ok else "[bold red]✗[/]"
+        out.print(f"{mark} {step.name}: {step.seconds:.3f} s {step.told} {step.cure}", highlight=False, soft_wrap=True)
+
+    schema.require_usable(database())
+    raise typer.Exit(0 if through.run(through.begin("command line"), tell) else 1)
+
+
 def sign_in_link(here: Settings) -> str:
     """A link that signs the administrator in once; whoever runs this machine may have it."""
     with database().begin() as session:

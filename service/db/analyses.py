@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, now
+from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Study, now
 from service.errors import LeaseLost
 
 IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED)
@@ -244,6 +244,20 @@ def flow(session: Session) -> dict[str, int | float]:
         "in_flight": flying,
         "quarantined": quarantined,
         "oldest_in_flight_s": round(age, 3),
+    }
+
+
+def stages(session: Session) -> dict[str, int]:
+    """How many instances wait, are with a worker and are held back, and how many studies are still to settle."""
+    states = dict(
+        session.execute(select(Analysis.state, func.count()).where(~Analysis.superseded).group_by(Analysis.state)).all()
+    )
+    unsettled = session.scalar(select(func.count()).select_from(Study).where(~Study.settled)) or 0
+    return {
+        "waiting": states.get(AnalysisState.QUEUED, 0),
+        "with a worker": states.get(AnalysisState.CLAIMED, 0),
+        "studies to settle": unsettled,
+        "held back": states.get(AnalysisState.QUARANTINED, 0),
     }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import timedelta
 from threading import Event, Thread
 from typing import Any
@@ -31,6 +32,12 @@ def alive(session: Session) -> dict[str, int]:
     return {role: roles.count(role) for role in set(roles)}
 
 
+def details(session: Session, role: str) -> list[Heartbeat]:
+    """The beats of the processes of ``role`` that are alive, each with what it says of itself."""
+    fresh = select(Heartbeat).where(Heartbeat.role == role, Heartbeat.at > now() - FRESH)
+    return list(session.scalars(fresh.order_by(Heartbeat.process)))
+
+
 def alive_here(session: Session, role: str) -> int:
     """How many processes of ``role`` on this machine (this container) were alive within the last ten seconds."""
     mine = Heartbeat.process.startswith(f"{socket.gethostname()}:"[:96], autoescape=True)
@@ -38,7 +45,7 @@ def alive_here(session: Session, role: str) -> int:
     return session.scalar(fresh) or 0
 
 
-def keep_beating(database: Database, role: str) -> Event:
+def keep_beating(database: Database, role: str, detail: Callable[[], dict[str, Any]] = dict) -> Event:
     """Beat from a daemon thread until the returned event is set; a database that is away is tried again."""
     stop = Event()
 
@@ -46,7 +53,7 @@ def keep_beating(database: Database, role: str) -> Event:
         while not stop.is_set():
             try:
                 with database.begin_lightly() as session:
-                    beat(session, role)
+                    beat(session, role, detail())
             except DatabaseAway:
                 pass  # readiness falls by itself once the beat is stale
             stop.wait(INTERVAL_S)

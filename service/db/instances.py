@@ -91,7 +91,7 @@ def register(session: Session, arrival: Arrival, settle: timedelta) -> Registrat
         {
             "study_id": study["id"],
             "last_received_at": moment,
-            "settles_at": moment + settle,
+            "settles_at": moment if arrival.synthetic else moment + settle,
             "settled": False,
             "version": study["version"] + 1,
             "changed_at": moment,

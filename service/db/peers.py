@@ -1,11 +1,22 @@
-"""What each calling AE title did last."""
+"""DICOM peers: which an administrator let in, and what each calling AE title did last."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import quantiles
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.db.tables import PeerActivity, now
+from service.db.tables import Instance, Peer, PeerActivity, now
+from service.errors import Conflict, NotFound
+
+TODAY = timedelta(hours=24)
+GAPS_OF = timedelta(days=14)
+FEWEST_GAPS = 20  # below this many a station has no usual gap yet
+SHORTEST_QUIET = timedelta(hours=1)  # nobody needs to hear of a coffee break
+MOST_RECENT = 5_000
 
 
 @dataclass(slots=True)
@@ -15,6 +26,46 @@ class Tally:
     stored: int = 0
     refused: int = 0
     last_refusal: str = ""
+
+
+@dataclass(slots=True)
+class Station:
+    """A calling AE title as the dashboard shows it."""
+
+    ae_title: str
+    entries: list[Peer] = field(default_factory=list)  # what an administrator entered, those in force first
+    activity: list[PeerActivity] = field(default_factory=list)
+    today: int = 0
+    usual_gap: timedelta | None = None  # the longest that 99 of 100 pauses last
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        return max((each.last_seen_at for each in self.activity), default=None)
+
+    @property
+    def stored(self) -> int:
+        return sum(each.stored for each in self.activity)
+
+    @property
+    def refused(self) -> int:
+        return sum(each.refused for each in self.activity)
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of its instances and associations that were refused; None when it sent nothing."""
+        return self.refused / (self.stored + self.refused) if self.stored + self.refused else None
+
+    @property
+    def last_refusal(self) -> str:
+        refusals = sorted((each.last_seen_at, each.last_refusal) for each in self.activity if each.last_refusal)
+        return refusals[-1][1] if refusals else ""
+
+    def quiet_for(self, at: datetime) -> timedelta | None:
+        """How long it has been silent, if that is longer than it usually is."""
+        seen = self.last_seen_at
+        if seen is None or self.usual_gap is None or at - seen <= max(self.usual_gap * 2, SHORTEST_QUIET):
+            return None
+        return at - seen
 
 
 def note(session: Session, ae_title: str, address: str, tally: Tally) -> None:
@@ -33,3 +84,68 @@ def note(session: Session, ae_title: str, address: str, tally: Tally) -> None:
 def peers(session: Session) -> list[PeerActivity]:
     """Every peer ever seen, the one that was quiet longest first."""
     return list(session.scalars(select(PeerActivity).order_by(PeerActivity.last_seen_at)))
+
+
+def let_in(session: Session) -> list[Peer]:
+    """The peers that an administrator entered and did not disable: the receiver reads them every few seconds."""
+    return list(session.scalars(select(Peer).where(Peer.disabled_at.is_(None)).order_by(Peer.ae_title)))
+
+
+def get(session: Session, number: int) -> Peer:
+    found = session.get(Peer, number)
+    if found is None:
+        raise NotFound("There is no such peer.")
+    return found
+
+
+def add(session: Session, ae_title: str, address: str, port: int | None, description: str, by: str) -> Peer:
+    """A new peer; raises Conflict when it is there already."""
+    twin = session.scalar(select(Peer).where(Peer.ae_title == ae_title, Peer.address == address))
+    if twin is not None:
+        raise Conflict(f"{ae_title} at {address or 'any address'} is there already.", cure="Change or enable that one.")
+    peer = Peer(ae_title=ae_title, address=address, port=port, description=description, created_by=by)
+    session.add(peer)
+    session.flush()
+    return peer
+
+
+def stations(session: Session) -> list[Station]:
+    """Every peer that was entered or ever called, by AE title, with its last day and its usual gaps."""
+    found: dict[str, Station] = {}
+    for peer in session.scalars(select(Peer).order_by(Peer.disabled_at.is_not(None), Peer.id)):
+        station = found.setdefault(peer.ae_title, Station(peer.ae_title))
+        station.entries.append(peer)
+    for activity in peers(session):
+        found.setdefault(activity.ae_title, Station(activity.ae_title)).activity.append(activity)
+    at = now()
+    counted = (
+        select(Instance.calling_ae_title, func.count())
+        .where(Instance.received_at > at - TODAY)
+        .group_by(Instance.calling_ae_title)
+    )
+    for ae_title, count in session.execute(counted):
+        if ae_title in found:
+            found[ae_title].today = count
+    for ae_title, gap in _usual_gaps(session, at).items():
+        if ae_title in found:
+            found[ae_title].usual_gap = gap
+    return [found[ae_title] for ae_title in sorted(found)]
+
+
+def _usual_gaps(session: Session, at: datetime) -> dict[str, timedelta]:
+    """Of each AE title, from its newest instances of two weeks: the gap that 99 of 100 are no longer than."""
+    newest = (
+        select(Instance.calling_ae_title, Instance.received_at)
+        .where(Instance.received_at > at - GAPS_OF)
+        .order_by(Instance.received_at.desc())
+        .limit(MOST_RECENT)
+    )
+    times: dict[str, list[datetime]] = defaultdict(list)
+    for ae_title, received in session.execute(newest):
+        times[ae_title].append(received)
+    usual = {}
+    for ae_title, seen in times.items():
+        gaps = [(later - earlier).total_seconds() for later, earlier in pairwise(seen)]
+        if len(gaps) >= FEWEST_GAPS:
+            usual[ae_title] = timedelta(seconds=quantiles(gaps, n=100, method="inclusive")[98])
+    return usual

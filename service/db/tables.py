@@ -576,6 +576,31 @@ class Reevaluation(Base):
     cancelled_at: Mapped[datetime | None]
 
 
+class Switch(Base):
+    """What an administrator set while the house runs; see db/switches.py."""
+
+    __tablename__ = "switches"
+
+    name: Mapped[str] = mapped_column(String(24), primary_key=True)
+    value: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    set_by: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(String(255), default="")
+    since: Mapped[datetime] = mapped_column(default=now)
+
+
+class SelfTest(Base):
+    """One synthetic study sent through the whole house, and how long each step took."""
+
+    __tablename__ = "self_tests"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    asked_by: Mapped[str] = mapped_column(String(64))
+    begun_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+    study_instance_uid: Mapped[str] = mapped_column(String(64))
+    steps: Mapped[list[Any]] = mapped_column(default=list)  # [{"name", "seconds", "ok", "told", "cure"}, …] in order
+
+
 class Heartbeat(Base):
     """When each running role last said that it is alive."""
 
@@ -593,6 +618,26 @@ class SchemaWindow(Base):
     __tablename__ = "schema_window"
 
     revision: Mapped[str] = mapped_column(String(32), primary_key=True)
+
+
+class Peer(Base):
+    """A DICOM node that an administrator entered: it may send, and it can be asked for an echo. Never deleted."""
+
+    __tablename__ = "peers"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    ae_title: Mapped[str] = mapped_column(String(16))
+    address: Mapped[str] = mapped_column(String(64), default="")  # IP address or network/bits; empty: any
+    port: Mapped[int | None]  # where it answers C-ECHO; null: it is not asked
+    description: Mapped[str] = mapped_column(String(128), default="")
+    created_by: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    disabled_at: Mapped[datetime | None]
+    echoed_at: Mapped[datetime | None]
+    echo: Mapped[str] = mapped_column(String(255), default="")  # what came of the last one; empty: success
+    echo_ms: Mapped[float | None]
+
+    __table_args__ = (UniqueConstraint("ae_title", "address"),)
 
 
 class PeerActivity(Base):

@@ -1,6 +1,7 @@
 """C-STORE SCU: sends DICOM files to another node exactly as they are stored."""
 
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from service.errors import ConfigurationError, PeerError
 
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
 SUCCESS = 0x0000
+ECHO_TIMEOUT_S = 5
 VERIFICATION = UID("1.2.840.10008.1.1")
 
 
@@ -111,9 +113,18 @@ def send(
 
 
 def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
-    """C-ECHO; raises PeerError when the node does not answer with success."""
+    """C-ECHO; raises PeerError, which names the step that failed: name, connection, association or echo."""
+    try:
+        with socket.create_connection((node.host, node.port), timeout=ECHO_TIMEOUT_S):
+            pass
+    except socket.gaierror as error:
+        raise PeerError(f"The name {node.host} is not known.", cure="Check the address.") from error
+    except TimeoutError as error:
+        raise PeerError(f"{node.host}:{node.port} does not answer.", cure="Check address and firewall.") from error
+    except OSError as error:
+        raise PeerError(f"{node.host}:{node.port} refuses the connection.", cure="Check port and peer.") from error
     ae = ApplicationEntity(calling_ae_title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ECHO_TIMEOUT_S
     association = ae.associate(node.host, node.port, [build_context(VERIFICATION)], ae_title=node.ae_title)
     if not association.is_established:
         raise PeerError(f"{node} does not accept an association.", cure="Check AE titles, address and port.")

@@ -26,7 +26,7 @@ def sample_files(folder: Path) -> list[Path]:
 def _write_study(study: dict[str, Any], number: int, folder: Path) -> Iterator[Path]:
     study_uid, series_uid = generate_uid(), generate_uid()
     for index, name in enumerate(study["frames"], 1):
-        instance = _instance(study, name)
+        instance = make_instance(study, name)
         instance.StudyInstanceUID, instance.SeriesInstanceUID = study_uid, series_uid
         instance.StudyID, instance.SeriesNumber, instance.InstanceNumber = str(number), "1", str(index)
         path = folder / f"sample-{number}-{index}.dcm"
@@ -34,8 +34,8 @@ def _write_study(study: dict[str, Any], number: int, folder: Path) -> Iterator[P
         yield path
 
 
-def _instance(study: dict[str, Any], name: str) -> Dataset:
-    """An Ultrasound Image (PS3.3 A.6) around a JPEG file's own bytes."""
+def make_instance(study: dict[str, Any], name: str) -> Dataset:
+    """An Ultrasound Image (PS3.3 A.6) around the bytes of a JPEG file of ``frames``, with a UID of its own."""
     jpeg = (HERE / "frames" / name).read_bytes()
     with Image.open(HERE / "frames" / name) as image:
         columns, rows = image.size

@@ -13,7 +13,7 @@ from kombu.exceptions import ChannelError, KombuError
 
 from service import failpoints, logs, telemetry, tracing
 from service.compliance.outcome import Verdict
-from service.db import analyses, deliveries, instances, verdicts
+from service.db import analyses, deliveries, instances, switches, verdicts
 from service.db.analyses import Lease
 from service.db.heartbeats import keep_beating
 from service.db.session import Database, database
@@ -99,6 +99,8 @@ class Sweeper:
     def ring_for_the_forgotten(self) -> int:
         """Ring for analyses that wait and for which no message is under way; returns how often."""
         with self._db.read() as session:
+            if switches.is_on(session, switches.PAUSED):
+                return 0
             count, oldest = analyses.waiting(session)
             if oldest is None or now() - oldest < timedelta(seconds=2 * settings().sweep_interval_s):
                 return 0

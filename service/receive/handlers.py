@@ -16,7 +16,7 @@ from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
 from service.receive.incoming import Incoming
 from service.receive.intake import Intake
-from service.receive.peers import Peers
+from service.receive.peers import Register
 from service.receive.status import Status, answer
 from service.receive.upper_layer import LONGEST_COMMENT
 
@@ -32,7 +32,7 @@ class Handlers:
     """The receiver's event handlers with what they need."""
 
     def __init__(
-        self, intake: Intake, activity: "Activity", peers: Peers, ae_title: str, most_associations: int
+        self, intake: Intake, activity: "Activity", peers: Register, ae_title: str, most_associations: int
     ) -> None:
         self._intake = intake
         self._activity = activity
@@ -63,6 +63,8 @@ class Handlers:
             refusal, why = CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
         elif not self._peers.allows(calling, address):
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
+        elif self._peers.draining:
+            refusal, why = LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
         elif not self._admit(association):
             refusal, why = LOCAL_LIMIT_EXCEEDED, "too many associations"
         else:

@@ -16,6 +16,7 @@ from service.failpoints import fp
 from service.receive.bell import Bell
 from service.receive.incoming import Incoming, StoreRequest
 from service.receive.ledger import Ledger
+from service.receive.peers import SYNTHETIC_AE_TITLE
 
 log = logs.get(__name__)
 
@@ -23,7 +24,6 @@ log = logs.get(__name__)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 # AE title of the self-test and the demonstration; what they send never counts in reports.
-SYNTHETIC_AE_TITLE = "SONOMARK_TEST"
 
 
 class Intake:

@@ -1,9 +1,23 @@
-"""Who may send: calling AE titles with their addresses, from the setting PEERS. An AE title authenticates nobody."""
+"""Who may send: calling AE titles with their addresses, of the setting PEERS and of the administrators' page.
+
+An AE title authenticates nobody.
+"""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from threading import Lock
+from time import monotonic
 
-from service.errors import ConfigurationError
+from service import logs
+from service.db import peers as rows
+from service.db import switches
+from service.db.session import Database
+from service.errors import ConfigurationError, DatabaseAway
+
+log = logs.get(__name__)
+
+SYNTHETIC_AE_TITLE = "SONOMARK_TEST"  # calls with studies of the self-test
+REFRESH_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,53 @@ class Peers:
     def allows(self, ae_title: str, address: str) -> bool:
         """May this AE title send from this address?"""
         return self.open_to_all or any(peer.allows(ae_title, address) for peer in self.allowed)
+
+
+class Register:
+    """The allowed senders of the settings and those that administrators entered, which may change at any time.
+
+    The database is asked every few seconds; while it is away the last answer holds.
+    """
+
+    def __init__(self, of_settings: Peers, database: Database) -> None:
+        self._of_settings = of_settings
+        self._database = database
+        self._lock = Lock()
+        self._peers = of_settings
+        self._draining = False
+        self._asked_at = -REFRESH_S
+
+    @property
+    def open_to_all(self) -> bool:
+        return self._now().open_to_all
+
+    @property
+    def draining(self) -> bool:
+        """Whether an administrator wants no new association to begin."""
+        self._now()
+        return self._draining
+
+    def knows(self, ae_title: str) -> bool:
+        return ae_title == SYNTHETIC_AE_TITLE or self._now().knows(ae_title)
+
+    def allows(self, ae_title: str, address: str) -> bool:
+        """May this AE title send from this address? The house's own self-test always may from its own machine."""
+        own = ae_title == SYNTHETIC_AE_TITLE and ip_address(address).is_loopback
+        return own or self._now().allows(ae_title, address)
+
+    def _now(self) -> Peers:
+        with self._lock:
+            if monotonic() - self._asked_at >= REFRESH_S:
+                self._asked_at = monotonic()
+                try:
+                    with self._database.read() as session:
+                        entered = [_peer(f"{each.ae_title}@{each.address}") for each in rows.let_in(session)]
+                        self._draining = switches.is_on(session, switches.DRAINING)
+                except DatabaseAway:
+                    log.warning("database away, the peers known last still hold")
+                else:
+                    self._peers = Peers(self._of_settings.allowed + tuple(entered))
+            return self._peers
 
 
 def _peer(entry: str) -> Peer:

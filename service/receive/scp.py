@@ -19,7 +19,7 @@ from service.receive.association import Door, DoorHandler
 from service.receive.contexts import supported
 from service.receive.handlers import Activity, Handlers
 from service.receive.intake import Intake
-from service.receive.peers import Peers
+from service.receive.peers import Peers, Register
 from service.receive.reconcile import reconcile
 from service.settings import Settings, settings
 
@@ -39,7 +39,7 @@ class Receiver:
         _quieten()
         failpoints.refuse_in_production()
         self._settings = chosen
-        self._peers = Peers.parse(chosen.peers)
+        self._peers = Register(Peers.parse(chosen.peers), database())
         self._activity = Activity()
         self._settle = timedelta(seconds=chosen.study_settle_s)
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)

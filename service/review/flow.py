@@ -1,14 +1,15 @@
-"""Flow: what became of every acknowledged instance, and what is held back."""
+"""Flow: what became of every acknowledged instance, what is held back, and the switches that pause and drain."""
 
 from collections import defaultdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from service.db import analyses, audit, heartbeats, studies
+from service.db import analyses, audit, heartbeats, studies, switches
 from service.db.session import database
-from service.db.tables import Analysis, AnalysisState
+from service.db.tables import Analysis
+from service.errors import NotAllowed
 from service.jobs import enqueue
 from service.review import schemas
 from service.review.deps import Admin, Reader, note
@@ -16,6 +17,9 @@ from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 
 router = APIRouter()
+
+MOST_HELD = 500
+SWITCHES = {switches.PAUSED: "Work is paused", switches.DRAINING: "The door is draining"}
 
 
 @router.get("/api/flow", tags=["flow"], responses=PROBLEM_RESPONSES)
@@ -27,14 +31,16 @@ def get_flow(account: Reader) -> schemas.Flow:
 
 @router.get("/flow", include_in_schema=False)
 def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
-    """The equation, the workers, and the quarantine by reason."""
+    """The equation, the stages, the workers, and the quarantine by reason."""
     with database().read() as session:
         context = {
             "flow": analyses.flow(session),
-            "states": studies.in_states(session),
+            "stages": analyses.stages(session),
             "alive": heartbeats.alive(session),
-            "AnalysisState": AnalysisState,
-            "groups": _by_reason([each for each in studies.held_back(session) if _visible(each, account.site)]),
+            "switches": switches.standing(session),
+            "groups": _by_reason(
+                [each for each in studies.held_back(session, MOST_HELD) if _visible(each, account.site)]
+            ),
             "requeued": requeued,
         }
     if context["groups"]:
@@ -44,13 +50,33 @@ def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
 
 
 @router.post("/flow/requeue", include_in_schema=False)
-def requeue(account: Admin, ids: Annotated[list[int], Form(min_length=1, max_length=500)]) -> Response:
+def requeue(account: Admin, ids: Annotated[list[int], Form(min_length=1, max_length=MOST_HELD)]) -> Response:
     """Give quarantined instances another try, after their cause was removed."""
     with database().begin() as session:
         again = analyses.requeue(session, ids)
         audit.record(session, account.user.name, "quarantine.requeue", "", account.address, {"analyses": again})
     enqueue.ring(again)
     return RedirectResponse(f"/flow?requeued={len(again)}", status_code=303)
+
+
+@router.post("/flow/switches/{name}", include_in_schema=False)
+def switch(
+    name: Literal["paused", "draining"],
+    account: Admin,
+    on: Annotated[bool, Form()],
+    reason: Annotated[str, Form(max_length=255)] = "",
+) -> Response:
+    """Pause the workers or drain the door, with the reason that everybody will read; or take that back."""
+    if on and not reason.strip():
+        raise NotAllowed("Say why: everybody who wonders will read it.", cure="Fill in the reason.")
+    with database().begin() as session:
+        if on:
+            switches.turn_on(session, name, account.user.name, reason.strip())
+        else:
+            switches.turn_off(session, name)
+        detail = {"on": on, "reason": reason.strip()}
+        audit.record(session, account.user.name, f"switch.{name}", name, account.address, detail)
+    return RedirectResponse("/flow", status_code=303)
 
 
 def _visible(analysis: Analysis, site: str) -> bool:

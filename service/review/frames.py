@@ -14,7 +14,8 @@ from PIL import Image
 from service.analyse.pipeline import Pipeline, Restoration
 from service.archive.cache import Cache
 from service.archive.store import archive
-from service.db import studies
+from service.db import studies, switches
+from service.db.session import database
 from service.db.tables import Instance
 from service.dicom.pixels import read_frames
 from service.errors import NotFound
@@ -99,10 +100,17 @@ def _restored(instance: Instance, number: int) -> Restoration:
         return pipeline().restore(frame)
 
 
-@lru_cache
 def pipeline() -> Pipeline:
-    """The network, loaded when the first restoration is looked at."""
-    return Pipeline.of_settings()
+    """The network in use, loaded when the first restoration is looked at."""
+    with database().read() as session:
+        named = switches.network(session)
+    return loaded(named)
+
+
+@lru_cache(maxsize=1)
+def loaded(named: str) -> Pipeline:
+    """The weights of that name; empty: those of the settings."""
+    return Pipeline.of_settings(settings().with_network(named))
 
 
 def _network() -> str:

@@ -9,7 +9,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.db.tables import now
+from service.db import switches
+from service.db.session import database
+from service.db.tables import Switch, now
+from service.errors import DatabaseAway
 from service.review import words
 from service.settings import settings
 
@@ -32,6 +35,7 @@ def environment() -> Environment:
         kind=words.kind,
         requirement=words.requirement,
         age=words.age,
+        lasting=words.lasting,
         clock=words.clock,
         iso=words.iso,
         exam=words.exam,
@@ -73,6 +77,7 @@ def render(
         "path": request.url.path,
         "query": request.url.query,
         "session": session_times(account),
+        "banners": _banners() if account is not None and account.is_admin and _has_room(request) else [],
     }
     html = environment().get_template(template).render(told | (context or {}))
     return HTMLResponse(html, status_code=status, headers=headers)
@@ -83,3 +88,19 @@ def session_times(account: Any) -> tuple[int, int] | None:
     if account is None or not account.csrf or account.credential.expires_at is None:
         return None
     return settings().session_idle_s, max(0, int((account.credential.expires_at - now()).total_seconds()))
+
+
+def _has_room(request: Request) -> bool:
+    """A study's page has none, and the flow page keeps its banners up to date itself."""
+    fragment = request.headers.get("hx-request") == "true"
+    return not fragment and not request.url.path.startswith(("/studies/", "/flow", "/api"))
+
+
+def _banners() -> list[Switch]:
+    """What an administrator must not overlook: work that is paused, a door that drains."""
+    try:
+        with database().read() as session:
+            standing = switches.standing(session)
+    except DatabaseAway:
+        return []
+    return [standing[name] for name in (switches.PAUSED, switches.DRAINING) if name in standing]

@@ -1,6 +1,6 @@
 """How states, kinds, people and times read on a page."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from service.db.tables import Decision, FindingState, Severity, Study, Verdict, now
 
@@ -78,6 +78,15 @@ def age(at: datetime) -> str:
         if seconds >= length:
             return f"{seconds // length} {unit}"
     return f"{seconds} s"
+
+
+def lasting(span: timedelta) -> str:
+    """A length of time in the largest unit that fits: '3 days'."""
+    seconds = int(span.total_seconds())
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return plural(seconds // length, unit)
+    return plural(seconds, "second")
 
 
 def clock(at: datetime) -> str:

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def address(db: Database) -> Iterator[str]:
     """The dashboard's own address."""
-    for cached in (archive, deps.secret_key, frames.pipeline):
+    for cached in (archive, deps.secret_key, frames.loaded):
         cached.cache_clear()
     instances._seen = instances.Seen()
     server = uvicorn.Server(

@@ -19,7 +19,7 @@ PASSWORD = "correct horse battery"
 def client(db: Database) -> TestClient:
     """Nobody is signed in; redirects are shown, not followed."""
     instances._seen = instances.Seen()
-    for cached in (archive, deps.secret_key, frames.pipeline, frames.cache):
+    for cached in (archive, deps.secret_key, frames.loaded, frames.cache):
         cached.cache_clear()
     return TestClient(create_app(), follow_redirects=False)
 

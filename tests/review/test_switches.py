@@ -1,0 +1,138 @@
+"""Pausing, draining, peers, models and the self-test's page."""
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.db import audit, peers, scores, switches
+from service.db.peers import Tally
+from service.db.session import Database
+from service.db.tables import Instance, PeerActivity, Role, now
+from service.settings import WEIGHTS, Settings
+from tests.review import ward
+
+
+@pytest.fixture
+def admin(sign_in: Callable[..., TestClient]) -> TestClient:
+    return sign_in(Role.ADMIN)
+
+
+def test_a_pause_says_who_and_why_on_every_admin_page(admin: TestClient, db: Database) -> None:
+    assert admin.post("/flow/switches/paused", data={"on": "true"}).status_code == 403
+    assert admin.post("/flow/switches/paused", data={"on": "true", "reason": "new disk"}).status_code == 303
+    for path in ("/flow", "/users", "/worklist"):
+        page = admin.get(path).text
+        assert "Work is paused" in page and "by admin: new disk" in page, path
+    with db.read() as session:
+        assert switches.is_on(session, switches.PAUSED)
+    admin.post("/flow/switches/paused", data={"on": "false"})
+    assert "Work is paused" not in admin.get("/users").text
+    with db.read() as session:
+        assert [event.action for event in audit.search(session, action="switch.")] == ["switch.paused"] * 2
+    assert admin.post("/flow/switches/network", data={"on": "true", "reason": "x"}).status_code == 422
+
+
+def test_peers_are_added_checked_disabled_and_enabled(admin: TestClient, db: Database) -> None:
+    assert "open to all callers" in admin.get("/peers").text
+    for bad in (
+        {"ae_title": "", "address": ""},
+        {"ae_title": "A" * 17},
+        {"ae_title": "US@1"},
+        {"ae_title": "US,1"},
+        {"ae_title": "US1", "address": "nowhere"},
+        {"ae_title": "US1", "address": "10.0.0.0/24", "port": "104"},
+        {"ae_title": "US1", "address": "10.0.0.1", "port": "0"},
+        {"ae_title": "US1", "address": "10.0.0.1", "port": "x"},
+    ):
+        assert admin.post("/peers", data=bad).status_code == 422, bad
+    good = {"ae_title": "US1", "address": "127.0.0.1", "port": "1", "description": "Room 4"}
+    assert admin.post("/peers", data=good).status_code == 303
+    assert "is there already" in admin.post("/peers", data=good).text
+    page = admin.get("/peers").text
+    assert "Room 4" in page and "open to all callers" not in page
+    told = admin.post("/peers/1/echo", headers={"HX-Request": "true"}).text
+    assert "refuses the connection" in told and "<html" not in told
+    assert admin.post("/peers/1", data={"address": "10.0.0.7", "port": "", "description": ""}).status_code == 303
+    admin.post("/peers/1/disable")
+    with db.read() as session:
+        assert peers.let_in(session) == []
+    admin.post("/peers/1/enable")
+    with db.read() as session:
+        assert [peer.address for peer in peers.let_in(session)] == ["10.0.0.7"]
+        actions = [event.action for event in audit.search(session, action="peer.")]
+    assert actions == ["peer.enable", "peer.disable", "peer.edit", "peer.echo", "peer.add"]
+
+
+def test_a_station_that_fell_quiet_is_marked(admin: TestClient, db: Database) -> None:
+    uids = [ward.admit(db, number) for number in range(1, 3)]
+    with db.begin() as session:
+        first = session.get_one(Instance, 1)
+        for number in range(30):
+            copy = {
+                column.name: getattr(first, column.name)
+                for column in Instance.__table__.columns
+                if column.name not in ("id", "sop_instance_uid", "calling_ae_title", "received_at")
+            }
+            at = now() - timedelta(days=3, minutes=10 * number)
+            session.add(Instance(**copy, sop_instance_uid=f"9.{number}", calling_ae_title="US07", received_at=at))
+        peers.note(session, "US07", "10.0.0.7", Tally(stored=30, refused=10, last_refusal="too many associations"))
+        session.flush()
+        session.get_one(PeerActivity, ("US07", "10.0.0.7")).last_seen_at = now() - timedelta(days=3)
+    assert uids
+    page = admin.get("/peers").text
+    assert "quiet for 3 days" in page and "25.0 %" in page and "too many associations" in page
+
+
+def test_weights_are_compared_and_put_in_use(admin: TestClient, db: Database, house: Settings) -> None:
+    copied = house.data_dir / "weights" / "older"
+    shutil.copytree(WEIGHTS / "sonomark", copied)
+    card = (copied / "card.toml").read_text().replace('version = "', 'version = "older-', 1)
+    (copied / "card.toml").write_text(card)
+    graph = (copied / "model.onnx").read_bytes()
+    page = admin.get("/models").text
+    assert "in use" in page and "AUROC" in page
+    activation = admin.get("/models/older/activate")
+    assert activation.status_code == 200 and "older-" in activation.text
+    version = next(line.split('"')[1] for line in card.splitlines() if line.startswith("version"))
+    asked = {"typed": version, "reason": "roll back"}
+    assert admin.post("/models/older/activate", data={**asked, "typed": "no"}).status_code == 403
+    (copied / "model.onnx").write_bytes(graph[:-1] + bytes([graph[-1] ^ 1]))
+    assert admin.post("/models/older/activate", data=asked).status_code == 503, "changed bytes are refused (W12)"
+    (copied / "model.onnx").write_bytes(graph)
+    assert admin.post("/models/older/activate", data=asked).status_code == 303
+    with db.read() as session:
+        assert switches.network(session) == "older"
+    assert "by admin: roll back" in admin.get("/models").text
+    for name in ("..", "%2e%2e", "nothing"):
+        assert admin.get(f"/models/{name}/activate").status_code == 404
+
+
+def test_the_stability_index_is_the_textbooks() -> None:
+    flat = [(number + 0.5) / 1000 for number in range(1000)]
+    assert scores.stability_index(flat, flat) == 0
+    half = [value / 2 for value in flat]
+    assert scores.stability_index(flat, half) > scores.SHIFTED
+    assert scores.stability_index(flat, half) == pytest.approx(scores.stability_index(half, flat))
+
+
+def test_the_self_test_page_shows_steps_and_lets_one_run_at_a_time(
+    admin: TestClient, db: Database, house: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "dicom_port", 1)  # nobody listens there
+    assert "No self-test was run yet" in admin.get("/self-test").text
+    assert admin.post("/self-test").status_code == 303
+    for _ in range(100):
+        page = admin.get("/self-test").text
+        if "failed" in page:
+            break
+    assert "does not accept an association" in page and "What to do" in page
+
+
+def test_models_reads_only_folders_of_weights(house: Settings, admin: TestClient, db: Database) -> None:
+    (Path(house.data_dir) / "weights" / "broken").mkdir(parents=True)
+    (Path(house.data_dir) / "weights" / "broken" / "card.toml").write_text("name = 1")
+    assert admin.get("/models").status_code == 200
