@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("disabled_at", MOMENT, nullable=True),
         sa.Column("echoed_at", MOMENT, nullable=True),
         sa.Column("echo", sa.String(255), nullable=False),
-        sa.Column("echo_ms", sa.Float(), nullable=True),
+        sa.Column("echo_ms", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_peers")),
         sa.UniqueConstraint("ae_title", "address", name=op.f("uq_peers_ae_title_address")),
     )

@@ -106,7 +106,7 @@ def claims_at_once() -> int:
 
 
 def _claim(*, fresh: bool = False) -> Batch | None:
-    """The next batch, its frames already being decoded; None when nothing waits, work is paused or the database away."""
+    """The next batch, its frames being decoded; None when nothing waits, work is paused or the database is away."""
     try:
         # Lightly: a claim lost in a power cut is a row that waits again.
         with database().begin_lightly() as session:

@@ -91,6 +91,11 @@ def let_in(session: Session) -> list[Peer]:
     return list(session.scalars(select(Peer).where(Peer.disabled_at.is_(None)).order_by(Peer.ae_title)))
 
 
+def any_entered(session: Session) -> bool:
+    """Whether a peer was ever entered: disabling the last one must not open the door to everybody."""
+    return session.scalar(select(Peer.id).limit(1)) is not None
+
+
 def get(session: Session, number: int) -> Peer:
     found = session.get(Peer, number)
     if found is None:

@@ -635,7 +635,7 @@ class Peer(Base):
     disabled_at: Mapped[datetime | None]
     echoed_at: Mapped[datetime | None]
     echo: Mapped[str] = mapped_column(String(255), default="")  # what came of the last one; empty: success
-    echo_ms: Mapped[float | None]
+    echo_ms: Mapped[int | None]
 
     __table_args__ = (UniqueConstraint("ae_title", "address"),)
 

@@ -35,9 +35,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The allowed senders; none configured means open to all."""
+    """The allowed senders; none configured means open to all, unless ``closed`` says that there once were some."""
 
     allowed: tuple[Peer, ...] = ()
+    closed: bool = False
 
     @classmethod
     def parse(cls, setting: str) -> "Peers":
@@ -50,7 +51,7 @@ class Peers:
 
     @property
     def open_to_all(self) -> bool:
-        return not self.allowed
+        return not self.allowed and not self.closed
 
     def knows(self, ae_title: str) -> bool:
         return self.open_to_all or any(peer.ae_title == ae_title for peer in self.allowed)
@@ -99,11 +100,12 @@ class Register:
                 try:
                     with self._database.read() as session:
                         entered = [_peer(f"{each.ae_title}@{each.address}") for each in rows.let_in(session)]
+                        closed = rows.any_entered(session)
                         self._draining = switches.is_on(session, switches.DRAINING)
                 except DatabaseAway:
                     log.warning("database away, the peers known last still hold")
                 else:
-                    self._peers = Peers(self._of_settings.allowed + tuple(entered))
+                    self._peers = Peers(self._of_settings.allowed + tuple(entered), closed)
             return self._peers
 
 

@@ -98,7 +98,7 @@ def echo_peer(request: Request, number: int, account: Admin) -> Response:
         told = str(error)
     with database().begin() as session:
         peer = peers.get(session, number)
-        peer.echoed_at, peer.echo, peer.echo_ms = now(), told[:255], round((perf_counter() - began) * 1000, 1)
+        peer.echoed_at, peer.echo, peer.echo_ms = now(), told[:255], round((perf_counter() - began) * 1000)
         _note(session, account, "peer.echo", peer)
     if request.headers.get("hx-request") == "true":
         return render(request, "peer_echo.html", {"peer": peer})
@@ -133,7 +133,7 @@ def _page(request: Request, *, problem: str = "", given: dict[str, str] | None =
     of_settings = [entry.strip() for entry in settings().peers.split(",") if entry.strip()]
     with database().read() as session:
         stations = peers.stations(session)
-        open_to_all = not of_settings and not peers.let_in(session)
+        open_to_all = not of_settings and not peers.any_entered(session)
     context = {
         "stations": stations,
         "of_settings": of_settings,
