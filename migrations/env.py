@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from service.db.schema import write_window
+from service.db.schema import LOCK_TIMEOUT_S, write_window
 from service.db.session import database
 from service.db.tables import Base
 
@@ -13,9 +13,17 @@ if context.is_offline_mode():
 else:
     with database().engine.connect() as connection:
         # SQLite cannot alter most of a table in place: batch mode copies it.
-        context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            render_as_batch=True,
+            # The roles go on meanwhile: each migration holds its locks for as short as it can, and none waits long in
+            # front of everybody else. `service.db.schema.migrate` tries again.
+            transaction_per_migration=True,
+            on_version_apply=lambda ctx, heads, **_: write_window(ctx.connection, next(iter(heads), None)),
+        )
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+            connection.commit()
         with context.begin_transaction():
             context.run_migrations()
-            write_window(connection, context.get_context().get_current_revision())
-        # On SQLite Alembic commits each migration by itself and leaves open what follows them.
-        connection.commit()

@@ -6,7 +6,8 @@ a newer migration does. A migration that takes something away says ``contracts =
 before it is shut out.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from alembic import command
 from alembic.config import Config
@@ -14,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, delete, insert, inspect, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service import logs
 from service.db.session import Database, cause
@@ -23,6 +24,10 @@ from service.errors import DatabaseAway, SchemaError
 from service.settings import HOUSE
 
 log = logs.get(__name__)
+
+LOCK_TIMEOUT_S = 2
+PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+_MET_LOCKS = ("40P01", "55P03")  # PostgreSQL's deadlock_detected and lock_not_available
 
 
 def _config() -> Config:
@@ -49,17 +54,33 @@ def current(database: Database) -> str | None:
 
 
 def migrate(revision: str = "head") -> None:
-    """Move the schema up to ``revision``; does nothing when it is there already."""
-    command.upgrade(_config(), revision)
+    """Move the schema up to ``revision``, while roles work on it; does nothing when it is there already.
+
+    Each migration is a transaction of its own. One that meets the roles' locks in a circle, or waits for them too long,
+    gives way to them and is tried again.
+    """
+    _patiently(lambda: command.upgrade(_config(), revision))
 
 
 def downgrade(revision: str) -> None:
     """Move the schema down to ``revision``."""
-    command.downgrade(_config(), revision)
+    _patiently(lambda: command.downgrade(_config(), revision))
+
+
+def _patiently(move: Callable[[], None]) -> None:
+    for pause_s in (*PAUSES_S, None):
+        try:
+            move()
+            return
+        except OperationalError as error:
+            if pause_s is None or getattr(error.orig, "sqlstate", "") not in _MET_LOCKS:
+                raise DatabaseAway(f"The database refused: {cause(error)}.") from error
+            log.info("the migration met the locks of running roles and tries again", after_s=pause_s)
+            time.sleep(pause_s)
 
 
 def write_window(connection: Connection, revision: str | None) -> None:
-    """Record whose code may run against the schema at ``revision``; part of the migration's own transaction."""
+    """Record whose code may run against the schema at ``revision``; part of each migration's own transaction."""
     if not inspect(connection).has_table(SchemaWindow.__tablename__):
         return
     connection.execute(delete(SchemaWindow))

@@ -53,8 +53,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
 class Sender:
     """Stores studies until told to stop, each image again and again until it is acknowledged, as a cart does."""
 
-    def __init__(self, house: Production, folder: Path) -> None:
-        self._house, self._folder = house, folder
+    def __init__(self, house: Production, folder: Path, pause_s: float = 0.0) -> None:
+        self._house, self._folder, self._pause_s = house, folder, pause_s
         self._stop = threading.Event()
         self.acknowledged: set[str] = set()
         self.refused: Counter[str] = Counter()
@@ -69,7 +69,7 @@ class Sender:
         self._thread.join(60)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause_s):
             waiting = [write_image(self._folder, study) for study in [str(generate_uid())] * 4]
             while waiting and not self._stop.is_set():
                 waiting = self._store(waiting)
@@ -202,12 +202,15 @@ def nothing_lost_nothing_doubled(house: Production, acknowledged: set[str], befo
 
 
 def test_any_service_killed_under_load_loses_and_doubles_nothing(house: Production, tmp_path: Path) -> None:
-    """Each service once by default; SONOMARK_CHAOS_SECONDS=300 is five minutes of a kill every ten seconds."""
+    """Each service once by default; SONOMARK_CHAOS_SECONDS=300 is five minutes of a kill every ten seconds.
+
+    Three carts, each with a study of four images about every second: a load that the workers carry between two kills.
+    """
     seconds = int(os.environ.get("SONOMARK_CHAOS_SECONDS", 0))
     every_s, kills = (10.0, seconds // 10) if seconds else (2.0, len(VICTIMS))
     before = house.flow()["acknowledged"]
     with ExitStack() as stack:
-        senders = [stack.enter_context(Sender(house, tmp_path)) for _ in range(3)]
+        senders = [stack.enter_context(Sender(house, tmp_path, pause_s=1.0)) for _ in range(3)]
         began = time.monotonic()
         for number, victim in enumerate(itertools.islice(itertools.cycle(VICTIMS), kills)):
             time.sleep(max(0.0, began + every_s * (number + 1) - time.monotonic()))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,6 +169,31 @@ def test_every_revision_since_the_last_contraction_may_run(empty: Database) -> N
         written = set(connection.scalars(select(SchemaWindow.revision)))
     assert written == set(schema.window(schema.newest()))
     assert schema.newest() in written
+
+
+def test_a_migration_gives_way_to_roles_at_work(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if empty.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time: a migration waits like any other")
+    schema.migrate(_revisions()[0])
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_S", 1)
+    held, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        """Holds a study for longer than the migration waits, then asks for what comes after it."""
+        with empty.engine.begin() as connection:
+            connection.execute(text("LOCK TABLE studies IN ROW EXCLUSIVE MODE"))
+            held.set()
+            done.wait(3.0)
+            connection.execute(text("LOCK TABLE users IN ROW EXCLUSIVE MODE"))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    held.wait(10)
+    schema.migrate()
+    done.set()
+    worker.join(10)
+    schema.require_usable(empty)
+    assert _differences(empty) == []
 
 
 def test_an_older_database_is_refused_with_its_cure(empty: Database) -> None:
