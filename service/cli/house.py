@@ -56,6 +56,14 @@ def migrate() -> None:
     out.print(f"Schema at {schema.newest()}.")
 
 
+@app.command(name="samples")
+def push_samples() -> None:
+    """Push sample studies to this machine's receiver and print their verdicts; no report counts them."""
+    from service.receive.intake import SYNTHETIC_AE_TITLE
+
+    samples.push(settings(), calling_ae_title=SYNTHETIC_AE_TITLE)
+
+
 @app.command()
 def doctor() -> None:
     """Examine this machine and say what to do about whatever is wrong."""

@@ -28,13 +28,13 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in FOR_A_FIRST_LOOK.items() if name not in os.environ}
 
 
-def push(here: Settings) -> None:
+def push(here: Settings, calling_ae_title: str = "DEMO") -> None:
     """Send the sample studies to our own receiver, wait for their verdicts and print them."""
     node = Node(here.ae_title, "127.0.0.1", here.dicom_port)
     with tempfile.TemporaryDirectory() as folder:
         files = sample_files(Path(folder))
         with progress("Pushing sample studies", len(files)) as advance:
-            sent = send(files, node, calling_ae_title="DEMO", on_sent=lambda _: advance())
+            sent = send(files, node, calling_ae_title=calling_ae_title, on_sent=lambda _: advance())
     uids = [result.sop_instance_uid for result in sent if result.stored]
     with err.status("Waiting for their verdicts …"):
         _wait(uids)
