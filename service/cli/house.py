@@ -59,7 +59,7 @@ def migrate() -> None:
 @app.command(name="samples")
 def push_samples() -> None:
     """Push sample studies to this machine's receiver and print their verdicts; no report counts them."""
-    from service.receive.intake import SYNTHETIC_AE_TITLE
+    from service.receive.peers import SYNTHETIC_AE_TITLE
 
     samples.push(settings(), calling_ae_title=SYNTHETIC_AE_TITLE)
 
