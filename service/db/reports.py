@@ -233,6 +233,14 @@ def corrections_of(period: Period, columns: Sequence[SQLColumnExpression[Any]]) 
     )
 
 
+def newest_day(session: Session, before: datetime) -> date | None:
+    """The day of the newest study first received before that moment, else of the first one after it."""
+    earlier = select(func.max(Study.first_received_at)).where(Study.first_received_at < before, ~Study.synthetic)
+    later = select(func.min(Study.first_received_at)).where(Study.first_received_at >= before, ~Study.synthetic)
+    found = session.scalar(earlier) or session.scalar(later)
+    return found.date() if found else None
+
+
 def start_of(day: date) -> datetime:
     """The UTC moment at which a day begins."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.db.behind import Counted, studies_behind
-from service.db.reports import Grouping, Period
+from service.db.reports import Grouping, Period, newest_day
 from service.db.session import database
 from service.db.tables import Decision, Verdict, now
 from service.errors import NotAllowed
-from service.report.agreement import agreement
+from service.report.agreement import agreement, in_words
 from service.report.chart import chart as columns_of
 from service.report.compliance import GROUPINGS, TIMES, Report, Row, UnknownGrouping, known_groupings, report
 from service.report.files import MEDIA_TYPES, as_file
@@ -25,7 +25,8 @@ from service.review.schemas import Moment as Instant
 router = APIRouter()
 
 DAYS = 30
-CHART = {"width": 1120, "height": 230, "left": 52, "right": 12, "top": 12, "bottom": 28}
+PAGE = 100
+FEWEST_OF_A_PERSON = 20  # a rate over fewer studies says nothing about a person, and is not shown
 FILES: dict[int | str, dict[str, Any]] = {
     200: {"content": {media: {} for media in MEDIA_TYPES.values()}, "description": "The report"}
 }
@@ -153,7 +154,7 @@ def _address(
         "to": period.end.isoformat(),
         "as_of": period.as_of.isoformat(),
         **({"counted": counted} if counted else {}),
-        **more,
+        **{name: value for name, value in more.items() if value is not None},
     }
     return f"/api/reports/compliance/studies?{urlencode(asked, doseq=True)}"
 
@@ -165,54 +166,85 @@ def reports_page(
     group_by: Grouping = "requirement",
     start: Annotated[str, Query(alias="from", max_length=10)] = "",
     end: Annotated[str, Query(alias="to", max_length=10)] = "",
+    as_of: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """The rates of every group with how sure they are."""
-    found = _report(account, [group_by], _day(start), _day(end), None)
+    """The rates of every group with how sure they are: over time, by size, and as a table."""
+    period = _period(account, _day(start), _day(end), _end_of(as_of))
+    with database().read() as session:
+        found = report(session, [group_by], period.start, period.end, period.as_of)
+        weekly = found if group_by in TIMES else report(session, ["week"], period.start, period.end, period.as_of)
+        agreed = agreement(session, period.start, period.end, period.as_of)
+        nearest = None if found.rows else newest_day(session, period.end)
     note(account, "report.view", "compliance", {"group_by": group_by})
+    charts = [("over-time", "Complete studies over time", _drawn(weekly))]
+    if group_by not in TIMES:
+        charts.append(("by-size", f"Each {group_by} by its number of studies", _drawn(found)))
     context = {
         "report": found,
         "group_by": group_by,
         "groupings": GROUPINGS,
-        "chart": chart(found, in_time=group_by in TIMES),
-        "in_time": group_by in TIMES,
+        "charts": charts,
         "last_day": (found.end - timedelta(seconds=1)).date(),
+        "as_of": as_of if _end_of(as_of) else "",
         "kinds": ("csv", "xlsx", "pdf"),
+        "page_of": lambda row, counted: _page_of(found, row, counted),
+        "fewest": FEWEST_OF_A_PERSON,
+        "agreed": agreed,
+        "kappa_words": in_words(agreed.readers.kappa),
+        "nearest": nearest,
     }
     return render(request, "reports.html", context)
 
 
-def chart(found: Report, *, in_time: bool) -> dict[str, Any] | None:
-    """A p-chart in time order, or a funnel by size, as coordinates; None when there is nothing to draw."""
-    rows = [row for row in found.rows if row.rate is not None]
-    if not rows:
-        return None
-    width = CHART["width"] - CHART["left"] - CHART["right"]
-    height = CHART["height"] - CHART["top"] - CHART["bottom"]
-    most = max(row.denominator for row in rows)
-    lowest = min(min(row.rate or 0.0, row.limits[0] if row.limits else 1.0) for row in rows)
-    floor = max(0.0, int(lowest * 10) / 10 - 0.1)
-
-    def across(place: int, row: Row) -> float:
-        share = (place + 0.5) / len(rows) if in_time else row.denominator / (most * 1.05)
-        return round(CHART["left"] + share * width, 1)
-
-    def down(rate: float) -> float:
-        return round(CHART["top"] + (1 - (rate - floor) / (1 - floor)) * height, 1)
-
-    points: list[dict[str, Any]] = [
-        {"x": across(place, row), "y": down(row.rate or 0.0), "row": row, "name": row.key[0] or "–"}
-        for place, row in enumerate(rows)
-    ]
-    order = points if in_time else sorted(points, key=lambda point: point["x"])
-    limits = [(point["x"], point["row"].limits) for point in order if point["row"].limits]
-    return CHART | {
-        "points": points,
-        "line": " ".join(f"{point['x']},{point['y']}" for point in points) if in_time else "",
-        "lower": " ".join(f"{x},{down(bounds[0])}" for x, bounds in limits),
-        "upper": " ".join(f"{x},{down(bounds[1])}" for x, bounds in limits),
-        "centre": down(found.total.rate) if found.total.rate is not None else None,
-        "ticks": [(down(rate), f"{rate:.0%}") for rate in (floor, (1 + floor) / 2, 1.0)],
+@router.get("/reports/studies", include_in_schema=False)
+def studies_page(
+    request: Request,
+    account: Reviewer,
+    group_by: Grouping,
+    key: Annotated[str, Query(max_length=324)],
+    start: Annotated[Moment, Query(alias="from")] = None,
+    end: Annotated[Moment, Query(alias="to")] = None,
+    as_of: datetime | None = None,
+    counted: Counted | None = None,
+    before: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """The studies behind one number of the report, newest first."""
+    period = _period(account, start, end, as_of)
+    with database().read() as session:
+        try:
+            found = studies_behind(session, (group_by,), (key,), period, counted, before=before, limit=PAGE + 1)
+        except ValueError as error:
+            raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
+    note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
+    last_day = (period.end - timedelta(seconds=1)).date()
+    back = urlencode({"group_by": group_by, "from": period.start.date(), "to": last_day})
+    address = _address((group_by,), (key,), period, counted, before=found[PAGE - 1].study_id if found[PAGE:] else None)
+    context = {
+        "name": f"{group_by.capitalize()} {key or '–'}",
+        "counted": counted or "",
+        "period": period,
+        "last_day": last_day,
+        "studies": found[:PAGE],
+        "back": f"/reports?{back}",
+        "older": _as_page(address) if found[PAGE:] else "",
     }
+    return render(request, "report_studies.html", context)
+
+
+def _drawn(found: Report) -> dict[str, Any]:
+    """A chart's columns with the name and the page of every point."""
+    told = columns_of(found)
+    pages = {row.key: _page_of(found, row, None) for row in found.rows}
+    keys = [tuple(group.values()) for group in told["groups"]]
+    return told | {"names": [" ".join(key) or "–" for key in keys], "pages": [pages[key] for key in keys]}
+
+
+def _page_of(found: Report, row: Row, counted: str | None) -> str:
+    return _as_page(_address(found.group_by, row.key, Period(found.start, found.end, found.as_of), counted))
+
+
+def _as_page(address: str) -> str:
+    return f"/reports/studies?{address.partition('?')[2]}"
 
 
 def _report(
@@ -243,6 +275,11 @@ def _aware(given: datetime | date | None, *, last: bool = False) -> datetime | N
     if isinstance(given, datetime):
         return given if given.tzinfo is not None else given.replace(tzinfo=UTC)
     return datetime.combine(given + timedelta(days=last and given < date.max), time(), UTC)
+
+
+def _end_of(text: str) -> datetime | None:
+    day = _day(text)
+    return None if day is None else _aware(day, last=True)
 
 
 def _day(text: str) -> date | None:

@@ -1,5 +1,6 @@
 """The administrators' pages: flow and quarantine, users, tokens, audit, rule books, reports."""
 
+import html
 import re
 from collections.abc import Callable
 
@@ -148,7 +149,14 @@ def test_the_reports_page_shows_denominators_and_leads_to_the_studies(admin: Tes
     ward.admit(db, 1)
     ward.admit(db, 2, Verdict.COMPLIANT)
     page = admin.get("/reports?group_by=station").text
-    assert "1 of 2" in page and "50.0 %" in page and "station=US-03" in page and "<svg" in page
+    assert "33." not in page and "50.0 %" in page and 'id="over-time-data"' in page and 'id="by-size-data"' in page
+    address = html.unescape(re.search(r'href="(/reports/studies[^"]*counted=non_compliant[^"]*)"', page)[1])
+    behind = admin.get(address).text
+    assert behind.count('href="/studies/') == 1 and "non-compliant" in behind
+    assert "US-03: " not in admin.get("/reports?group_by=station&as_of=2020-01-01").text
+    assert "fewer than 20" in admin.get("/reports?group_by=operator").text, "no rate of a person over few studies"
+    assert "Nearest data" in admin.get("/reports?from=2020-01-01&to=2020-01-02").text
+    assert admin.get("/reports/studies?group_by=week&key=never").status_code == 422
     assert admin.get("/api/reports/compliance?group_by=moon").status_code == 422
 
 

@@ -70,6 +70,7 @@ ROUTES = {
     "GET /flow": READ,
     "POST /flow/requeue": ADMIN,
     "GET /reports": REVIEW,
+    "GET /reports/studies": REVIEW,
     "GET /api/reports/compliance": REVIEW,
     "GET /api/reports/compliance/studies": REVIEW,
     "GET /api/reports/chart": REVIEW,
