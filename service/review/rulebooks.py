@@ -1,5 +1,7 @@
 """Rule books: versions, an editor that names the line of every problem, what-if, and activation."""
 
+from difflib import unified_diff
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -8,10 +10,11 @@ from pydantic import BaseModel, Field
 
 from service.compliance.check import lint_text
 from service.compliance.explain import rulebook_in_words
+from service.compliance.rulebook import parse
 from service.db import audit, reevaluations, rulebooks
 from service.db.session import database
 from service.db.tables import Reevaluation, RulebookVersion, now
-from service.errors import Conflict, RulebookError
+from service.errors import Conflict, NotAllowed, RulebookError
 from service.jobs import reevaluate
 from service.review.deps import Account, Admin, Reader
 from service.review.pages import render
@@ -63,6 +66,14 @@ class WhatIf(BaseModel):
     done: int
     finished: bool
     changes: dict[str, Any] = Field(description='{"compliant>non_compliant": {"count": n, "studies": [uid, …]}}')
+
+    def newly(self, verdict: str) -> int:
+        """Studies that would become this."""
+        return sum(found["count"] for change, found in self.changes.items() if change.endswith(f">{verdict}"))
+
+    def no_longer(self, verdict: str) -> int:
+        """Studies that would be this no more."""
+        return sum(found["count"] for change, found in self.changes.items() if change.startswith(f"{verdict}>"))
 
 
 @router.get("/api/rulebooks", tags=["rule books"], responses=PROBLEM_RESPONSES)
@@ -121,33 +132,98 @@ def save_on_page(
     toml: Annotated[str, Form(max_length=LENGTH)],
     based_on: Annotated[str, Form(max_length=64)] = "",
 ) -> Response:
-    """Check and keep the text."""
+    """Check and keep the text. One that somebody else overtook is shown beside theirs, and nothing of it is lost."""
     toml = toml.replace("\r\n", "\n")
     try:
         kept = _save(account, toml, based_on or None)
-    except (RulebookError, Conflict) as error:
-        return _page(request, toml=toml, problem=str(error), status=409 if isinstance(error, Conflict) else 422)
+    except RulebookError as error:
+        return _page(request, toml=toml, problem=str(error), status=422)
+    except Conflict as error:
+        return _page(request, toml=toml, problem=str(error), theirs=_overtaking(toml), status=409)
     return RedirectResponse(f"/rulebooks?version={kept.id}", status_code=303)
 
 
+@router.get("/rulebooks/{number}/compare", include_in_schema=False)
+def compare(request: Request, number: int, account: Reader, other: Annotated[int, Query(alias="with")]) -> Response:
+    """What one version says differently from another, line by line."""
+    with database().read() as session:
+        after, before = rulebooks.get(session, number), rulebooks.get(session, other)
+    context = {"before": before, "after": after, "diff": differences(before.toml, after.toml)}
+    return render(request, "rulebook_compare.html", context)
+
+
 @router.post("/rulebooks/{number}/what-if", include_in_schema=False)
-def what_if_on_page(number: int, account: Admin) -> Response:
+def what_if_on_page(number: int, account: Admin, activating: Annotated[bool, Form()] = False) -> Response:
     """Ask what this version would have flagged among the last studies."""
     asked = _ask(account, number, WHAT_IF_STUDIES)
-    return RedirectResponse(f"/rulebooks?version={number}&ask={asked.id}", status_code=303)
+    where = f"/rulebooks/{number}/activate?" if activating else f"/rulebooks?version={number}&"
+    return RedirectResponse(f"{where}ask={asked.id}", status_code=303)
+
+
+@router.get("/what-if/{number}", include_in_schema=False)
+def what_if_fragment(request: Request, number: int, account: Reader) -> Response:
+    """How far a what-if has come: asked for every second by the page that waits for it."""
+    with database().read() as session:
+        asked = reevaluations.get(session, number)
+    return render(request, "what_if.html", {"asked": _what_if(asked, account)})
+
+
+@router.post("/what-if/{number}/cancel", include_in_schema=False)
+def cancel_what_if(request: Request, number: int, account: Admin) -> Response:
+    """Stop counting; what was found so far stays."""
+    with database().begin() as session:
+        if reevaluations.get(session, number).records:
+            raise NotAllowed("This is no what-if: verdicts are being written.")
+        asked = reevaluations.cancel(session, number)
+    return render(request, "what_if.html", {"asked": _what_if(asked, account)})
+
+
+@router.get("/rulebooks/{number}/activate", include_in_schema=False)
+def activation_page(request: Request, number: int, account: Admin, ask: int | None = None) -> Response:
+    """Everything that a person should have seen before a version is put in force."""
+    with database().read() as session:
+        found, in_force = rulebooks.get(session, number), rulebooks.in_force(session)
+        asked = reevaluations.get(session, ask) if ask is not None else None
+    context = {
+        "found": found,
+        "in_force": in_force,
+        "diff": differences(in_force.toml, found.toml),
+        "asked": _what_if(asked, account) if asked is not None else None,
+    }
+    return render(request, "rulebook_activate.html", context)
 
 
 @router.post("/rulebooks/{number}/activate", include_in_schema=False)
-def activate(number: int, account: Admin, typed: Annotated[str, Form(max_length=32)] = "") -> Response:
+def activate(
+    number: int,
+    account: Admin,
+    typed: Annotated[str, Form(max_length=32)] = "",
+    reason: Annotated[str, Form(max_length=255)] = "",
+) -> Response:
     """Put a version in force; its number is typed, so that nobody does it by accident."""
     with database().begin() as session:
         found = rulebooks.get(session, number)
         if typed.strip() != found.version:
             raise RulebookError(f"To put version {found.version} in force, type {found.version}.")
+        if not reason.strip():
+            raise RulebookError("Say why; the audit trail keeps it.")
         rulebooks.activate(session, number, account.user.name)
-        detail = {"name": found.name, "version": found.version}
+        detail = {"name": found.name, "version": found.version, "reason": reason.strip()}
         audit.record(session, account.user.name, "rulebook.activate", found.sha256, account.address, detail)
     return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
+
+
+def differences(before: str, after: str) -> list[tuple[str, str]]:
+    """The lines of a unified diff, each with its kind: ``add``, ``drop``, ``same`` or ``place``."""
+    kinds = {"+": "add", "-": "drop", "@": "place"}
+    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
+    return [(kinds.get(line[:1], "same"), line if line[:1] == "@" else line[1:]) for line in islice(lines, 2, None)]
+
+
+def _overtaking(toml: str) -> RulebookVersion | None:
+    """The version that stands where this text wanted to go: the newest of the same rule book."""
+    with database().read() as session:
+        return rulebooks.newest_of(session, parse(toml, "draft").name)
 
 
 def _save(account: Account, toml: str, based_on: str | None) -> RulebookVersion:
@@ -174,6 +250,7 @@ def _page(
     ask: int | None = None,
     toml: str | None = None,
     problem: str = "",
+    theirs: RulebookVersion | None = None,
     status: int = 200,
 ) -> Response:
     with database().read() as session:
@@ -191,6 +268,8 @@ def _page(
         "words": [] if problem else rulebook_in_words(rulebooks.parsed(shown) if shown is not None else in_force),
         "asked": _what_if(asked, request.state.account) if asked is not None else None,
         "problem": problem,
+        "theirs": theirs,
+        "diff": differences(theirs.toml, text) if theirs is not None else [],
         "at": now(),
     }
     return render(request, "rulebooks.html", context, status=status)
@@ -209,6 +288,6 @@ def _what_if(found: Reevaluation, account: Account) -> WhatIf:
         id=found.id,
         total=found.total,
         done=found.done,
-        finished=found.finished_at is not None,
+        finished=found.finished_at is not None or found.cancelled_at is not None,
         changes=changes,
     )

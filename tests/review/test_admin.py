@@ -114,7 +114,9 @@ def test_a_rule_book_from_draft_to_force(admin: TestClient, db: Database) -> Non
     asked = admin.post(f"/api/rulebooks/{number}/what-if").json()
     assert admin.get(f"/api/what-if/{asked['id']}").json()["total"] == 0
     assert admin.post(f"/rulebooks/{number}/activate", data={"typed": "no"}).status_code == 422
-    assert admin.post(f"/rulebooks/{number}/activate", data={"typed": "1"}).status_code == 303
+    assert admin.post(f"/rulebooks/{number}/activate", data={"typed": "1"}).status_code == 422
+    asked_for = {"typed": "1", "reason": "agreed in the council"}
+    assert admin.post(f"/rulebooks/{number}/activate", data=asked_for).status_code == 303
     assert "in force" in admin.get(f"/rulebooks?version={number}").text
 
 
@@ -176,3 +178,30 @@ def test_a_study_is_held_by_one_person(sign_in: Callable[..., TestClient], db: D
     assert "⊘ bob" in ann.get("/worklist").text
     bob.post(f"/studies/{uid}/release")
     assert "⊘" not in ann.get("/worklist").text
+
+
+def test_an_overtaken_text_is_shown_beside_theirs_and_not_lost(admin: TestClient, db: Database) -> None:
+    first = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()
+    second = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="2"), "based_on": first["sha256"]}).json()
+    mine = BOOK.format(version="3").replace("Body marker", "My marker")
+    refused = admin.post("/rulebooks", data={"toml": mine, "based_on": first["sha256"]})
+    assert refused.status_code == 409
+    assert "My marker" in refused.text and "saved version 2" in refused.text
+    assert 'class="line drop"' in refused.text and 'class="line add"' in refused.text
+    assert f'value="{second["sha256"]}"' in refused.text, "saved again, it is based on theirs"
+    assert admin.post("/rulebooks", data={"toml": mine, "based_on": second["sha256"]}).status_code == 303
+    compared = admin.get(f"/rulebooks/{second['id']}/compare?with={first['id']}").text
+    assert "version = &#34;2&#34;" in compared and "From 1 to 2" in compared
+
+
+def test_a_version_is_put_in_force_on_a_page_that_shows_what_changes(admin: TestClient, db: Database) -> None:
+    ward.admit(db, 1)
+    number = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()["id"]
+    page = admin.get(f"/rulebooks/{number}/activate").text
+    assert 'class="line add"' in page and "Nobody has asked yet" in page
+    asked = admin.post(f"/rulebooks/{number}/what-if", data={"activating": "true"}).headers["location"]
+    assert asked.startswith(f"/rulebooks/{number}/activate?ask=")
+    assert "So far, of the last 1 study" in admin.get(asked).text
+    fragment = f"/what-if/{asked.rpartition('=')[2]}"
+    assert 'hx-trigger="every 1s"' in admin.get(fragment).text
+    assert "hx-trigger" not in admin.post(f"{fragment}/cancel").text

@@ -17,10 +17,13 @@ export function startRulebook(): void {
     const line = (event.target as HTMLElement).dataset["line"];
     if (line) goTo(text, Number(line));
   });
+  const gutter = numbered(text, [...list.querySelectorAll<HTMLElement>("[data-line]")].map((each) => Number(each.dataset["line"])));
+  guarded(text);
   let waiting: number | undefined;
   text.addEventListener("input", () => {
     window.clearTimeout(waiting);
     waiting = window.setTimeout(() => void check(), 500);
+    gutter();
   });
 
   async function check(): Promise<void> {
@@ -28,6 +31,7 @@ export function startRulebook(): void {
     if (!answer.ok) return;
     const issues = (await answer.json()) as Issue[];
     text!.setAttribute("aria-invalid", String(issues.some((issue) => issue.is_error)));
+    gutter(issues.filter((issue) => issue.is_error).map((issue) => issue.line));
     list!.replaceChildren(...(issues.length ? issues.map(item) : [nothing()]));
   }
 }
@@ -56,4 +60,36 @@ function goTo(text: HTMLTextAreaElement, line: number): void {
   text.focus();
   text.setSelectionRange(start, start + (lines[line - 1]?.length ?? 0));
   text.scrollTop = Math.max(0, (line - 5) * (text.scrollHeight / Math.max(1, lines.length)));
+}
+
+/** Line numbers beside the text, those with an error marked; the returned function draws them again. */
+function numbered(text: HTMLTextAreaElement, wrong: number[]): (wrong?: number[]) => void {
+  const gutter = find("gutter");
+  let marked = wrong;
+  const draw = (now?: number[]): void => {
+    marked = now ?? marked;
+    const lines = text.value.split("\n").length;
+    gutter?.replaceChildren(
+      ...Array.from({ length: lines }, (_, index) => {
+        const number = document.createElement(marked.includes(index + 1) ? "b" : "span");
+        number.textContent = `${index + 1}\n`;
+        return number;
+      }),
+    );
+    gutter?.style.setProperty("--lined", `${text.clientHeight}px`);
+    if (gutter) gutter.scrollTop = text.scrollTop;
+  };
+  text.addEventListener("scroll", () => gutter && (gutter.scrollTop = text.scrollTop));
+  new ResizeObserver(() => draw()).observe(text);
+  draw();
+  return draw;
+}
+
+/** A text that is not saved is not left without a word. */
+function guarded(text: HTMLTextAreaElement): void {
+  let leaving = false;
+  text.form?.addEventListener("submit", () => (leaving = true));
+  window.addEventListener("beforeunload", (event) => {
+    if (!leaving && text.value !== text.defaultValue) event.preventDefault();
+  });
 }
