@@ -46,7 +46,8 @@ postgresql*)
     ;;
 esac
 
-for part in instances masks; do
+# The journal first: what leaves it while it is copied is among the instances by then.
+for part in journal instances masks; do
     [ -d "$archive/$part" ] || continue
     rsync --archive ${PREVIOUS:+--link-dest="$(cd "$PREVIOUS" && pwd)/archive/$part"} "$archive/$part/" "$target/archive/$part/"
 done

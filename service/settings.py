@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         20.0, gt=0, description="Time for one PDU to arrive whole; its sender is cut off after that."
     )
     disk_reserve_mb: int = Field(512, ge=0, description="C-STORE answers 0xA700 below this much free space.")
+    journal_mb: int = Field(
+        256,
+        ge=0,
+        description="Disk in the archive's folder where instances wait for files of their own; 0: they do not.",
+    )
     extra_sop_classes: str = Field("", description="Further storage SOP Class UIDs to accept, comma separated.")
 
     http_host: str = "127.0.0.1"

@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from service.archive.bucket import Bucket
 from service.archive.cache import Cache, touch
 from service.archive.outbox import Outbox
-from service.archive.store import ArchiveStore, fsync_folder, storage
+from service.archive.store import ArchiveStore, fsync_folder, is_instance, storage
 from service.errors import NotFound, StorageError
 
 # A reader holds a path for a moment before it opens it; what was used this lately stays.
@@ -68,7 +68,7 @@ class RemoteStore(ArchiveStore):
             StorageError: the bucket does not have it (yet: another machine may not have sent it up) or does not answer.
         """
         place = self.place(key)
-        if place.exists():
+        if place.exists() or self._from_journal(key):
             touch(place)
             return place
         waiting = self.outbox.find(key)
@@ -91,7 +91,7 @@ class RemoteStore(ArchiveStore):
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The bytes the bucket keeps, or those of the outbox while it keeps none."""
-        waiting = self.outbox.find(key)
+        waiting = self._journal_or_outbox(key)
         if waiting is None:
             return self.bucket.stream(key)
         return self._chunks(waiting, key)
@@ -107,11 +107,11 @@ class RemoteStore(ArchiveStore):
         return self.size(key) is not None
 
     def size(self, key: str) -> int | None:
-        waiting = self.outbox.find(key)
+        waiting = self._journal_or_outbox(key)
         return waiting.stat().st_size if waiting is not None else self.bucket.size(key)
 
     def delete(self, key: str) -> None:
-        if self.outbox.find(key) is not None:
+        if self._journal_or_outbox(key) is not None:
             raise StorageError(f"{key} is still on its way to the bucket.", cure="It can be deleted when it is there.")
         self.bucket.delete(key)
         super().delete(key)
@@ -130,6 +130,12 @@ class RemoteStore(ArchiveStore):
     def keys(self, prefix: str) -> Iterator[str]:
         waiting = {key for key in self.outbox.waiting() if key.startswith(f"{prefix}/")}
         return chain(sorted(waiting), (key for key in self.bucket.keys(prefix) if key not in waiting))
+
+    def _journal_or_outbox(self, key: str) -> Path | None:
+        """The object's file on this machine while the bucket may not have it. It moves in this order."""
+        if is_instance(key) and self.journal.size(PurePosixPath(key).stem) is not None:
+            return self.path(key)
+        return self.outbox.find(key)
 
     def _cache(self, temporary: Path, key: str) -> None:
         place = self.place(key)

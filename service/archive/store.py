@@ -3,23 +3,26 @@
 Keys are relative paths made from digests and row ids, never from anything a peer sent.
 """
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from uuid import uuid4
 
-from service.errors import ConfigurationError, NotFound, OutOfSpace, StorageError
+from service.archive.disk import fsync_file as fsync_file
+from service.archive.disk import fsync_folder as fsync_folder
+from service.archive.disk import storage as storage
+from service.archive.disk import write_all as write_all
+from service.archive.journal import Journal
+from service.errors import ConfigurationError, StorageError
 from service.failpoints import fp
 from service.settings import settings
 
 CHUNK = 1 << 20
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+INSTANCES = "instances"
 
 
 class ArchiveStore:
@@ -34,6 +37,7 @@ class ArchiveStore:
         self._own: tuple[Path, int] | None = None  # this process's folder for temporary files and its lock
         self._own_lock = Lock()
         self._known_folders: set[Path] = set()
+        self.journal = Journal(self.root / "journal")
 
     def prepare(self) -> None:
         """Make the folders of instances beforehand: later each one would cost a sync of its parent in the line."""
@@ -101,11 +105,14 @@ class ArchiveStore:
             NotFound: there is no such object. StorageError: it cannot be read.
         """
         with storage(f"The archive could not read {key}"):
-            return self.place(key).read_bytes()
+            return self.path(key).read_bytes()
 
     def path(self, key: str) -> Path:
         """A file with the object's bytes, for reading; it is there if the object is."""
-        return self.place(key)
+        place = self.place(key)
+        if not place.exists():
+            self._from_journal(key)
+        return place
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The object's bytes in chunks, as they are kept for good; nothing is cached.
@@ -113,11 +120,11 @@ class ArchiveStore:
         Raises:
             NotFound: there is no such object. StorageError: it cannot be read.
         """
-        return self._chunks(self.place(key), key)
+        return self._chunks(self.path(key), key)
 
     def read(self, key: str, start: int, length: int) -> bytes:
         """At most ``length`` bytes of the object from position ``start`` on."""
-        with storage(f"The archive could not read {key}"), self.place(key).open("rb") as file:
+        with storage(f"The archive could not read {key}"), self.path(key).open("rb") as file:
             file.seek(start)
             return file.read(length)
 
@@ -141,10 +148,18 @@ class ArchiveStore:
         return self.root / relative
 
     def exists(self, key: str) -> bool:
-        return self.place(key).is_file()
+        return self.size(key) is not None
 
     def size(self, key: str) -> int | None:
         """Bytes of the object, or None when there is none."""
+        filed = self.filed_size(key)
+        if filed is None and is_instance(key):
+            # Between the two looks it may have been filed and its lane begun anew.
+            return self.journal.size(_digest(key)) or self.filed_size(key)
+        return filed
+
+    def filed_size(self, key: str) -> int | None:
+        """Bytes of the object's own file, or None when it has none yet."""
         try:
             return self.place(key).stat().st_size
         except FileNotFoundError:
@@ -153,6 +168,8 @@ class ArchiveStore:
     def delete(self, key: str) -> None:
         """Remove an object a person or a released retention rule has given up."""
         with storage(f"The archive could not delete {key}"):
+            if is_instance(key):
+                self.journal.give_up(_digest(key))
             self.place(key).unlink(missing_ok=True)
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -181,6 +198,18 @@ class ArchiveStore:
             os.close(descriptor)
         return removed
 
+    def _from_journal(self, key: str) -> bool:
+        """Make an instance that waits in the journal readable under its own name; not synced, filing does that."""
+        if not is_instance(key):
+            return False
+        temporary = self.incoming()
+        if not self.journal.copy(_digest(key), temporary):
+            return self.place(key).exists()
+        with storage(f"The archive could not keep {key}"):
+            self._make_folder(self.place(key).parent)
+            temporary.rename(self.place(key))
+        return True
+
     def _chunks(self, path: Path, key: str) -> Iterator[bytes]:
         with storage(f"The archive could not read {key}"), path.open("rb") as file:
             while chunk := file.read(CHUNK):
@@ -198,7 +227,16 @@ class ArchiveStore:
 
 def instance_key(sha256: str) -> str:
     """Key of an instance whose data set has this digest."""
-    return f"instances/{sha256[:2]}/{sha256}.dcm"
+    return f"{INSTANCES}/{sha256[:2]}/{sha256}.dcm"
+
+
+def is_instance(key: str) -> bool:
+    """Whether the object is an instance, which may lie in the journal."""
+    return key.startswith(f"{INSTANCES}/") and key.endswith(".dcm")
+
+
+def _digest(key: str) -> str:
+    return PurePosixPath(key).stem
 
 
 @lru_cache
@@ -221,44 +259,6 @@ def archive() -> ArchiveStore:
 
     bucket = Bucket(chosen.archive(), chosen)
     return RemoteStore(chosen.data_dir / "archive", bucket, chosen.archive_cache_mb << 20)
-
-
-@contextmanager
-def storage(what: str) -> Iterator[None]:
-    """Turn the operating system's errors into the archive's own."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFound(f"{what}: it is not there.") from error
-    except OSError as error:
-        if error.errno in FULL:
-            raise OutOfSpace(f"{what}: the disk is full.") from error
-        raise StorageError(
-            f"{what}: {error.strerror}.", cure="Check the archive's disk; nothing was acknowledged."
-        ) from error
-
-
-def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
-    """Write every byte: a single write may be short without an error."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def fsync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _own_folder(parent: Path) -> tuple[Path, int]:

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, bindparam, func, insert, select, update
+from sqlalchemy import ClauseElement, Dialect, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
+from service.db.statement import Cursor, Statement
 from service.db.tables import Analysis, Instance, Series, Study, now
 from service.dicom.header import Header
 
@@ -34,78 +36,91 @@ class Registration:
     instance_id: int
     created: bool  # False: the very same bytes were here before
     conflict: bool  # other bytes are stored under the same SOP Instance UID
+    analysis_id: int | None = None  # of the analysis that was queued with it
 
 
-# The statements of the receiver's hot path, in the tables' own terms: the mapper would cost more than the disk.
+# The statements of the receiver's hot path.
 _studies, _series_, _instances, _analyses = (
     cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis)
 )
-_FIND_STUDY = select(_studies).where(_studies.c.study_instance_uid == bindparam("uid")).with_for_update()
-_FIND_SERIES = select(_series_.c.id).where(
-    _series_.c.study_id == bindparam("study_id"), _series_.c.series_instance_uid == bindparam("uid")
+# The lock makes instances of one study queue up, so that version and settling are never lost.
+_FIND_STUDY = Statement(select(_studies).where(_studies.c.study_instance_uid == bindparam("uid")).with_for_update())
+_FIND_SERIES = Statement(
+    select(_series_.c.id).where(
+        _series_.c.study_id == bindparam("study_id"), _series_.c.series_instance_uid == bindparam("uid")
+    )
 )
-_FIND_VERSIONS = select(_instances.c.id, _instances.c.sha256, _instances.c.conflict).where(
-    _instances.c.sop_instance_uid == bindparam("uid")
+_FIND_VERSIONS = Statement(
+    select(_instances.c.id, _instances.c.sha256, _instances.c.conflict).where(
+        _instances.c.sop_instance_uid == bindparam("uid")
+    )
 )
-_REOPEN = update(_studies).where(_studies.c.id == bindparam("study_id"))
-_QUEUE = insert(_analyses).returning(_analyses.c.id)
+_REOPEN = Statement(
+    update(_studies)
+    .where(_studies.c.id == bindparam("study_id"))
+    .values({name: bindparam(name) for name in ("last_received_at", "settles_at", "settled", "version", "changed_at")})
+)
+_VERSIONS = _instances.c.sop_instance_uid == bindparam("uid")
+_FLAG_INSTANCES = Statement(update(_instances).where(_VERSIONS).values(conflict=True))
+_FLAG_STUDIES = Statement(
+    update(_studies)
+    .where(_studies.c.id.in_(select(_instances.c.study_id).where(_VERSIONS)), ~_studies.c.conflict)
+    .values(conflict=True, version=_studies.c.version + 1, changed_at=bindparam("moment"))
+)
 
 
 def register(session: Session, arrival: Arrival, settle: timedelta) -> Registration:
-    """Write the arrival's study, series and instance rows, or find them, inside the caller's transaction.
+    """`register_all` of one arrival inside a session's transaction, without queueing it."""
+    rows = session.connection()
+    raw = rows.connection.cursor()
+    try:
+        return register_all(Cursor(raw, rows.dialect), [arrival], settle, queue=False)[0]
+    finally:
+        raw.close()
+
+
+def register_all(
+    cursor: Cursor, arrivals: Sequence[Arrival], settle: timedelta, *, queue: bool = True
+) -> list[Registration]:
+    """Write the arrivals' study, series and instance rows, or find them, inside the caller's transaction.
 
     The same bytes again are the same row. Other bytes under the same SOP Instance UID become a second row, and
-    both, with their studies, are flagged as in conflict. A new instance makes its study unsettled once more.
+    both, with their studies, are flagged as in conflict. A new instance makes its study unsettled once more, and
+    with ``queue`` waits for a worker.
     """
-    header, moment = arrival.header, now()
-    rows = session.connection()
-    study = _study(rows, arrival, moment)
-    others = rows.execute(_FIND_VERSIONS, {"uid": header.sop_instance_uid}).all()
-    for other in others:
-        if other.sha256 == arrival.sha256:
-            return Registration(other.id, created=False, conflict=other.conflict)
-    instance_id = _insert(
-        rows,
-        _instances,
-        {
-            "study_id": study["id"],
-            "series_id": _series(rows, header, study["id"]),
-            "sop_instance_uid": header.sop_instance_uid,
-            "sop_class_uid": header.sop_class_uid,
-            "transfer_syntax_uid": header.transfer_syntax_uid,
-            "sha256": arrival.sha256,
-            "size": arrival.size,
-            "archive_key": arrival.archive_key,
-            "calling_ae_title": arrival.calling_ae_title,
-            "correlation_id": arrival.correlation_id,
-            "header": _storable(header.facts),
-            "received_at": moment,
-            "conflict": bool(others),
-            **_fitting(_instances, header.instance),
-        },
-    )
-    if instance_id is None:  # another receiver stored the same bytes between the two statements
-        return register(session, arrival, settle)
-    rows.execute(
-        _REOPEN,
-        {
-            "study_id": study["id"],
-            "last_received_at": moment,
-            "settles_at": moment if arrival.synthetic else moment + settle,
-            "settled": False,
-            "version": study["version"] + 1,
-            "changed_at": moment,
-            **study["improved"],
-        },
-    )
-    if others:
-        _flag_conflict(rows, header.sop_instance_uid, moment)
-    return Registration(instance_id, created=True, conflict=bool(others))
+    moment = now()
+    by_study: dict[str, list[int]] = {}
+    for place, arrival in enumerate(arrivals):
+        by_study.setdefault(arrival.header.study_instance_uid, []).append(place)
+    registrations: dict[int, Registration] = {}
+    # In one order for all receivers, or two of them could wait for each other's studies.
+    for uid in sorted(by_study):
+        members = [arrivals[place] for place in by_study[uid]]
+        study = _study(cursor, members, moment)
+        series: dict[str, int] = {}
+        for place, arrival in zip(by_study[uid], members, strict=True):
+            registrations[place] = _register(cursor, arrival, study["id"], series, moment, queue)
+        created = sum(registrations[place].created for place in by_study[uid])
+        if created:
+            values = {
+                "study_id": study["id"],
+                "last_received_at": moment,
+                "settles_at": moment if all(arrival.synthetic for arrival in members) else moment + settle,
+                "settled": False,
+                "version": study["version"] + created,
+                "changed_at": moment,
+            }
+            cursor.run(_REOPEN, values)
+            if study["improved"]:
+                improved = {**study["improved"], "changed_at": moment}
+                cursor.run(_improvement(tuple(improved)), {"study_id": study["id"], **improved})
+    return [registrations[place] for place in range(len(arrivals))]
 
 
 def first_analysis(session: Session, instance_id: int) -> int:
     """Queue an instance that was made in this transaction; the id of its analysis."""
-    return int(session.connection().execute(_QUEUE, {"instance_id": instance_id}).scalar_one())
+    queued = insert(_analyses).returning(_analyses.c.id)
+    return int(session.connection().execute(queued, {"instance_id": instance_id}).scalar_one())
 
 
 def find_version(session: Session, sop_instance_uid: str, sha256: str) -> Instance | None:
@@ -144,65 +159,115 @@ def count_instances(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Instance)) or 0
 
 
-def _study(rows: Connection, arrival: Arrival, moment: datetime) -> dict[str, Any]:
-    """The study's id, version, and the fields that it lacked and this arrival knows."""
-    uid = arrival.header.study_instance_uid
-    fields = _fitting(_studies, arrival.header.study)
-    # The lock makes instances of one study queue up, so that version and settling are never lost.
-    found = rows.execute(_FIND_STUDY, {"uid": uid}).mappings().first()
+def _study(cursor: Cursor, arrivals: Sequence[Arrival], moment: datetime) -> dict[str, Any]:
+    """The study's id, version, and the fields that it lacked and these arrivals know."""
+    first = arrivals[0]
+    uid = {"uid": first.header.study_instance_uid}
+    found = cursor.one(_FIND_STUDY, uid)
     if found is None:
-        _insert(
-            rows,
-            _studies,
-            {
-                "study_instance_uid": uid,
-                "calling_ae_title": arrival.calling_ae_title,
-                "synthetic": arrival.synthetic,
-                "first_received_at": moment,
-                "last_received_at": moment,
-                "settles_at": moment,
-                "settled": False,
-                "version": 0,  # counted up by the first instance
-                **fields,
-            },
-        )
-        found = rows.execute(_FIND_STUDY, {"uid": uid}).mappings().one()
+        values = {
+            "study_instance_uid": first.header.study_instance_uid,
+            "calling_ae_title": first.calling_ae_title,
+            "synthetic": first.synthetic,
+            "first_received_at": moment,
+            "last_received_at": moment,
+            "settles_at": moment,
+            "version": 0,  # counted up by the first instance
+            **_fitting(_studies, first.header.study),
+        }
+        _insert(cursor, _studies, values)
+        found = cursor.one(_FIND_STUDY, uid)
+    row = dict(zip(_studies.c.keys(), found, strict=True))
+    improved: dict[str, Any] = {}
     # The first instance of a study may be the one with the poorest header.
-    improved = {name: value for name, value in fields.items() if value and not found[name]}
-    return {"id": found["id"], "version": found["version"], "improved": improved}
+    for arrival in arrivals:
+        fields = {name: value for name, value in arrival.header.study.items() if value and not row[name]}
+        improved = _fitting(_studies, fields) | improved
+    return {"id": row["id"], "version": row["version"], "improved": improved}
 
 
-def _series(rows: Connection, header: Header, study_id: int) -> int:
+def _register(
+    cursor: Cursor, arrival: Arrival, study_id: int, series: dict[str, int], moment: datetime, queue: bool
+) -> Registration:
+    header = arrival.header
+    others = cursor.all(_FIND_VERSIONS, {"uid": header.sop_instance_uid})
+    for identity, sha256, conflict in others:
+        if sha256 == arrival.sha256:
+            return Registration(identity, created=False, conflict=bool(conflict))
+    if header.series_instance_uid not in series:
+        series[header.series_instance_uid] = _series(cursor, header, study_id)
+    values = {
+        "study_id": study_id,
+        "series_id": series[header.series_instance_uid],
+        "sop_instance_uid": header.sop_instance_uid,
+        "sop_class_uid": header.sop_class_uid,
+        "transfer_syntax_uid": header.transfer_syntax_uid,
+        "sha256": arrival.sha256,
+        "size": arrival.size,
+        "archive_key": arrival.archive_key,
+        "calling_ae_title": arrival.calling_ae_title,
+        "correlation_id": arrival.correlation_id,
+        "header": _storable(header.facts),
+        "received_at": moment,
+        "conflict": bool(others),
+        **_fitting(_instances, header.instance),
+    }
+    instance_id = _insert(cursor, _instances, values)
+    if instance_id is None:  # another receiver stored the same bytes between the two statements
+        return _register(cursor, arrival, study_id, series, moment, queue)
+    if others:
+        cursor.run(_FLAG_INSTANCES, {"uid": header.sop_instance_uid})
+        cursor.run(_FLAG_STUDIES, {"uid": header.sop_instance_uid, "moment": moment})
+    analysis_id = _insert(cursor, _analyses, {"instance_id": instance_id, "queued_at": moment}) if queue else None
+    return Registration(instance_id, created=True, conflict=bool(others), analysis_id=analysis_id)
+
+
+def _series(cursor: Cursor, header: Header, study_id: int) -> int:
     wanted = {"study_id": study_id, "uid": header.series_instance_uid}
-    found = rows.execute(_FIND_SERIES, wanted).scalar()
+    found = cursor.one(_FIND_SERIES, wanted)
     if found is None:
         fields = _fitting(_series_, header.series)
-        _insert(rows, _series_, {"study_id": study_id, "series_instance_uid": wanted["uid"], **fields})
-        found = rows.execute(_FIND_SERIES, wanted).scalar_one()
-    return int(found)
+        _insert(cursor, _series_, {"study_id": study_id, "series_instance_uid": wanted["uid"], **fields})
+        found = cursor.one(_FIND_SERIES, wanted)
+    return int(found[0])
 
 
-def _flag_conflict(rows: Connection, sop_instance_uid: str, moment: datetime) -> None:
-    versions = _instances.c.sop_instance_uid == sop_instance_uid
-    rows.execute(update(_instances).where(versions).values(conflict=True))
-    studies = select(_instances.c.study_id).where(versions)
-    rows.execute(
-        update(_studies)
-        .where(_studies.c.id.in_(studies), ~_studies.c.conflict)
-        .values(conflict=True, version=_studies.c.version + 1, changed_at=moment)
-    )
-
-
-def _insert(rows: Connection, table: Table, values: dict[str, Any]) -> int | None:
+def _insert(cursor: Cursor, table: Table, values: dict[str, Any]) -> int | None:
     """Insert unless a unique row is there already; the new row's id when this call made it."""
-    found = rows.execute(_insertion(table, rows.dialect.name), values).scalar()
-    return None if found is None else int(found)
+    values = {name: make(None) for name, make in _made(table) if name not in values} | values
+    found = cursor.one(_insertion(table, tuple(values)), values)
+    return None if found is None else int(found[0])
 
 
 @lru_cache
-def _insertion(table: Table, dialect: str) -> Any:
-    insertion = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insertion(table).on_conflict_do_nothing().returning(table.c.id)
+def _made(table: Table) -> list[tuple[str, Any]]:
+    """Columns whose default is made anew for each row, and what makes it."""
+    return [(c.name, c.default.arg) for c in table.c if isinstance(c.default, CallableColumnDefault)]
+
+
+@lru_cache
+def _insertion(table: Table, names: tuple[str, ...]) -> Statement:
+    """INSERT of these columns; the others get the constants that the table gives them."""
+    constants = {
+        column.name: column.default.arg
+        for column in table.c
+        if isinstance(column.default, ScalarElementColumnDefault) and column.name not in names
+    }
+    values = {**constants, **{name: bindparam(name, type_=table.c[name].type) for name in names}}
+
+    def write(dialect: Dialect) -> ClauseElement:
+        insertion: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+        statement: ClauseElement = insertion(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+        return statement
+
+    return Statement(write)
+
+
+@lru_cache
+def _improvement(names: tuple[str, ...]) -> Statement:
+    return Statement(
+        update(_studies).where(_studies.c.id == bindparam("study_id")).values({name: bindparam(name) for name in names})
+    )
 
 
 def _fitting(table: Table, fields: dict[str, Any]) -> dict[str, Any]:

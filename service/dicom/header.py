@@ -30,6 +30,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 PREAMBLE = 128
+FIRST_TAG = 0x00020000  # below are commands (PS3.7); File Meta Information does stray into real data sets
 INFLATED_AT_MOST = 64 * 1024 * 1024  # of a deflated data set; a bomb gets no further
 LARGEST_INTEGER = 2**31 - 1  # what the database's integer columns hold
 
@@ -89,6 +90,8 @@ def parse_header(data: Buffer, transfer_syntax: str, start: int = 0, stop: int |
     elements, _ = walk(data, start, stop, encoding_of(transfer_syntax))
     if not elements:
         raise NotDicom("There is not one data element in it.")
+    if next(iter(elements)) < FIRST_TAG:
+        raise NotDicom("It does not begin like a data set.")
     return _header(Values(data, elements), elements, transfer_syntax)
 
 

@@ -1,7 +1,6 @@
 """pynetdicom's association with our own doors in it: guarded reads, and C-STORE data straight into a file."""
 
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,78 +16,21 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
     AddressInformation,
-    AssociationSocket,
     RequestHandler,
     ThreadedAssociationServer,
 )
 
 from service import logs
 from service.archive.store import archive
-from service.receive.incoming import Incoming, StoreRequest
+from service.receive.connection import LONGEST_PDU, GuardedSocket
+from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.status import Status
 from service.receive.upper_layer import UpperLayer
 from service.settings import settings
 
 log = logs.get(__name__)
 
-# An A-ASSOCIATE-RQ with every context there is stays far below this; a longer PDU is refused before its body.
-LONGEST_PDU = 256 * 1024
-PDU_HEAD = 6
 FIRST_PROBE_S, BETWEEN_PROBES_S, PROBES = 30, 10, 3
-
-
-class GuardedSocket(AssociationSocket):
-    """Reads that end: a PDU has one deadline as a whole, however slowly its bytes drip, and a largest size."""
-
-    def __init__(self, assoc: Association, client_socket: socket.socket, longest_pdu: int, deadline_s: float) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self.longest_pdu = longest_pdu
-        self._deadline_s = deadline_s
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Exactly ``nr_bytes``, or fewer when the peer closed the connection.
-
-        Raises:
-            OSError: the PDU is longer than allowed, or took too long.
-        """
-        self._require_length(nr_bytes)
-        received = bytearray(nr_bytes)
-        with memoryview(received) as view:
-            count = self.recv_into(view, nr_bytes)
-        del received[count:]
-        return received
-
-    def recv_into(self, view: memoryview, nr_bytes: int) -> int:
-        """Fill ``view`` with ``nr_bytes``; how many came before the peer closed the connection.
-
-        Raises:
-            OSError: the PDU is longer than allowed, or took too long.
-        """
-        self._require_length(nr_bytes)
-        connection = self.socket
-        if connection is None:
-            raise OSError("the connection is closed")
-        deadline = time.monotonic() + (self._deadline_s / 2 if nr_bytes == PDU_HEAD else self._deadline_s)
-        position = 0
-        try:
-            while position < nr_bytes:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise TimeoutError("the peer sends too slowly")
-                connection.settimeout(remaining)
-                count = connection.recv_into(view[position:])
-                if not count:
-                    break
-                position += count
-        finally:
-            if connection.fileno() >= 0:
-                connection.settimeout(None)
-        return position
-
-    def _require_length(self, nr_bytes: int) -> None:
-        if nr_bytes > self.longest_pdu:
-            log.warning("pdu refused", octets=nr_bytes, longest=self.longest_pdu)
-            raise OSError("the PDU is longer than any this receiver offered to take")
 
 
 class StreamingDimse(DIMSEServiceProvider):
@@ -150,6 +92,8 @@ class Acceptor(Association):
         self.under_way = under_way
         self._take = take
         self._serving = False
+        self.stored = self.refused = self.octets = 0  # what became of its instances
+        self._berth = Berth(archive())
         self.dimse: StreamingDimse = StreamingDimse(self)
         if lean:
             self.dul: DULServiceProvider = UpperLayer(self)
@@ -164,6 +108,7 @@ class Acceptor(Association):
             self.dimse.discard()
             if isinstance(self.dul, UpperLayer):
                 self.dul.discard()
+            self._berth.leave()
 
     def is_quiet(self) -> bool:
         """Whether pynetdicom has no message in hand."""
@@ -180,7 +125,7 @@ class Acceptor(Association):
             calling_ae_title=self.requestor.ae_title.strip(),
             correlation_id=self.correlation_id,
         )
-        return Incoming(archive(), request)
+        return Incoming(self._berth, request)
 
     def take(self, incoming: Incoming) -> tuple[Status, str]:
         """Take a complete data set in; the status that answers it, and a comment when it is a failure."""

@@ -88,8 +88,16 @@ class Handlers:
         )
 
     def on_closed(self, event: Any) -> None:
+        association = event.assoc
         with self._lock:
-            self._open.discard(event.assoc)
+            self._open.discard(association.correlation_id)
+        if association.stored or association.refused:
+            association.log.info(
+                "association ended",
+                stored=association.stored,
+                refused=association.refused,
+                octets=association.octets,
+            )
 
     def on_aborted(self, event: Any) -> None:
         event.assoc.log.warning("association aborted")
@@ -116,7 +124,10 @@ class Handlers:
             registration = self._intake.take(incoming)
             status = Status.SUCCESS
             self._activity.stored(calling, address)
-            association.log.info(
+            association.stored += 1
+            association.octets += incoming.size
+            # At hundreds a second a line for each would cost more than receiving; the row keeps the correlation id.
+            association.log.debug(
                 "stored" if registration.created else "stored before",
                 sop_instance_uid=incoming.request.sop_instance_uid,
                 octets=incoming.size,
@@ -125,10 +136,12 @@ class Handlers:
             )
         except SonomarkError as error:
             status, comment = answer(error), error.what
+            association.refused += 1
             self._activity.refused(calling, address, comment)
             association.log.warning("refused", status=f"0x{status:04X}", reason=str(error))
         except Exception as error:  # whatever broke, the sender must hear a status it can act on
             status, comment = answer(error), "The receiver failed; send again later."
+            association.refused += 1
             self._activity.refused(calling, address, comment)
             association.log.exception("store failed", error=type(error).__name__)
         finally:

@@ -1,13 +1,22 @@
-"""A data set while it arrives: its bytes go straight to a temporary file, memory stays flat for a 1 GB cine."""
+"""A data set while it arrives: its bytes go straight to disk, memory stays flat for a 1 GB cine.
 
+They go into the association's lane of the journal, or, where there is no lane or no room in it, into a temporary file
+of their own.
+"""
+
+import mmap
 import os
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from threading import Lock
 
+from service.archive.journal import LEAST_ROOM
+from service.archive.lanes import Data, Lane, LaneFull, Record, copied
 from service.archive.store import ArchiveStore, storage, write_all
+from service.dicom.header import Header, parse_header
 from service.dicom.part10 import file_head
-from service.errors import SonomarkError, StorageError
+from service.errors import NotDicom, SonomarkError, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +31,61 @@ class StoreRequest:
     correlation_id: str
 
 
+class Berth:
+    """Where one association's instances go: its lane, exchanged for another one when it is nearly full."""
+
+    def __init__(self, archive: ArchiveStore) -> None:
+        self.archive = archive
+        self._lock = Lock()
+        self._lane: Lane | None = None
+        self._left = False
+
+    def lane(self) -> Lane | None:
+        """A lane with room for most instances, if there is one."""
+        with self._lock:
+            if self._lane is not None and (not self._lane.sound or self._lane.room() < LEAST_ROOM):
+                self._give_back()
+            if self._lane is None and not self._left:
+                self._lane = self.archive.journal.take()
+            return self._lane
+
+    def leave(self) -> None:
+        """The association has ended."""
+        with self._lock:
+            self._left = True
+            self._give_back()
+
+    def _give_back(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            self.archive.journal.give_back(lane)
+
+
 class Incoming:
     """One data set on its way in. Writing never raises: a failure is kept for the answer, the rest is swallowed."""
 
-    def __init__(self, archive: ArchiveStore, request: StoreRequest) -> None:
+    def __init__(self, berth: Berth, request: StoreRequest) -> None:
         self.request = request
         self.size = 0  # bytes of the data set
         self.failure: SonomarkError | None = None
+        self.record: Record | None = None  # in a lane; its own file otherwise
+        self.path: Path | None = None  # of its own file
+        self._archive = berth.archive
         self._digest = sha256()
         self._lock = Lock()  # an association may be torn down while a fragment is being written
         self._descriptor = -1
-        self.head_size = 0
+        self._only: Data | None = None  # the one fragment so far, as long as it is the only one
+        self._durable = False  # from then on the ledger alone decides what becomes of it
+        head = file_head(
+            request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid, request.calling_ae_title
+        )
+        self.head_size = len(head)
         try:
-            self.path = archive.incoming()
-            with storage("The archive cannot take an instance in"):
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                head = file_head(
-                    request.sop_class_uid,
-                    request.sop_instance_uid,
-                    request.transfer_syntax_uid,
-                    request.calling_ae_title,
-                )
-                write_all(self._descriptor, head)
-                self.head_size = len(head)
+            lane = berth.lane()
+            if lane is not None:
+                self.record = lane.begin(head)
+            else:
+                self._open(head)
         except SonomarkError as error:
             self.failure = error
 
@@ -53,14 +94,21 @@ class Incoming:
         """Digest of the data set's bytes so far, without the head of the file."""
         return self._digest.hexdigest()
 
-    def write(self, fragment: bytes | bytearray | memoryview) -> None:
-        """Append a fragment of the data set."""
+    def write(self, fragment: Data) -> None:
+        """Append a fragment of the data set. It must stay as it is until the next one, or the answer."""
         with self._lock:
-            if self.failure is not None or self._descriptor < 0:
+            if self.failure is not None or self._durable:
                 return
             self._digest.update(fragment)
+            self._only = None if self.size else fragment
             self.size += len(fragment)
             try:
+                if self.record is not None:
+                    try:
+                        self.record.write(fragment)
+                        return
+                    except LaneFull:
+                        self._move_out(self.record)
                 with storage("The archive cannot take an instance in"):
                     write_all(self._descriptor, fragment)
             except SonomarkError as error:
@@ -71,33 +119,95 @@ class Incoming:
         with self._lock:
             if self.failure is not None:
                 raise self.failure
-            if self._descriptor < 0:
-                raise StorageError("The association ended before the instance was complete.")
+            if self.record is not None:
+                return
             with storage("The archive cannot take an instance in"):
                 written = os.fstat(self._descriptor).st_size
             if written != self.head_size + self.size:
                 raise StorageError(f"Of {self.head_size + self.size} bytes only {written} were written.")
 
+    def header(self) -> Header:
+        """The header of the data set, complete by now.
+
+        Raises:
+            NotDicom: it is none.
+        """
+        syntax = self.request.transfer_syntax_uid
+        if not self.size:
+            raise NotDicom("The data set is empty.")
+        if self._only is not None:
+            return parse_header(self._only, syntax)
+        if self.record is not None:
+            with self.record.view() as data:
+                start = self.record.start - self.record.position + self.head_size
+                return parse_header(data, syntax, start)
+        with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as data:
+            return parse_header(data, syntax, self.head_size)
+
     def sync(self) -> None:
-        """Put the file on disk and close it.
+        """Put the bytes on disk. From here on `keep` or `void` says what becomes of them.
 
         Raises:
             StorageError: it is not all there. A failed sync is never tried again on the same file: the kernel
             drops the dirty pages and would report success.
         """
         self.require_whole()
-        with self._lock, storage("The archive cannot put an instance on disk"):
-            os.fsync(self._descriptor)
-            self._close()
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if self.record is not None:
+                self.record.seal(self.sha256)
+            else:
+                with storage("The archive cannot put an instance on disk"):
+                    os.fsync(self._descriptor)
+                    self._close()
+            self._durable = True
+
+    def keep(self) -> None:
+        """It is committed: a record in a lane is the filing's from now on."""
+        self.record = None
+
+    def void(self) -> None:
+        """It was not taken in, or was here before."""
+        with self._lock:
+            self._durable = False
+        self.discard()
 
     def discard(self) -> None:
-        """Remove the temporary file, if it was not renamed. Its name is of this process alone."""
+        """Forget it, unless it is durable already. Whoever else holds it finds a failure."""
         with self._lock:
-            self._close()
+            if self._durable:
+                return
             if self.failure is None:
                 self.failure = StorageError("The association ended before the instance was complete.")
-            if self.head_size:
+            self._only = None
+            record, self.record = self.record, None
+            if record is not None:
+                self._drop(record)
+            self._close()
+            if self.path is not None:
                 self.path.unlink(missing_ok=True)
+
+    def _open(self, head: bytes) -> None:
+        self.path = self._archive.incoming()
+        with storage("The archive cannot take an instance in"):
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            write_all(self._descriptor, head)
+
+    def _move_out(self, record: Record) -> None:
+        """It outgrows its lane and goes on in a file of its own."""
+        self._open(b"")
+        with storage("The archive cannot take an instance in"):
+            copied(record.lane.descriptor, record.start, record.stop, self._descriptor)
+        self.record = None
+        self._drop(record)
+
+    def _drop(self, record: Record) -> None:
+        try:
+            record.drop()
+        except StorageError as error:
+            self.failure = self.failure or error
+        self._archive.journal.settled(record.lane)
 
     def _close(self) -> None:
         if self._descriptor >= 0:

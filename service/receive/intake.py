@@ -7,13 +7,15 @@ from datetime import timedelta
 from threading import Condition
 
 from service import logs
+from service.archive.lanes import LANE_BYTES
 from service.archive.store import ArchiveStore, instance_key
 from service.db.instances import Arrival, Registration
 from service.db.session import Database
-from service.dicom.header import Header, read_header
+from service.dicom.header import Header
 from service.errors import DataSetMismatch, OutOfSpace
 from service.failpoints import fp
 from service.receive.bell import Bell
+from service.receive.filing import Filing
 from service.receive.incoming import Incoming, StoreRequest
 from service.receive.ledger import Ledger
 from service.receive.peers import SYNTHETIC_AE_TITLE
@@ -31,17 +33,26 @@ class Intake:
 
     def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta, reserve_bytes: int) -> None:
         self._archive = archive
-        self._ledger = Ledger(archive, database, settle)
+        self._filing = Filing(archive)
+        self._ledger = Ledger(archive, database, settle, self._filing)
         self._bell = Bell()
         self._reserve_bytes = reserve_bytes
         self._idle = Condition()
         self._busy = 0
 
+    def start(self, journal_bytes: int) -> None:
+        """Take the journal into use, after what a crash left in it has been filed."""
+        self._filing.start(journal_bytes // LANE_BYTES, self._reserve_bytes)
+
+    def stop(self, timeout: float) -> None:
+        """Empty the journal. What time is not enough for the next start files."""
+        self._filing.stop(timeout)
+
     def take(self, incoming: Incoming) -> Registration:
         """Make the data set durable and queue it; when this returns, Success may be said.
 
-        The order is the promise: file on disk, rows written, name on disk, commit. A crash in between leaves at
-        most a complete file without a row, which nobody was told of and reconciliation registers.
+        The order is the promise: bytes on disk, rows written, commit. A crash in between leaves at most a complete
+        instance without a row, which nobody was told of and reconciliation registers.
 
         Raises:
             DataSetMismatch, NotDicom: it cannot be stored as what it claims to be.
@@ -71,7 +82,7 @@ class Intake:
         incoming.require_whole()
         request = incoming.request
         require_uid(request.sop_instance_uid, "SOP Instance UID of the command")
-        header = read_header(incoming.path)
+        header = incoming.header()
         check(header, request)
         if self._archive.free_bytes() < self._reserve_bytes:
             raise OutOfSpace("The archive's disk is above its watermark.")
@@ -86,7 +97,14 @@ class Intake:
             correlation_id=request.correlation_id,
             synthetic=request.calling_ae_title == SYNTHETIC_AE_TITLE,
         )
-        return self._ledger.enter(incoming, arrival, self._bell.press)
+        try:
+            registration = self._ledger.enter(incoming, arrival)
+        except BaseException:
+            incoming.void()
+            raise
+        if registration.analysis_id is not None:
+            self._bell.press(registration.analysis_id)
+        return registration
 
 
 def check(header: Header, request: StoreRequest) -> None:

@@ -1,33 +1,29 @@
-"""Group commit: instances of many associations share one transaction and one sync of each folder.
+"""Group commit: instances of many associations share one transaction.
 
 Nobody is told of an instance before the transaction it is part of has been committed. There is no thread of its own:
 whoever comes while nobody commits, commits for all who wait.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
 
-from sqlalchemy.orm import Session
-
 from service.archive.store import ArchiveStore
-from service.db.instances import Arrival, Registration, register
+from service.db.instances import Arrival, Registration, register_all
 from service.db.session import Database
 from service.errors import DatabaseAway, StorageError
 from service.failpoints import fp
-from service.jobs import enqueue
+from service.receive.filing import Filing
 from service.receive.incoming import Incoming
 
 
 @dataclass(slots=True)
 class Entry:
-    """One synced file that waits to be entered."""
+    """One instance that is on disk and waits to be entered."""
 
     incoming: Incoming
     arrival: Arrival
     registration: Registration | None = None
-    analysis_id: int | None = None
     failure: BaseException | None = None
     done: bool = False
 
@@ -35,16 +31,17 @@ class Entry:
 class Ledger:
     """Enters arrivals into database and archive, all that wait in one go."""
 
-    def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta) -> None:
+    def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta, filing: Filing) -> None:
         self._archive = archive
         self._database = database
         self._settle = settle
+        self._filing = filing
         self._waiting: list[Entry] = []
         self._waiting_lock = Lock()
         self._committing = Lock()
 
-    def enter(self, incoming: Incoming, arrival: Arrival, press: Callable[[int], None]) -> Registration:
-        """Rows, name and commit, in this order; the instance is durable on return.
+    def enter(self, incoming: Incoming, arrival: Arrival) -> Registration:
+        """Rows, name and commit, in this order; the instance is durable and queued on return.
 
         Raises:
             DatabaseAway, StorageError: it was not entered.
@@ -61,18 +58,25 @@ class Ledger:
             raise entry.failure
         if entry.registration is None:
             raise StorageError("The instance was not entered.")
-        if entry.analysis_id is not None:
-            press(entry.analysis_id)
         return entry.registration
 
     def _commit(self, batch: list[Entry]) -> None:
         try:
-            with self._database.begin() as session:
-                for entry in batch:
-                    self._enter(session, entry)
-                self._archive.publish_all([(e.incoming.path, e.arrival.archive_key) for e in batch if self._wanted(e)])
+            with self._database.cursor() as cursor:
+                registrations = register_all(cursor, [entry.arrival for entry in batch], self._settle)
+                wanted = [self._wanted(*each) for each in zip(batch, registrations, strict=True)]
+                own_files = [
+                    (entry.incoming.path, entry.arrival.archive_key)
+                    for entry, needed in zip(batch, wanted, strict=True)
+                    if needed and entry.incoming.path is not None
+                ]
+                if own_files:
+                    self._archive.publish_all(own_files)
                 fp("receive.before_commit")
             fp("receive.after_commit")
+            for entry, registration, needed in zip(batch, registrations, wanted, strict=True):
+                entry.registration = registration
+                self._hand_on(entry.incoming, needed)
         except (DatabaseAway, StorageError) as error:
             # No second try here: a sync that failed once may claim success the next time with nothing on disk.
             for entry in batch:
@@ -80,19 +84,20 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 - one odd instance must not fail its neighbours: each is tried alone
             if len(batch) > 1:
                 for entry in batch:
-                    entry.registration = entry.analysis_id = None
                     self._commit([entry])
             else:
                 batch[0].failure = error
         for entry in batch:
             entry.done = True
 
-    def _enter(self, session: Session, entry: Entry) -> None:
-        entry.registration = register(session, entry.arrival, self._settle)
-        if entry.registration.created:
-            entry.analysis_id = enqueue.enqueue_first(session, entry.registration.instance_id)
+    def _hand_on(self, incoming: Incoming, wanted: bool) -> None:
+        record = incoming.record
+        if not wanted:
+            incoming.void()
+        elif record is not None:
+            incoming.keep()
+            self._filing.add(record.lane, record.entry())
 
-    def _wanted(self, entry: Entry) -> bool:
+    def _wanted(self, entry: Entry, registration: Registration) -> bool:
         """The same bytes again mend a file that was lost or cut; a whole one is left alone."""
-        created = entry.registration is not None and entry.registration.created
-        return created or (self._archive.size(entry.arrival.archive_key) or 0) < entry.arrival.size
+        return registration.created or (self._archive.filed_size(entry.arrival.archive_key) or 0) < entry.arrival.size

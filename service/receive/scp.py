@@ -45,6 +45,7 @@ class Receiver:
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
         self._stop = Event()
         archive().prepare()
+        self._intake.start(chosen.journal_mb << 20)
         self._door = self._open()
         self.port: int = self._door.server_address[1]
 
@@ -105,12 +106,14 @@ class Receiver:
         self._intake.wait_until_idle(DRAIN_S)
         for association in self._door.active_associations:
             association.abort()
+        self._intake.stop(DRAIN_S)
         self._activity.write_down(database())
         log.info("stopped")
 
     def _keep_writing_activity(self) -> None:
         while not self._stop.wait(ACTIVITY_INTERVAL_S):
             self._activity.write_down(database())
+            database().checkpoint()
 
     def _keep_reconciling(self) -> None:
         while not self._stop.is_set():

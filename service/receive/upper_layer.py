@@ -5,7 +5,6 @@ one queue and one state machine step for each PDU, costs more than the disk; `as
 that way and is the oracle of this one. PDUs and their fields: DICOM PS3.8 section 9.3; commands: PS3.7 section 9.3.1.
 """
 
-import select
 import socket
 import ssl
 import struct
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pynetdicom.dul import DULServiceProvider
 
+from service.receive.connection import PDU_HEAD, GuardedSocket
 from service.receive.incoming import Incoming
 from service.receive.status import Status
 
@@ -30,7 +30,6 @@ AFFECTED_SOP_CLASS, AFFECTED_SOP_INSTANCE = 0x0002, 0x1000
 MESSAGE_ID_ANSWERED, STATUS, ERROR_COMMENT = 0x0120, 0x0900, 0x0902
 LONGEST_COMMENT = 64  # characters of an LO
 
-LOOK_UP_S = 0.25  # how often a waiting lean path looks whether pynetdicom wants the connection
 ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00"  # A-ABORT, source: service user
 
 _Pdv = tuple[int, int, memoryview]  # presentation context, message control header, fragment
@@ -42,7 +41,6 @@ class UpperLayer(DULServiceProvider):
     def __init__(self, assoc: "Acceptor") -> None:
         super().__init__(assoc)
         self._acceptor = assoc
-        self._buffer = bytearray(0)
         self._incoming: Incoming | None = None
         self._context_id = 0
         self._message_id = 0
@@ -88,33 +86,26 @@ class UpperLayer(DULServiceProvider):
 
     def _serve(self) -> None:
         """Serve C-STORE requests until something else comes, or pynetdicom wants the connection."""
+        connection = self._connection
         while True:
-            head = self.socket.recv(6)  # type: ignore[union-attr]
-            if len(head) < 6:
+            head = bytes(connection.take(PDU_HEAD))
+            length = int.from_bytes(head[2:], "big")
+            body = connection.take(length)
+            if len(head) < PDU_HEAD or len(body) < length:
                 self._cut()
                 return
-            pdu_type, length = head[0], int.from_bytes(head[2:], "big")
-            if pdu_type != P_DATA_TF:
-                self.discard()
-                self._hand_over(head, self.socket.recv(length))  # type: ignore[union-attr]
-                return
-            body = self._body(length)
-            if body is None:
-                self._cut()
-                return
-            if not self._take(body):
+            if head[0] != P_DATA_TF or not self._take(body):
                 self.discard()
                 self._hand_over(head, bytes(body))
                 return
             if not self._more_comes():
                 return
 
-    def _body(self, length: int) -> memoryview | None:
-        """The body of a PDU, in a buffer that the next one uses again; None when the peer cut it off."""
-        if len(self._buffer) < length <= self.socket.longest_pdu:  # type: ignore[union-attr]
-            self._buffer = bytearray(length)
-        view = memoryview(self._buffer)[:length]
-        return view if self.socket.recv_into(view, length) == length else None  # type: ignore[union-attr]
+    @property
+    def _connection(self) -> GuardedSocket:
+        if not isinstance(self.socket, GuardedSocket):
+            raise OSError("the connection is closed")
+        return self.socket
 
     def _take(self, body: memoryview) -> bool:
         """Take the fragments of one P-DATA-TF in; False, with nothing done, when it is not for the lean path."""
@@ -154,7 +145,7 @@ class UpperLayer(DULServiceProvider):
         with self._acceptor.under_way():
             status, comment = self._acceptor.take(incoming)
             request = incoming.request
-            self.socket.send(  # type: ignore[union-attr]
+            self._connection.send(
                 store_response(
                     self._context_id,
                     self._message_id,
@@ -167,23 +158,21 @@ class UpperLayer(DULServiceProvider):
 
     def _more_comes(self) -> bool:
         """Wait for the next PDU; False when pynetdicom wants the connection or the peer has been idle too long."""
-        connection = self.socket.socket  # type: ignore[union-attr]
+        connection = self._connection
         idle_since = time.monotonic()
-        while connection is not None:
-            if not self._lean() and self._incoming is None:
+        while True:
+            if self._incoming is None and not self._lean():
                 return False
             if self._kill_thread or not self.to_provider_queue.empty():
                 self.discard()
                 return False
-            pending = getattr(connection, "pending", None)  # TLS holds bytes that select does not see
-            if (pending is not None and pending()) or select.select([connection], [], [], LOOK_UP_S)[0]:
+            if connection.arrives():
                 return True
             if time.monotonic() - idle_since > (self.network_timeout or float("inf")):
                 self._acceptor.log.warning("idle association dropped")
-                connection.sendall(ABORT)
+                connection.send(ABORT)
                 self._cut()
                 return False
-        return False
 
     def _hand_over(self, head: bytes | bytearray, body: bytes | bytearray) -> None:
         """Let pynetdicom have a PDU that is not for the lean path, as if it had read it itself."""

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from service.dicom.part10 import IMPLEMENTATION_CLASS_UID
-from service.receive.association import LONGEST_PDU
 from service.receive.conformance import MEANINGS, tables
+from service.receive.connection import LONGEST_PDU
 from service.receive.contexts import supported
 from service.receive.status import Status
 from service.settings import Settings

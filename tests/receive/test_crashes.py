@@ -1,6 +1,7 @@
 """Faults: whatever breaks, the sender hears the right status, and nothing acknowledged is lost."""
 
 import ctypes
+import hashlib
 import os
 import platform
 import signal
@@ -22,14 +23,10 @@ from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ul
 from tests.receive.test_cstore import archived
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
-KILL_POINTS = [
-    "receive.before_fsync",
-    "receive.before_rename",
-    "receive.before_dirsync",
-    "receive.before_commit",
-    "receive.after_commit",
-    "receive.before_ack",
-]
+KILL_POINTS = ["receive.before_fsync", "receive.before_commit", "receive.after_commit", "receive.before_ack"]
+# Where an instance gets a file of its own: in the line without a journal, afterwards with one.
+NAMING_POINTS = ["receive.before_rename", "receive.before_dirsync"]
+FILING_POINTS = ["receive.before_filing", *NAMING_POINTS, "receive.before_recycling"]
 
 
 def test_every_failpoint_has_a_kill_test() -> None:
@@ -44,13 +41,15 @@ def test_every_failpoint_has_a_kill_test() -> None:
         for path in (root / folder).glob("*.py")
         for name in re.findall(r'fp\("(receive\.\w+)"\)', path.read_text())
     }
-    assert names == set(KILL_POINTS)
+    assert names == {*KILL_POINTS, *FILING_POINTS}
 
 
-@pytest.mark.parametrize("point", KILL_POINTS)
-def test_killed_at(point: str, start_receiver: StartReceiver, db: Database, house: Settings) -> None:
+@pytest.mark.parametrize(
+    ("point", "journal"), [*((point, "96") for point in KILL_POINTS), *((point, "0") for point in NAMING_POINTS)]
+)
+def test_killed_at(point: str, journal: str, start_receiver: StartReceiver, db: Database, house: Settings) -> None:
     """SIGKILL while the third instance is taken in: the two acknowledged ones stand, the third is whole or absent."""
-    receiver = start_receiver(FAILPOINTS=f"{point}=kill@3")
+    receiver = start_receiver(FAILPOINTS=f"{point}=kill@3", JOURNAL_MB=journal)
     sent = [ultrasound() for _ in range(3)]
     statuses = _store_until_dead(receiver, sent)
     assert statuses == [SUCCESS, SUCCESS, None]
@@ -67,6 +66,60 @@ def test_killed_at(point: str, start_receiver: StartReceiver, db: Database, hous
     assert len(instances(db)) == len(archived(house)) == 3
 
 
+@pytest.mark.parametrize("point", FILING_POINTS)
+def test_killed_while_filing(point: str, start_receiver: StartReceiver, db: Database, house: Settings) -> None:
+    """SIGKILL after the acknowledgements, while the instances get files of their own: the next start goes on."""
+    receiver = start_receiver(FAILPOINTS=f"{point}=kill@2")
+    sent = [ultrasound() for _ in range(3)]
+    assert receiver.store(sent[0]) == [SUCCESS]
+    assert len(archived(house)) == 1
+    statuses = _store_until_dead(receiver, sent[1:])
+    receiver.process.wait(10)
+    receiver.environment.pop("SONOMARK_FAILPOINTS")
+    receiver.start()
+    receiver.wait_for("reconciled.*abandoned=.*", receiver.log.read_text().rfind("listening"))
+    acknowledged = {str(d.SOPInstanceUID) for d, status in zip(sent, [0, *statuses], strict=True) if status == SUCCESS}
+    rows = instances(db)
+    assert acknowledged <= {row.sop_instance_uid for row in rows}
+    assert {path.stem for path in archived(house)} == {row.sha256 for row in rows}
+    assert all(len(row.analyses) == 1 for row in rows)
+
+
+def test_filing_is_tried_again(start_receiver: StartReceiver, db: Database, house: Settings) -> None:
+    receiver = start_receiver(FAILPOINTS="receive.before_rename=enospc@1")
+    assert receiver.store(ultrasound(), ultrasound()) == [SUCCESS] * 2
+    receiver.wait_for("filing put off")
+    assert {path.stem for path in archived(house)} == {row.sha256 for row in instances(db)}
+
+
+def test_what_was_given_up_is_not_filed(start_receiver: StartReceiver, db: Database, house: Settings) -> None:
+    """An instance that is deleted while it waits in the journal stays deleted, also after a crash."""
+    receiver = start_receiver(FAILPOINTS="receive.before_filing=sleep:1000")
+    assert receiver.store(ultrasound(), ultrasound()) == [SUCCESS] * 2
+    kept, deleted = instances(db)
+    archive = ArchiveStore(house.data_dir / "archive")
+    assert archive.exists(deleted.archive_key)
+    archive.delete(deleted.archive_key)
+    assert not archive.exists(deleted.archive_key)
+    receiver.kill()
+    receiver.environment.pop("SONOMARK_FAILPOINTS")
+    receiver.start()
+    assert [path.stem for path in archived(house)] == [kept.sha256]
+
+
+def test_an_instance_can_be_read_while_it_waits_in_the_journal(
+    start_receiver: StartReceiver, db: Database, house: Settings
+) -> None:
+    receiver = start_receiver(FAILPOINTS="receive.before_filing=sleep:3000")
+    assert receiver.store(ultrasound()) == [SUCCESS]
+    [row] = instances(db)
+    archive = ArchiveStore(house.data_dir / "archive")
+    assert archive.filed_size(row.archive_key) is None
+    assert (archive.size(row.archive_key) or 0) > row.size
+    data = archive.get(row.archive_key)
+    assert hashlib.sha256(data[-row.size :]).hexdigest() == row.sha256
+
+
 def _store_until_dead(receiver: RunningReceiver, datasets: list[Dataset]) -> list[int | None]:
     association = receiver.associate()
     return [association.send_c_store(dataset).get("Status") for dataset in datasets]
@@ -78,7 +131,7 @@ def test_a_failing_disk_is_never_success(
 ) -> None:
     # Each point is passed only by those whom the points before it let through: 2nd, 3rd and 4th instance fail.
     points = ("receive.before_fsync", "receive.before_rename", "receive.before_dirsync")
-    receiver = start_receiver(FAILPOINTS=";".join(f"{point}={fault}@2" for point in points))
+    receiver = start_receiver(FAILPOINTS=";".join(f"{point}={fault}@2" for point in points), JOURNAL_MB="0")
     sent = [ultrasound() for _ in range(5)]
     assert receiver.store(*sent) == [SUCCESS, OUT_OF_RESOURCES, OUT_OF_RESOURCES, OUT_OF_RESOURCES, SUCCESS]
     assert len(instances(db)) == 2
@@ -149,10 +202,11 @@ def test_disk_full_while_receiving(start_receiver: StartReceiver, db: Database, 
     association.release()
 
 
-def test_short_writes_of_the_kernel(start_receiver: StartReceiver, house: Settings) -> None:
-    receiver = start_receiver()
+@pytest.mark.parametrize(("journal", "call"), [("96", "pwrite64"), ("0", "write")])
+def test_short_writes_of_the_kernel(journal: str, call: str, start_receiver: StartReceiver, house: Settings) -> None:
+    receiver = start_receiver(JOURNAL_MB=journal)
     injector = subprocess.Popen(
-        ["strace", "-f", "-p", str(receiver.process.pid), "-e", "trace=write", "-e", "inject=write:retval=100"],
+        ["strace", "-f", "-p", str(receiver.process.pid), "-e", f"trace={call}", "-e", f"inject={call}:retval=100"],
         stderr=subprocess.PIPE,
     )
     assert injector.stderr is not None

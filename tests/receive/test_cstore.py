@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
+from service.archive.lanes import entries
+from service.archive.store import instance_key
 from service.db.session import Database
 from service.db.tables import AnalysisState
 from service.dicom.header import data_set_start, read_header
@@ -41,8 +44,18 @@ def dcmtk(program: str, receiver: RunningReceiver, *arguments: str | Path) -> su
 
 
 def archived(house: Settings) -> list[Path]:
-    """Every file in the archive, temporary ones too."""
-    return [path for path in (house.data_dir / "archive").rglob("*") if path.is_file()]
+    """Every file in the archive, temporary ones too, once the journal is empty."""
+    lanes = list((house.data_dir / "archive/journal").glob("*.lane"))
+    deadline = time.monotonic() + 10
+    while any(entry_of(lane) for lane in lanes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [path for path in (house.data_dir / "archive").rglob("*") if path.is_file() and path.suffix != ".lane"]
+
+
+def entry_of(lane: Path) -> bool:
+    """Whether a lane holds a record that is not filed, or its association still lives."""
+    with lane.open("rb") as file:
+        return any(not (lane.parents[1] / instance_key(entry.sha256)).exists() for entry in entries(file.fileno()))
 
 
 def test_echo(receiver: RunningReceiver) -> None:

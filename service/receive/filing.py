@@ -1,0 +1,163 @@
+"""Filing: instances leave the journal for files of their own, many at once and after they were acknowledged.
+
+A record's place in its lane is given free only when its file, its name and its folder are on disk.
+"""
+
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Thread
+
+from service import logs
+from service.archive import lanes
+from service.archive.disk import fsync_file, storage
+from service.archive.lanes import Entry, Lane
+from service.archive.store import ArchiveStore, instance_key
+from service.errors import SonomarkError, StorageError
+from service.failpoints import fp
+
+log = logs.get(__name__)
+
+QUIET_S = 0.25  # without an arrival: then the disk is free for filing
+OLDEST_S = 3.0  # nothing waits much longer than this, however busy the door is
+BATCH = 64
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One committed record that has no file of its own yet."""
+
+    lane: Lane
+    entry: Entry
+    since: float
+    recovered: bool = False  # found after a crash: whether it was written whole is for its digest to say
+
+    @property
+    def key(self) -> str:
+        return instance_key(self.entry.sha256)
+
+
+class Filing:
+    """Files records from a thread of its own."""
+
+    def __init__(self, archive: ArchiveStore) -> None:
+        self._archive = archive
+        self._journal = archive.journal
+        self._waiting: deque[Waiting] = deque()
+        self._last = 0.0  # when the newest one was added
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="filing", daemon=True)
+
+    def start(self, most_lanes: int, reserve_bytes: int) -> None:
+        """Open the journal, file what a crash left in it, and go on filing."""
+        self._reserve = reserve_bytes
+        for lane, entries in self._journal.open(most_lanes):
+            log.warning("records left in the journal", lane=lane.path.name, records=len(entries))
+            self._waiting.extend(Waiting(lane, entry, 0.0, recovered=True) for entry in entries)
+        try:
+            while self._file_some():
+                pass
+            self._grow()
+        except SonomarkError as error:
+            log.error("filing put off", reason=str(error), cure=error.cure, waiting=len(self._waiting))
+        self._thread.start()
+
+    def add(self, lane: Lane, entry: Entry) -> None:
+        """The record is committed. Never waits and never raises."""
+        self._last = time.monotonic()
+        self._waiting.append(Waiting(lane, entry, self._last))
+
+    def stop(self, timeout: float) -> bool:
+        """File everything and end; False when time ran out, and the next start goes on."""
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while self._waiting or not self._stopping.is_set():
+            try:
+                if not self._grow() and not self._file_some():
+                    self._stopping.wait(QUIET_S / 2)
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread: the lanes would never be free again
+                log.error("filing put off", reason=str(error) or type(error).__name__, waiting=len(self._waiting))
+                if self._stopping.wait(RETRY_S):
+                    return
+
+    def _grow(self) -> bool:
+        return self._journal.grow(self._archive.free_bytes() - self._reserve)
+
+    def _file_some(self) -> bool:
+        now = time.monotonic()
+        if not self._waiting:
+            return False
+        busy = now - self._last < QUIET_S and now - self._waiting[0].since < OLDEST_S
+        if busy and not self._journal.scarce and not self._stopping.is_set():
+            return False
+        batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+        self._file(batch)
+        for _ in batch:
+            self._waiting.popleft()
+        return True
+
+    def _file(self, batch: list[Waiting]) -> None:
+        """Make every record of the batch a file, durably, and give its place in the lane free."""
+        fp("receive.before_filing")
+        copies: list[tuple[Path, Waiting]] = []
+        try:
+            for each in batch:
+                if self._given_up(each):
+                    continue
+                copies.append((self._archive.incoming(), each))
+                with storage("The archive cannot take an instance out of the journal"):
+                    lanes.copy(each.lane.descriptor, each.entry, copies[-1][0])
+            self._publish(copies)
+        finally:
+            for temporary, _ in copies:
+                temporary.unlink(missing_ok=True)
+        fp("receive.before_recycling")
+        for each in batch:
+            self._journal.settled(each.lane)
+
+    def _publish(self, copies: list[tuple[Path, Waiting]]) -> None:
+        for temporary, _ in copies:
+            _begin_writing(temporary)
+        with storage("The archive cannot put an instance on disk"):
+            for temporary, _ in copies:
+                fsync_file(temporary)
+        self._archive.publish_all([(temporary, each.key) for temporary, each in copies])
+        for _, each in copies:
+            if self._given_up(each):
+                self._archive.delete(each.key)
+
+    def _given_up(self, each: Waiting) -> bool:
+        """Deleted by a person meanwhile, or never whole: then nobody was told of it."""
+        if lanes.entry_at(each.lane.descriptor, each.entry.position) != each.entry:
+            return True
+        if each.recovered and _digest(each.lane.descriptor, each.entry) != each.entry.sha256:
+            log.error("a record of the journal is damaged", key=each.key, cure="If a row names it, send it again.")
+            return True
+        return False
+
+
+def _digest(descriptor: int, entry: Entry) -> str:
+    digest, start = sha256(), entry.start + entry.head_octets
+    while start < entry.stop:
+        chunk = os.pread(descriptor, min(1 << 20, entry.stop - start), start)
+        digest.update(chunk)
+        start += len(chunk)
+    return digest.hexdigest()
+
+
+def _begin_writing(path: os.PathLike[str]) -> None:
+    """Let the kernel begin to write, so that the first sync finds the others' blocks laid out and commits for all."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise StorageError(f"The archive cannot write: {error.strerror}.") from error
+    finally:
+        os.close(descriptor)
