@@ -39,9 +39,20 @@ class Settings(BaseSettings):
     dicom_port: int = Field(11112, ge=0, le=65535)
     peers: str = Field(
         "",
-        description="Calling AE titles let in: US01@10.1.4.13,PACS,… ; empty means open to all.",
+        description="Calling AE titles let in: US01@10.1.4.13,PACS;tls=required,… ; empty means open to all.",
     )
+    peers_file: Path | None = Field(None, description="TOML file with further peers, one [[peer]] each.")
     max_associations: int = Field(64, ge=1)
+    max_associations_per_address: int = Field(32, ge=1)
+    receivers: int = Field(1, ge=1, le=64, description="Receiver processes behind the port; more than 1 on PostgreSQL.")
+    dicom_tls_port: int | None = Field(
+        None, ge=0, le=65535, description="Further port for DICOM over TLS; without one DICOM_PORT speaks TLS alone."
+    )
+    dicom_certificate: Path | None = Field(None, description="TLS certificate chain of the receiver (PEM).")
+    dicom_private_key: Path | None = Field(None, description="TLS private key of the receiver (PEM).")
+    dicom_client_ca: Path | None = Field(
+        None, description="CA certificates (PEM) that peers' own must come from; without it peers need none."
+    )
     max_pdu: int = Field(131072, ge=4096, le=1048576)
     network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
     lean_receiving: bool = Field(

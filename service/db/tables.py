@@ -638,6 +638,37 @@ class Peer(Base):
     echo_ms: Mapped[int | None]
 
     __table_args__ = (UniqueConstraint("ae_title", "address"),)
+class CommitmentState(StrEnum):
+    """Where a peer's request for storage commitment stands."""
+
+    WAITING = "waiting"  # its report has not reached the peer yet
+    REPORTED = "reported"  # the peer has answered the report
+    GIVEN_UP = "given_up"  # the peer was away for too long
+
+
+class Commitment(Base):
+    """A request for storage commitment (PS3.4 annex J), kept until its report has reached the peer."""
+
+    __tablename__ = "commitments"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    ae_title: Mapped[str] = mapped_column(String(16))  # of the peer that asked
+    address: Mapped[str] = mapped_column(String(64))
+    requested: Mapped[list[Any]] = mapped_column(default=list)  # [SOP Class UID, SOP Instance UID] each
+    state: Mapped[CommitmentState] = mapped_column(_named(CommitmentState), default=CommitmentState.WAITING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    due_at: Mapped[datetime] = mapped_column(default=now)  # of the next attempt
+    reported_at: Mapped[datetime | None]
+    committed: Mapped[int] = mapped_column(default=0)  # of the last report
+    failed: Mapped[int] = mapped_column(default=0)
+    last_failure: Mapped[str] = mapped_column(Text, default="")  # why the last attempt did not reach the peer
+
+    __table_args__ = (
+        UniqueConstraint("ae_title", "transaction_uid"),
+        Index("ix_commitments_due", "due_at", **_where("state = 'waiting'")),
+    )
 
 
 class PeerActivity(Base):

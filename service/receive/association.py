@@ -1,9 +1,11 @@
 """pynetdicom's association with our own doors in it: guarded reads, and C-STORE data straight into a file."""
 
 import socket
-from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 from pynetdicom import AE
@@ -25,11 +27,14 @@ from service.archive.store import archive
 from service.receive.connection import LONGEST_PDU, GuardedSocket
 from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.status import Status
+from service.receive.tls import Tls
 from service.receive.upper_layer import UpperLayer
 from service.settings import settings
 
 log = logs.get(__name__)
 
+MOST_CONNECTIONS_OF_AN_ADDRESS = 256  # each is a thread or two until its deadline
+MOST_OCTETS = 16 << 20  # of a message other than C-STORE, which is held in memory
 FIRST_PROBE_S, BETWEEN_PROBES_S, PROBES = 30, 10, 3
 
 
@@ -40,6 +45,7 @@ class StreamingDimse(DIMSEServiceProvider):
         super().__init__(assoc)
         self._acceptor = assoc
         self._incoming: Incoming | None = None
+        self._octets = 0  # of the message that pynetdicom is putting together
         self.arrived: deque[Incoming] = deque()  # complete, in the order of their requests in `msg_queue`
 
     def receive_primitive(self, primitive: P_DATA) -> None:
@@ -76,6 +82,12 @@ class StreamingDimse(DIMSEServiceProvider):
         self.arrived.clear()
 
     def _pass_on(self, context_id: int, fragment: bytes) -> None:
+        self._octets = len(fragment) + (self._octets if self.message is not None else 0)
+        if self._octets > MOST_OCTETS:
+            self._acceptor.log.warning("message too long, connection closed", octets=self._octets)
+            if self._acceptor.dul.socket is not None:
+                self._acceptor.dul.socket.close()
+            return
         primitive = P_DATA()
         # A list in truth: pynetdicom refuses the tuple that its annotation asks for.
         primitive.presentation_data_value_list = [[context_id, fragment]]  # type: ignore[list-item]
@@ -93,6 +105,9 @@ class Acceptor(Association):
         self._take = take
         self._serving = False
         self.stored = self.refused = self.octets = 0  # what became of its instances
+        self.encrypted = False
+        self.transactions: set[str] = set()  # of storage commitment, asked for here
+        self.reporting = False  # pynetdicom waits for an answer here, and its own reactor has to rest
         self._berth = Berth(archive())
         self.dimse: StreamingDimse = StreamingDimse(self)
         if lean:
@@ -109,6 +124,22 @@ class Acceptor(Association):
             if isinstance(self.dul, UpperLayer):
                 self.dul.discard()
             self._berth.leave()
+            if isinstance(self._server, Door) and self.requestor.address_info is not None:
+                self._server.left(self.requestor.address_info.address)
+
+    def asked_for(self, transaction_uid: str) -> bool:
+        """Whether this association asked for that commitment and still stands."""
+        return self.is_established and transaction_uid in self.transactions
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs, pynetdicom may send a request of ours and wait for its answer."""
+        self.reporting = True
+        try:
+            yield
+        finally:
+            self.reporting = False
+            self._reactor_checkpoint.set()
 
     def is_quiet(self) -> bool:
         """Whether pynetdicom has no message in hand."""
@@ -148,9 +179,21 @@ class DoorHandler(RequestHandler):
 
     server: "Door"
 
+    def handle(self) -> None:
+        """Shake hands where the port speaks TLS, and start the association. In the connection's own thread."""
+        try:
+            if self.server.tls is not None:
+                self.request = self.server.tls.wrap(self.request)
+        except OSError as error:
+            log.warning("no TLS, connection closed", address=self.client_address[0], reason=type(error).__name__)
+            self.server.left(self.client_address[0])
+            return
+        super().handle()
+
     def _create_association(self) -> Acceptor:
         association = Acceptor(self.ae, self.server.take, self.server.under_way, lean=self.server.lean)
         association._server = self.server
+        association.encrypted = self.server.tls is not None
         association.name = f"AcceptorThread@{association.correlation_id}"
         longest = max(LONGEST_PDU, self.ae.maximum_pdu_size)
         association.set_socket(GuardedSocket(association, self.request, longest, settings().read_timeout_s))
@@ -170,7 +213,7 @@ class DoorHandler(RequestHandler):
 
 
 class Door(ThreadedAssociationServer):
-    """The listening socket."""
+    """The listening socket. Several processes may listen on one port; the kernel spreads the connections."""
 
     request_queue_size = 128
     daemon_threads = True
@@ -178,6 +221,32 @@ class Door(ThreadedAssociationServer):
     take: Take
     under_way: UnderWay
     lean: bool
+    tls: Tls | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._connections: Counter[str] = Counter()
+        self._counting = Lock()
+        super().__init__(*arguments, **named)
+
+    def server_bind(self) -> None:
+        if settings().receivers > 1 and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the address has not too many connections already, silent ones counted."""
+        with self._counting:
+            if self._connections[client_address[0]] >= MOST_CONNECTIONS_OF_AN_ADDRESS:
+                return False
+            self._connections[client_address[0]] += 1
+            return True
+
+    def left(self, address: str) -> None:
+        """A connection from there has ended."""
+        with self._counting:
+            self._connections[address] -= 1
+            if self._connections[address] <= 0:
+                del self._connections[address]
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         connection, address = super().get_request()

@@ -6,18 +6,17 @@ from threading import Event, Thread
 
 from service.jobs import enqueue
 
-# More than the workers of a house can answer; ringing costs more than receiving, so the door must not ring for each
-# instance. What nobody comes for the sweeper rings again.
+# A worker that is rung for takes from the queue until it is empty, so a few rings stand for many rows, and ringing for
+# each would cost more than receiving it. What nobody comes for the sweeper rings again.
 RINGS_AT_ONCE = 4
-PAUSE_S = 0.2
-MOST_WAITING = 1000
+PAUSE_S = 0.25
 
 
 class Bell:
     """Rings for newly queued analyses from a thread of its own."""
 
     def __init__(self) -> None:
-        self._waiting: deque[int] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[int] = deque()
         self._pressed = Event()
         Thread(target=self._run, name="bell", daemon=True).start()
 
@@ -30,6 +29,6 @@ class Bell:
         while True:
             self._pressed.wait()
             self._pressed.clear()
-            while self._waiting:
-                enqueue.ring([self._waiting.popleft() for _ in range(min(RINGS_AT_ONCE, len(self._waiting)))])
-                time.sleep(PAUSE_S)
+            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            enqueue.ring(waiting[-RINGS_AT_ONCE:])
+            time.sleep(PAUSE_S)

@@ -13,6 +13,7 @@ from pynetdicom.sop_class import register_uid, uid_to_service_class
 from service.errors import ConfigurationError
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 
 _US = "1.2.840.10008.5.1.4.1.1"
 ULTRASOUND = {
@@ -106,7 +107,7 @@ def storage_classes(extra: str = "") -> list[str]:
 
 def supported(extra: str = "") -> list[PresentationContext]:
     """The presentation contexts the receiver accepts."""
-    contexts = [build_context(VERIFICATION, list(UNCOMPRESSED))]
+    contexts = [build_context(uid, list(UNCOMPRESSED)) for uid in (VERIFICATION, STORAGE_COMMITMENT)]
     for uid in storage_classes(extra):
         if uid_to_service_class(uid) is not StorageServiceClass:
             register_uid(uid, f"Storage_{uid.replace('.', '_')}", StorageServiceClass)

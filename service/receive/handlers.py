@@ -9,14 +9,17 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 
 from service import logs, telemetry, tracing
+from service.db import commitments
 from service.db import peers as peer_rows
 from service.db.peers import Tally
 from service.db.session import Database
 from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
+from service.receive.commitment import MOST_WAITING, Refusal, Refused, read_request
 from service.receive.incoming import Incoming
 from service.receive.intake import Intake
 from service.receive.peers import Register
+from service.receive.seats import Seats
 from service.receive.status import Status, answer
 from service.receive.upper_layer import LONGEST_COMMENT
 
@@ -32,15 +35,20 @@ class Handlers:
     """The receiver's event handlers with what they need."""
 
     def __init__(
-        self, intake: Intake, activity: "Activity", peers: Register, ae_title: str, most_associations: int
+        self,
+        intake: Intake,
+        activity: "Activity",
+        peers: Register,
+        seats: Seats,
+        database: Database,
+        ae_title: str,
     ) -> None:
         self._intake = intake
         self._activity = activity
         self._peers = peers
+        self._seats = seats
+        self._database = database
         self._ae_title = ae_title
-        self._most = most_associations
-        self._open: set[Thread] = set()  # an association is a thread of its own
-        self._lock = Lock()
 
     def bindings(self) -> list[evt.EventHandlerType]:
         """Events and their handlers, as pynetdicom takes them."""
@@ -51,6 +59,7 @@ class Handlers:
             (evt.EVT_ABORTED, self.on_aborted),
             (evt.EVT_C_ECHO, self.on_echo),
             (evt.EVT_C_STORE, self.on_store),
+            (evt.EVT_N_ACTION, self.on_action),
         ]
 
     def on_requested(self, event: Any) -> None:
@@ -65,10 +74,12 @@ class Handlers:
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
         elif self._peers.draining:
             refusal, why = LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
-        elif not self._admit(association):
-            refusal, why = LOCAL_LIMIT_EXCEEDED, "too many associations"
-        else:
+        elif self._peers.of(calling, address).tls == "required" and not association.encrypted:
+            refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "this peer must use TLS"
+        elif not (why := self._seats.take(association.correlation_id, self._peers.of(calling, address), address)):
             return
+        else:
+            refusal = LOCAL_LIMIT_EXCEEDED
         association.log.warning("association rejected", calling=calling, address=address, reason=why)
         # Only configured titles get a row of their own: anybody can invent others.
         if self._peers.knows(calling):
@@ -89,8 +100,7 @@ class Handlers:
 
     def on_closed(self, event: Any) -> None:
         association = event.assoc
-        with self._lock:
-            self._open.discard(association.correlation_id)
+        self._seats.leave(association.correlation_id)
         if association.stored or association.refused:
             association.log.info(
                 "association ended",
@@ -151,14 +161,31 @@ class Handlers:
         fp("receive.before_ack")
         return status, comment
 
-    def _admit(self, association: Thread) -> bool:
-        with self._lock:
-            # Whoever hangs up at once is closed before being admitted, and nobody says so a second time.
-            self._open = {one for one in self._open if one.is_alive()}
-            if len(self._open) >= self._most:
-                return False
-            self._open.add(association)
-            return True
+    def on_action(self, event: Any) -> tuple[int, None]:
+        """N-ACTION: a request for storage commitment, taken on once it is committed."""
+        association = event.assoc
+        calling, address = association.requestor.ae_title.strip(), association.requestor.address_info.address
+        try:
+            instance_uid = str(event.request.RequestedSOPInstanceUID)
+            transaction, references = read_request(event.action_type, instance_uid, event.action_information)
+            with self._database.begin() as session:
+                if commitments.waiting(session, calling) >= MOST_WAITING:
+                    raise Refused(Refusal.RESOURCE_LIMITATION)
+                pairs = [(reference.sop_class_uid, reference.sop_instance_uid) for reference in references]
+                commitments.add(session, transaction, calling, address, pairs)
+        except Refused as refused:
+            status = refused.status
+        except DatabaseAway:
+            status = Refusal.PROCESSING_FAILURE
+        except Exception as error:  # noqa: BLE001 - pydicom's reader meets whatever the peer wrote
+            association.log.warning("commitment request not understood", error=type(error).__name__)
+            status = Refusal.INVALID_ARGUMENT
+        else:
+            association.transactions.add(transaction)
+            association.log.info("commitment requested", transaction=transaction, instances=len(references))
+            return Status.SUCCESS, None
+        association.log.warning("commitment refused", status=f"0x{status:04X}", reason=status.name.lower())
+        return status, None
 
 
 class Activity:

@@ -1,12 +1,25 @@
-"""Who may send: calling AE titles with their addresses, of the setting PEERS and of the administrators' page.
+"""Who may send: calling AE titles with their addresses and options, of the settings and of the administrators' page.
 
-An AE title authenticates nobody.
+An AE title authenticates nobody; TLS does.
+
+The setting PEERS holds them in one line, ``US01@10.1.4.13,US02@10.1.4.0/24;port=104;tls=required,PACS``. A TOML file,
+PEERS_FILE, says the same at more length; both may be used:
+
+    [[peer]]
+    ae_title = "US02"
+    address = "10.1.4.0/24"
+    port = 104
+    tls = "required"
 """
 
-from dataclasses import dataclass
+import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from threading import Lock
 from time import monotonic
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from service import logs
 from service.db import peers as rows
@@ -19,35 +32,53 @@ log = logs.get(__name__)
 SYNTHETIC_AE_TITLE = "SONOMARK_TEST"  # calls with studies of the self-test
 REFRESH_S = 3.0
 
+DICOM_PORT = 104  # registered for DICOM; what a peer without a port of its own listens on
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One allowed sender; without a network it may call from anywhere."""
 
-    ae_title: str
-    network: IPv4Network | IPv6Network | None = None
+def _network(value: Any) -> Any:
+    return ip_network(value, strict=False) if isinstance(value, str) else value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
+class Peer(BaseModel):
+    """One allowed sender; without an address it may call from anywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ae_title: str = Field(min_length=1, max_length=16)
+    address: Network | None = None
+    port: int = Field(DICOM_PORT, ge=1, le=65535)  # where it hears storage commitment reports
+    reports: Literal["new", "same"] = "new"  # on an association of their own, or on the one that asked
+    tls: Literal["optional", "required"] = "optional"
+    character_set: str = ""  # in place of what its data sets declare, or do not declare
+    priority: int = Field(0, ge=-100, le=100)  # of its instances in the queue, the smaller the sooner
+    max_associations: int = Field(0, ge=0)  # at once; 0: no limit of its own
 
     def allows(self, ae_title: str, address: str) -> bool:
-        if ae_title != self.ae_title:
-            return False
-        return self.network is None or ip_address(address) in self.network
+        """Is this the one that calls by that title from there?"""
+        return ae_title == self.ae_title and (self.address is None or ip_address(address) in self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
+class Peers(BaseModel):
     """The allowed senders; none configured means open to all, unless ``closed`` says that there once were some."""
+
+    model_config = ConfigDict(frozen=True)
 
     allowed: tuple[Peer, ...] = ()
     closed: bool = False
 
     @classmethod
-    def parse(cls, setting: str) -> "Peers":
-        """Read ``US01@10.1.4.13,US02@10.1.4.0/24,PACS``.
+    def parse(cls, setting: str, file: Path | None = None) -> "Peers":
+        """Read the setting and the file.
 
         Raises:
-            ConfigurationError: an entry has no AE title of at most 16 characters, or no valid address.
+            ConfigurationError: an entry has no AE title of at most 16 characters, no valid address, or an option that
+            is none.
         """
-        return cls(tuple(_peer(entry.strip()) for entry in setting.split(",") if entry.strip()))
+        listed = [_peer(entry.strip()) for entry in setting.split(",") if entry.strip()]
+        return cls(allowed=(*listed, *(_peers(file) if file is not None else [])))
 
     @property
     def open_to_all(self) -> bool:
@@ -59,6 +90,11 @@ class Peers:
     def allows(self, ae_title: str, address: str) -> bool:
         """May this AE title send from this address?"""
         return self.open_to_all or any(peer.allows(ae_title, address) for peer in self.allowed)
+
+    def of(self, ae_title: str, address: str) -> Peer:
+        """The options of this sender; the usual ones where nothing is configured."""
+        found = next((peer for peer in self.allowed if peer.allows(ae_title, address)), None)
+        return found or Peer(ae_title=ae_title or "ANY")
 
 
 class Register:
@@ -93,32 +129,62 @@ class Register:
         own = ae_title == SYNTHETIC_AE_TITLE and ip_address(address).is_loopback
         return own or self._now().allows(ae_title, address)
 
+    def of(self, ae_title: str, address: str) -> Peer:
+        """The options of this sender; the usual ones where nothing is configured."""
+        return self._now().of(ae_title, address)
+
     def _now(self) -> Peers:
         with self._lock:
             if monotonic() - self._asked_at >= REFRESH_S:
                 self._asked_at = monotonic()
                 try:
                     with self._database.read() as session:
-                        entered = [_peer(f"{each.ae_title}@{each.address}") for each in rows.let_in(session)]
+                        entered = [_entered(row) for row in rows.let_in(session)]
                         closed = rows.any_entered(session)
                         self._draining = switches.is_on(session, switches.DRAINING)
                 except DatabaseAway:
                     log.warning("database away, the peers known last still hold")
                 else:
-                    self._peers = Peers(self._of_settings.allowed + tuple(entered), closed)
+                    self._peers = Peers(allowed=(*self._of_settings.allowed, *entered), closed=closed)
             return self._peers
 
 
+def _entered(row: rows.Peer) -> Peer:
+    """What an administrator entered."""
+    address = _network(row.address) if row.address else None
+    return Peer(ae_title=row.ae_title, address=address, port=row.port or DICOM_PORT)
+
+
 def _peer(entry: str) -> Peer:
-    ae_title, _, address = entry.partition("@")
-    if not ae_title or len(ae_title) > 16:
-        raise ConfigurationError(
-            f"The peer '{entry}' has no AE title of 1 to 16 characters.", cure="Correct SONOMARK_PEERS."
-        )
+    name, *options = (part.strip() for part in entry.split(";"))
+    ae_title, _, address = name.partition("@")
+    values: dict[str, str] = {"ae_title": ae_title, **({"address": address} if address else {})}
+    for option in options:
+        key, _, value = option.partition("=")
+        values[key.strip()] = value.strip()
     try:
-        return Peer(ae_title, ip_network(address, strict=False) if address else None)
-    except ValueError as error:
+        return Peer.model_validate(values)
+    except ValidationError as error:
         raise ConfigurationError(
-            f"The peer '{entry}' has no valid address.",
-            cure="Correct SONOMARK_PEERS: AET@address or AET@network/bits.",
+            f"The peer '{entry}' is not understood: {_first(error)}.",
+            cure="Correct SONOMARK_PEERS: AET, AET@address or AET@network/bits, then ;option=value.",
         ) from error
+
+
+def _peers(file: Path) -> list[Peer]:
+    cure = "Correct the file that SONOMARK_PEERS_FILE names: one [[peer]] with an ae_title for each."
+    try:
+        content = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}.", cure=cure) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is no TOML: {error}.", cure=cure) from error
+    try:
+        return [Peer.model_validate(entry) for entry in content.get("peer", [])]
+    except ValidationError as error:
+        raise ConfigurationError(f"{file}: {_first(error)}.", cure=cure) from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -15,12 +15,16 @@ from service.db.heartbeats import keep_beating
 from service.db.session import database
 from service.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from service.errors import ConfigurationError, DatabaseAway, StorageError
-from service.receive.association import Door, DoorHandler
+from service.receive.association import Acceptor, Door, DoorHandler
 from service.receive.contexts import supported
+from service.receive.crew import Crew
 from service.receive.handlers import Activity, Handlers
 from service.receive.intake import Intake
 from service.receive.peers import Peers, Register
 from service.receive.reconcile import reconcile
+from service.receive.reports import Reporter
+from service.receive.seats import Seats, Tally
+from service.receive.tls import Tls
 from service.settings import Settings, settings
 
 log = logs.get(__name__)
@@ -35,19 +39,23 @@ RECONCILE_INTERVAL_S = 24 * 3600.0
 class Receiver:
     """The DICOM door: one listening socket and its associations."""
 
-    def __init__(self, chosen: Settings) -> None:
+    def __init__(self, chosen: Settings, place: int = 0) -> None:
         _quieten()
         failpoints.refuse_in_production()
         self._settings = chosen
-        self._peers = Register(Peers.parse(chosen.peers), database())
+        self._peers = Register(Peers.parse(chosen.peers, chosen.peers_file), database())
+        tally = Tally(chosen.data_dir / "seats", chosen.receivers)
+        self._seats = Seats(chosen.max_associations, chosen.max_associations_per_address, tally, place)
+        self._tls = _tls(chosen)
         self._activity = Activity()
         self._settle = timedelta(seconds=chosen.study_settle_s)
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
         self._stop = Event()
         archive().prepare()
         self._intake.start(chosen.journal_mb << 20)
-        self._door = self._open()
-        self.port: int = self._door.server_address[1]
+        self._doors = self._open_all()
+        self.port: int = self._doors[0].server_address[1]
+        self._reporter = Reporter(archive(), database(), self._peers, chosen.ae_title, self._associations, self._tls)
 
     def serve(self, stop: Event) -> None:
         """Take associations until ``stop`` is set, then let instances under way finish."""
@@ -56,55 +64,68 @@ class Receiver:
                 "OPEN TO ALL: any AE title from any address may send",
                 cure="Set SONOMARK_PEERS to the carts' AE titles and addresses.",
             )
-        log.info("listening", ae_title=self._settings.ae_title, port=self.port)
+        for door in self._doors:
+            tls = "none" if door.tls is None else "mutual" if door.tls.mutual else "server"
+            log.info("listening", ae_title=self._settings.ae_title, port=door.server_address[1], tls=tls)
         threads = [
-            Thread(target=self._door.serve_forever, args=(0.2,), name="door", daemon=True),
+            *(Thread(target=door.serve_forever, args=(0.2,), name="door", daemon=True) for door in self._doors),
             Thread(target=self._keep_writing_activity, name="activity", daemon=True),
             Thread(target=self._keep_reconciling, name="reconcile", daemon=True),
         ]
         for thread in threads:
             thread.start()
+        self._reporter.start(self._stop)
         # The kernel may hand a signal to another thread; the main one sees it only when it wakes.
         while not stop.wait(WAKE_S):
             pass
         self._drain()
 
-    def _open(self) -> Door:
+    def _open_all(self) -> list[Door]:
+        """One door, or a second one beside it that speaks TLS."""
+        chosen = self._settings
+        if self._tls is None or chosen.dicom_tls_port is None:
+            return [self._open(chosen.dicom_port, self._tls)]
+        return [self._open(chosen.dicom_port, None), self._open(chosen.dicom_tls_port, self._tls)]
+
+    def _open(self, port: int, tls: Tls | None) -> Door:
         ae = AE(ae_title=self._settings.ae_title)
         ae.maximum_pdu_size = self._settings.max_pdu
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.acse_timeout = ASSOCIATION_REQUEST_DEADLINE_S
         ae.network_timeout = self._settings.network_timeout_s
-        # pynetdicom counts connections that have said nothing yet; ours counts associations, in Handlers.
+        # pynetdicom counts connections that have said nothing yet; ours counts associations, in Seats.
         ae.maximum_associations = 10_000
         ae.supported_contexts = supported(self._settings.extra_sop_classes)
-        handlers = Handlers(
-            self._intake, self._activity, self._peers, self._settings.ae_title, self._settings.max_associations
-        )
+        handlers = Handlers(self._intake, self._activity, self._peers, self._seats, database(), self._settings.ae_title)
         try:
             server = ae.make_server(
-                (self._settings.dicom_host, self._settings.dicom_port),
+                (self._settings.dicom_host, port),
                 evt_handlers=handlers.bindings(),
                 server_class=Door,
                 request_handler=DoorHandler,
             )
         except OSError as error:
             raise ConfigurationError(
-                f"The DICOM port {self._settings.dicom_port} cannot be opened: {error.strerror}.",
+                f"The DICOM port {port} cannot be opened: {error.strerror}.",
                 cure="Stop what uses the port, or set SONOMARK_DICOM_PORT to another.",
             ) from error
         ae._servers.append(server)
         door = cast(Door, server)
         door.take, door.under_way, door.lean = handlers.take, self._intake.under_way, self._settings.lean_receiving
+        door.tls = tls
         return door
+
+    def _associations(self) -> list[Acceptor]:
+        return [each for door in self._doors for each in door.active_associations if isinstance(each, Acceptor)]
 
     def _drain(self) -> None:
         log.info("stopping: no new associations, instances under way are finished")
         self._stop.set()
-        self._door.shutdown()
+        for door in self._doors:
+            door.shutdown()
         self._intake.wait_until_idle(DRAIN_S)
-        for association in self._door.active_associations:
+        for association in self._associations():
             association.abort()
         self._intake.stop(DRAIN_S)
         self._activity.write_down(database())
@@ -126,16 +147,38 @@ class Receiver:
             self._stop.wait(wait)
 
 
-def serve() -> None:
-    """Run the role until SIGTERM or SIGINT."""
+def serve(place: int = 0) -> None:
+    """Run the role until SIGTERM or SIGINT; ``place`` is this process's among several receivers."""
     logs.configure("receive")
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    receiver = Receiver(settings())
+    chosen = settings()
+    if chosen.receivers > 1 and chosen.dicom_port == 0:
+        raise ConfigurationError("Several receivers need a port to share.", cure="Set SONOMARK_DICOM_PORT.")
+    receiver = Receiver(chosen, place)
+    crew = Crew(chosen.receivers if place == 0 else 1)
+    crew.start()
     heartbeat = keep_beating(database(), "receive")
     receiver.serve(stop)
     heartbeat.set()
+    crew.stop()
+
+
+def _tls(chosen: Settings) -> Tls | None:
+    if chosen.dicom_certificate is None and chosen.dicom_private_key is None:
+        if chosen.dicom_tls_port is not None or chosen.dicom_client_ca is not None:
+            raise ConfigurationError(
+                "TLS is asked for without a certificate.",
+                cure="Set SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
+            )
+        return None
+    if chosen.dicom_certificate is None or chosen.dicom_private_key is None:
+        raise ConfigurationError(
+            "TLS needs a certificate and its private key.",
+            cure="Set both SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
+        )
+    return Tls(chosen.dicom_certificate, chosen.dicom_private_key, chosen.dicom_client_ca)
 
 
 def _quieten() -> None:

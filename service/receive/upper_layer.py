@@ -66,7 +66,8 @@ class UpperLayer(DULServiceProvider):
         except OSError:
             self._cut()
         finally:
-            self._acceptor._reactor_checkpoint.set()
+            if not self._acceptor.reporting:
+                self._acceptor._reactor_checkpoint.set()
 
     def _begins_with_a_request(self) -> bool:
         connection = self.socket.socket  # type: ignore[union-attr]
@@ -79,6 +80,7 @@ class UpperLayer(DULServiceProvider):
         return (
             self.state_machine.current_state == ESTABLISHED
             and self._acceptor.is_established
+            and not self._acceptor.reporting
             and self._acceptor.is_quiet()
             and not self._kill_thread
             and self.to_provider_queue.empty()

@@ -1,0 +1,158 @@
+"""Storage commitment reports on their way: N-EVENT-REPORT until the peer has answered, however long it is away."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+
+from service import logs
+from service.archive.store import ArchiveStore
+from service.db import commitments
+from service.db.session import Database
+from service.errors import DatabaseAway, PeerError
+from service.failpoints import fp
+from service.receive.commitment import (
+    PUSH_MODEL_INSTANCE,
+    Failure,
+    Reference,
+    examine,
+    report,
+)
+from service.receive.contexts import STORAGE_COMMITMENT as PUSH_MODEL
+from service.receive.peers import Register
+from service.receive.tls import Tls
+
+log = logs.get(__name__)
+
+LOOK_S = 1.0  # also long enough for the answer to the request to be there before the report
+AT_ONCE = 8
+HELD_FOR_S = 120.0  # by the process that reports; after that another one takes it for dead
+PAUSES_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)
+GIVE_UP_AFTER = 200  # attempts: a week of hours
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One report to be made."""
+
+    id: int
+    transaction_uid: str
+    ae_title: str
+    address: str
+    references: tuple[Reference, ...]
+    attempts: int
+
+
+class Reporter:
+    """Reports from a thread of its own."""
+
+    def __init__(
+        self,
+        archive: ArchiveStore,
+        database: Database,
+        peers: Register,
+        ae_title: str,
+        associations: Callable[[], Iterable[Any]],
+        tls: Tls | None = None,
+    ) -> None:
+        self._tls = tls
+        self._archive = archive
+        self._database = database
+        self._peers = peers
+        self._ae_title = ae_title
+        self._associations = associations
+
+    def start(self, stop: Event) -> None:
+        Thread(target=self._run, args=(stop,), name="reports", daemon=True).start()
+
+    def _run(self, stop: Event) -> None:
+        while not stop.wait(LOOK_S):
+            with suppress(DatabaseAway):
+                while not stop.is_set() and (due := self._claim()):
+                    for each in due:
+                        self._report(each)
+
+    def _claim(self) -> list[Due]:
+        with self._database.begin() as session:
+            return [
+                Due(
+                    row.id,
+                    row.transaction_uid,
+                    row.ae_title,
+                    row.address,
+                    tuple(Reference(*pair) for pair in row.requested),
+                    row.attempts,
+                )
+                for row in commitments.claim(session, AT_ONCE, HELD_FOR_S)
+            ]
+
+    def _report(self, due: Due) -> None:
+        found = examine(self._archive, self._database, due.references)
+        event_type, information = report(due.transaction_uid, self._ae_title, found)
+        failed = sum(failure is not None for _, failure in found)
+        fp("receive.before_report")
+        try:
+            self._send(due, event_type, information)
+        except PeerError as error:
+            last = due.attempts >= GIVE_UP_AFTER
+            pause = None if last else PAUSES_S[min(due.attempts, len(PAUSES_S)) - 1]
+            with self._database.begin() as session:
+                commitments.put_off(session, due.id, pause, error.what)
+            log.warning("commitment not reported", transaction=due.transaction_uid, reason=str(error), again_in_s=pause)
+            return
+        log.info(
+            "commitment reported",
+            transaction=due.transaction_uid,
+            committed=len(found) - failed,
+            failed=failed,
+            reasons=sorted({failure.name for _, failure in found if isinstance(failure, Failure)}),
+        )
+        with self._database.begin() as session:
+            commitments.reported(session, due.id, len(found) - failed, failed)
+
+    def _send(self, due: Due, event_type: int, information: Dataset) -> None:
+        peer = self._peers.of(due.ae_title, due.address)
+        if peer.reports == "same":
+            for association in self._associations():
+                if association.asked_for(due.transaction_uid):
+                    with association.held():
+                        _require(
+                            association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+                        )
+                    return
+            # It has been released since; what the standard leaves then is an association of our own.
+        ae = AE(ae_title=self._ae_title)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_S
+        ae.add_requested_context(PUSH_MODEL)
+        tls = (self._tls.outgoing(), due.address) if self._tls is not None and peer.tls == "required" else None
+        association = ae.associate(due.address, peer.port, ae_title=due.ae_title, ext_neg=[_as_scp()], tls_args=tls)
+        if not association.is_established:
+            raise PeerError(
+                f"{due.ae_title} takes no association at {due.address}:{peer.port}.",
+                cure="Check that the peer runs, and its port in SONOMARK_PEERS.",
+            )
+        try:
+            _require(association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE))
+        except (ValueError, RuntimeError) as error:
+            raise PeerError(f"{due.ae_title} did not accept storage commitment reports.") from error
+        finally:
+            association.release()
+
+
+def _as_scp() -> SCP_SCU_RoleSelectionNegotiation:
+    """The one who calls is the provider here (PS3.4 section J.3.3)."""
+    return build_role(PUSH_MODEL, scu_role=False, scp_role=True)
+
+
+def _require(answer: tuple[Dataset, Dataset | None]) -> None:
+    status = answer[0].get("Status")
+    if status is None:
+        raise PeerError("The peer did not answer the report.")
+    if status != 0x0000:
+        raise PeerError(f"The peer refused the report with 0x{status:04X}.")

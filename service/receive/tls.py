@@ -1,0 +1,113 @@
+"""DICOM over TLS, by the BCP 195 RFC 9325 profile (PS3.15 section B.12): TLS 1.2 and 1.3, forward secrecy, AEAD."""
+
+import select
+import socket
+import ssl
+import time
+from pathlib import Path
+from threading import Lock
+
+from service import logs
+from service.errors import ConfigurationError
+
+log = logs.get(__name__)
+
+HANDSHAKE_S = 10.0
+# RFC 9325 section 4.2; the suites of TLS 1.3 are all of this kind.
+SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class Tls:
+    """Wraps accepted connections. Changed certificate files are read again without a restart."""
+
+    def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
+        self._files = [path for path in (certificate, private_key, client_ca) if path is not None]
+        self._certificate, self._private_key, self._client_ca = certificate, private_key, client_ca
+        self._lock = Lock()
+        self._stamp = self._stamped()
+        self._context = self._load()
+
+    @property
+    def mutual(self) -> bool:
+        """Whether peers must show a certificate of their own."""
+        return self._client_ca is not None
+
+    def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
+        """Shake hands, in HANDSHAKE_S at most.
+
+        Raises:
+            OSError: the peer speaks no TLS, none that is allowed, or shows no certificate we trust.
+        """
+        wrapped = self._current().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        wrapped.setblocking(False)
+        deadline = time.monotonic() + HANDSHAKE_S
+        try:
+            while not _shaken(wrapped, deadline - time.monotonic()):
+                pass
+        except OSError:
+            wrapped.close()
+            raise
+        wrapped.setblocking(True)
+        return wrapped
+
+    def outgoing(self) -> ssl.SSLContext:
+        """For calls to a peer, with the same certificate; names in certificates of carts are seldom host names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        context.load_cert_chain(self._certificate, self._private_key)
+        if self._client_ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(self._client_ca)
+        return context
+
+    def _current(self) -> ssl.SSLContext:
+        stamp = self._stamped()
+        with self._lock:
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._context = self._load()
+                    log.info("certificate read again")
+                except ConfigurationError as error:
+                    log.error("the new certificate is not usable, the old one stays", reason=error.what)
+            return self._context
+
+    def _stamped(self) -> list[tuple[int, int]]:
+        try:
+            return [(path.stat().st_mtime_ns, path.stat().st_ino) for path in self._files]
+        except OSError:
+            return []
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        try:
+            context.set_ciphers(SUITES)
+            context.load_cert_chain(self._certificate, self._private_key)
+            if self._client_ca is not None:
+                context.load_verify_locations(self._client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"The certificate of the DICOM port cannot be used: {error.strerror or error}.",
+                cure="Check SONOMARK_DICOM_CERTIFICATE, SONOMARK_DICOM_PRIVATE_KEY and SONOMARK_DICOM_CLIENT_CA.",
+            ) from error
+        return context
+
+
+def _shaken(connection: ssl.SSLSocket, remaining: float) -> bool:
+    """One step of the handshake; whether it was the last."""
+    if remaining <= 0:
+        raise TimeoutError("the TLS handshake takes too long")
+    try:
+        connection.do_handshake()
+    except ssl.SSLWantReadError:
+        select.select([connection], [], [], remaining)
+        return False
+    except ssl.SSLWantWriteError:
+        select.select([], [connection], [], remaining)
+        return False
+    return True

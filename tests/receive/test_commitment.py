@@ -1,0 +1,247 @@
+"""Storage commitment: only what is on disk with the right digest and in the database is ever confirmed."""
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import generate_uid
+from pynetdicom import AE, evt
+from sqlalchemy import select
+
+from service.archive.store import ArchiveStore
+from service.db.session import Database
+from service.db.tables import Commitment, CommitmentState
+from service.receive.commitment import MOST_REFERENCES, PUSH_MODEL_INSTANCE
+from service.receive.contexts import STORAGE_COMMITMENT
+from service.settings import Settings
+from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
+from tests.receive.test_cstore import archived
+
+NOT_STORED, OTHER_CLASS, DAMAGED = 0x0112, 0x0119, 0x0110
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cart:
+    """A peer that asks for commitment and hears the reports on a port of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.heard: list[tuple[int, Dataset]] = []
+        self._came = threading.Event()
+        self._server: Any = None
+
+    def listen(self) -> "Cart":
+        ae = AE(ae_title="US01")
+        ae.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
+        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self.handlers())
+        return self
+
+    def handlers(self) -> list[Any]:
+        return [(evt.EVT_N_EVENT_REPORT, self._hear)]
+
+    def _hear(self, event: Any) -> tuple[int, None]:
+        self.heard.append((event.event_type, event.event_information))
+        self._came.set()
+        return 0x0000, None
+
+    def report(self, timeout: float = 30) -> tuple[int, Dataset]:
+        assert self._came.wait(timeout), "no report came"
+        self._came.clear()
+        return self.heard[-1]
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+
+
+def ask(
+    receiver: RunningReceiver,
+    references: list[tuple[str, str]],
+    cart: Cart | None = None,
+    hold_s: float = 0,
+    **more: Any,
+) -> int | None:
+    """N-ACTION of one list; the status of its answer."""
+    ae = AE(ae_title="US01")
+    ae.add_requested_context(STORAGE_COMMITMENT)
+    handlers = cart.handlers() if cart is not None else []
+    association = ae.associate("127.0.0.1", receiver.port, ae_title="SONOMARK", evt_handlers=handlers)
+    assert association.is_established
+    request = Dataset()
+    request.TransactionUID = more.get("transaction", generate_uid())
+    request.ReferencedSOPSequence = Sequence()
+    for sop_class, uid in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
+        request.ReferencedSOPSequence.append(item)
+    status, _ = association.send_n_action(
+        request, more.get("action", 1), STORAGE_COMMITMENT, more.get("instance", PUSH_MODEL_INSTANCE)
+    )
+    deadline = time.monotonic() + hold_s
+    while cart is not None and not cart.heard and time.monotonic() < deadline:
+        time.sleep(0.05)
+    association.release()
+    return status.get("Status")
+
+
+@pytest.fixture
+def cart() -> Iterator[Cart]:
+    cart = Cart(free_port())
+    yield cart
+    cart.stop()
+
+
+def test_what_is_safe_is_committed_and_the_rest_is_named(
+    start_receiver: StartReceiver, db: Database, house: Settings, cart: Cart
+) -> None:
+    receiver = start_receiver(PEERS=f"US01@127.0.0.1;port={cart.port}")
+    cart.listen()
+    sent = [ultrasound() for _ in range(4)]
+    assert receiver.store(*sent) == [0] * 4
+    assert len(archived(house)) == 4
+    archive = ArchiveStore(house.data_dir / "archive")
+    rows = {row.sop_instance_uid: row for row in instances(db)}
+    damaged = archive.path(rows[str(sent[1].SOPInstanceUID)].archive_key)
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    archive.path(rows[str(sent[2].SOPInstanceUID)].archive_key).unlink()
+    unknown = generate_uid()
+    references = [(US_IMAGE, str(d.SOPInstanceUID)) for d in sent[:3]]
+    references += [("1.2.840.10008.5.1.4.1.1.7", str(sent[3].SOPInstanceUID)), (US_IMAGE, unknown)]
+    assert ask(receiver, references) == 0
+    event_type, information = cart.report()
+    assert event_type == 2
+    assert [item.ReferencedSOPInstanceUID for item in information.ReferencedSOPSequence] == [sent[0].SOPInstanceUID]
+    failed = {item.ReferencedSOPInstanceUID: item.FailureReason for item in information.FailedSOPSequence}
+    assert failed == {
+        sent[1].SOPInstanceUID: DAMAGED,
+        sent[2].SOPInstanceUID: DAMAGED,
+        sent[3].SOPInstanceUID: OTHER_CLASS,
+        unknown: NOT_STORED,
+    }
+
+
+def test_an_instance_still_in_the_journal_is_committed(start_receiver: StartReceiver, cart: Cart) -> None:
+    receiver = start_receiver(PEERS=f"US01;port={cart.port}", FAILPOINTS="receive.before_filing=sleep:20000")
+    cart.listen()
+    dataset = ultrasound()
+    receiver.store(dataset)
+    assert ask(receiver, [(US_IMAGE, str(dataset.SOPInstanceUID))]) == 0
+    event_type, information = cart.report()
+    assert event_type == 1
+    assert "FailedSOPSequence" not in information
+
+
+def test_a_report_waits_for_a_peer_that_is_away_and_outlives_a_crash(
+    start_receiver: StartReceiver, db: Database, cart: Cart
+) -> None:
+    receiver = start_receiver(PEERS=f"US01;port={cart.port}")
+    dataset = ultrasound()
+    receiver.store(dataset)
+    transaction = generate_uid()
+    assert ask(receiver, [(US_IMAGE, str(dataset.SOPInstanceUID))], transaction=transaction) == 0
+    receiver.wait_for("commitment not reported")
+    receiver.kill()
+    cart.listen()
+    receiver.start()
+    event_type, information = cart.report()
+    assert (event_type, information.TransactionUID) == (1, transaction)
+    deadline = time.monotonic() + 10
+    while True:
+        with db.read() as session:
+            [row] = session.scalars(select(Commitment))
+        if row.state == CommitmentState.REPORTED or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    assert (row.state, row.committed, row.failed) == (CommitmentState.REPORTED, 1, 0)
+
+
+def test_a_report_on_the_association_that_asked(start_receiver: StartReceiver, cart: Cart) -> None:
+    receiver = start_receiver(PEERS=f"US01;reports=same;port={cart.port}")
+    dataset = ultrasound()
+    receiver.store(dataset)
+    assert ask(receiver, [(US_IMAGE, str(dataset.SOPInstanceUID))], cart, hold_s=15) == 0
+    assert [event_type for event_type, _ in cart.heard] == [1]
+    assert receiver.store(ultrasound()) == [0]
+
+
+def test_what_is_no_request_is_refused(receiver: RunningReceiver, db: Database) -> None:
+    one = [(US_IMAGE, "1.2.3")]
+    assert ask(receiver, one, action=2) == 0x0123
+    assert ask(receiver, one, instance="1.2.3") == 0x0112
+    assert ask(receiver, []) == 0x0115
+    assert ask(receiver, [(US_IMAGE, "")]) == 0x0115
+    assert ask(receiver, [(US_IMAGE, f"1.2.{n}") for n in range(MOST_REFERENCES + 1)]) == 0x0213
+    with db.read() as session:
+        assert not list(session.scalars(select(Commitment)))
+    assert "Traceback" not in receiver.log.read_text()
+
+
+@pytest.mark.acceptance
+def test_orthanc_asks_and_hears(start_receiver: StartReceiver, tmp_path: Path) -> None:
+    """Orthanc sends, asks for commitment, and believes what it hears."""
+    program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
+    if not Path(program).exists():
+        pytest.skip("no Orthanc here")
+    dicom, http = free_port(), free_port()
+    receiver = start_receiver(PEERS=f"ORTHANC;port={dicom}")
+    configuration = {
+        "StorageDirectory": str(tmp_path / "orthanc"),
+        "DicomPort": dicom,
+        "DicomAet": "ORTHANC",
+        "HttpPort": http,
+        "Plugins": [],
+        "DicomModalities": {"sonomark": ["SONOMARK", "127.0.0.1", receiver.port]},
+    }
+    (tmp_path / "orthanc.json").write_text(json.dumps(configuration))
+    with (tmp_path / "orthanc.log").open("wb") as log:
+        orthanc = subprocess.Popen([program, str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
+    try:
+        call = _rest(http)
+        dataset = ultrasound()
+        dataset.save_as(tmp_path / "one.dcm", enforce_file_format=True)
+        stored = call("/instances", (tmp_path / "one.dcm").read_bytes())
+        assert call("/modalities/sonomark/store", json.dumps([stored["ID"]]).encode())["FailedInstancesCount"] == 0
+        asked = {"Resources": [stored["ID"]], "DicomInstances": [[US_IMAGE, "1.2.3"]]}
+        transaction = call("/modalities/sonomark/storage-commitment", json.dumps(asked).encode())
+        deadline = time.monotonic() + 30
+        while (found := call(transaction["Path"]))["Status"] == "Pending" and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert [each["SOPInstanceUID"] for each in found["Success"]] == [dataset.SOPInstanceUID]
+        assert [(each["SOPInstanceUID"], each["FailureReason"]) for each in found["Failures"]] == [
+            ("1.2.3", NOT_STORED)
+        ]
+    finally:
+        orthanc.terminate()
+        orthanc.wait(30)
+
+
+def _rest(port: int) -> Callable[..., Any]:
+    def call(path: str, body: bytes | None = None) -> Any:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=20) as answer:
+                    return json.load(answer)
+            except (ConnectionError, urllib.error.URLError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    return call

@@ -1,0 +1,170 @@
+"""DICOM over TLS, against DCMTK's own tools and a scanner."""
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.db.session import Database
+from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ultrasound
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority of a test's own."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self.folder = folder
+        self.pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
+        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                      "-keyout", self.pair.key, "-out", self.pair.certificate)  # fmt: skip
+
+    def issue(self, name: str, days: int = 2) -> Pair:
+        pair, request = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key"), self.folder / f"{name}.csr"
+        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
+                      "-keyout", pair.key, "-out", request)  # fmt: skip
+        self._openssl("x509", "-req", "-in", request, "-CA", self.pair.certificate, "-CAkey", self.pair.key,
+                      "-CAcreateserial", "-days", str(days), "-out", pair.certificate)  # fmt: skip
+        return pair
+
+    @staticmethod
+    def _openssl(*arguments: str | Path) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority) -> Pair:
+    return authority.issue("server")
+
+
+def settings_of(server: Pair, **more: str) -> dict[str, str]:
+    return {"DICOM_CERTIFICATE": str(server.certificate), "DICOM_PRIVATE_KEY": str(server.key), **more}
+
+
+def run(program: str, port: int, *arguments: str | Path) -> bool:
+    """A DCMTK tool; whether it succeeded."""
+    options, files = (arguments[:-1], arguments[-1:]) if program == "storescu" else (arguments, ())
+    done = subprocess.run(
+        [program, "-v", "-to", "10", "-ta", "10", *options, "-aec", "SONOMARK", "127.0.0.1", str(port), *files],
+        env=os.environ | {"TCP_NODELAY": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def encrypted_port(receiver: RunningReceiver) -> int:
+    return int(receiver.wait_for(r"listening.*port[^0-9]*(\d+).*tls=(?:server|mutual)").group(1))
+
+
+def test_both_ports_store_by_the_lean_path(
+    start_receiver: StartReceiver, db: Database, authority: Authority, server: Pair, tmp_path: Path
+) -> None:
+    receiver = start_receiver(DICOM_TLS_PORT="0", **settings_of(server))
+    port, ca = encrypted_port(receiver), authority.pair.certificate
+    assert port != receiver.port
+    files = []
+    for number, octets in enumerate((32 * 48, 400_000)):
+        files.append(tmp_path / f"{number}.dcm")
+        ultrasound(PixelData=os.urandom(octets)).save_as(files[-1], enforce_file_format=True)
+    assert run("echoscu", port, "+tla", "+cf", ca)
+    assert run("storescu", port, "+tla", "+cf", ca, files[0])
+    assert run("storescu", port, "+tla", "+cf", ca, files[1])
+    assert run("echoscu", receiver.port)
+    assert len(instances(db)) == 2
+    assert not run("echoscu", port)
+    assert run("echoscu", port, "+tla", "+cf", ca)
+
+
+def test_mutual_tls_lets_nobody_in_without_a_certificate_of_the_authority(
+    start_receiver: StartReceiver, authority: Authority, server: Pair, tmp_path: Path
+) -> None:
+    cart, stranger = authority.issue("cart"), Authority(tmp_path, "stranger").issue("cart")
+    receiver = start_receiver(**settings_of(server, DICOM_CLIENT_CA=str(authority.pair.certificate)))
+    ca = authority.pair.certificate
+    assert run("echoscu", receiver.port, "+tls", cart.key, cart.certificate, "+cf", ca)
+    assert not run("echoscu", receiver.port, "+tla", "+cf", ca)
+    assert not run("echoscu", receiver.port, "+tls", stranger.key, stranger.certificate, "+cf", ca)
+    assert not run("echoscu", receiver.port)
+    assert "Traceback" not in receiver.log.read_text()
+
+
+def test_a_peer_that_must_use_tls(start_receiver: StartReceiver, authority: Authority, server: Pair) -> None:
+    receiver = start_receiver(DICOM_TLS_PORT="0", PEERS="US01;tls=required,US02", **settings_of(server))
+    port, ca = encrypted_port(receiver), authority.pair.certificate
+    assert not run("echoscu", receiver.port, "-aet", "US01")
+    assert run("echoscu", port, "-aet", "US01", "+tla", "+cf", ca)
+    assert run("echoscu", receiver.port, "-aet", "US02")
+
+
+def test_old_versions_are_refused(start_receiver: StartReceiver, server: Pair) -> None:
+    receiver = start_receiver(**settings_of(server))
+    if shutil.which("sslscan") is None:
+        pytest.skip("no sslscan here")
+    scan = ["sslscan", "--no-colour", f"127.0.0.1:{receiver.port}"]
+    found = subprocess.run(scan, capture_output=True, text=True, check=True).stdout
+    for version in ("SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"):
+        assert f"{version:8}  disabled" in found, found
+    for version in ("TLSv1.2", "TLSv1.3"):
+        assert f"{version:8}  enabled" in found, found
+    accepted = [line for line in found.splitlines() if line.startswith(("Preferred", "Accepted"))]
+    assert accepted
+    assert all("GCM" in line or "CHACHA20" in line for line in accepted)
+
+
+def test_half_a_handshake_ends(start_receiver: StartReceiver, authority: Authority, server: Pair) -> None:
+    receiver = start_receiver(**settings_of(server))
+    silent = [socket.create_connection(("127.0.0.1", receiver.port), timeout=20) for _ in range(20)]
+    for connection in silent:
+        connection.send(b"\x16")
+    began = time.monotonic()
+    assert run("echoscu", receiver.port, "+tla", "+cf", authority.pair.certificate)
+    assert time.monotonic() - began < 10
+    assert silent[0].recv(100) == b""
+    for connection in silent:
+        connection.close()
+
+
+def test_a_new_certificate_is_taken_up_without_a_restart(
+    start_receiver: StartReceiver, authority: Authority, tmp_path: Path
+) -> None:
+    ours = Pair(tmp_path / "ours.pem", tmp_path / "ours.key")
+    first, second = authority.issue("first"), authority.issue("second")
+    shutil.copy(first.certificate, ours.certificate)
+    shutil.copy(first.key, ours.key)
+    receiver = start_receiver(**settings_of(ours))
+    assert shown(receiver.port) == ssl.PEM_cert_to_DER_cert(first.certificate.read_text())
+    ours.certificate.write_text("broken")
+    assert shown(receiver.port) == ssl.PEM_cert_to_DER_cert(first.certificate.read_text())
+    shutil.copy(second.key, ours.key)
+    shutil.copy(second.certificate, ours.certificate)
+    assert shown(receiver.port) == ssl.PEM_cert_to_DER_cert(second.certificate.read_text())
+
+
+def shown(port: int) -> bytes:
+    """The certificate that the port shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as connection:
+        certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate
