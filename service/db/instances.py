@@ -27,6 +27,7 @@ class Arrival:
     calling_ae_title: str = ""
     correlation_id: str = ""
     synthetic: bool = False
+    priority: int = 0  # in the queue, the smaller the sooner
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,8 @@ def _register(
     if others:
         cursor.run(_FLAG_INSTANCES, {"uid": header.sop_instance_uid})
         cursor.run(_FLAG_STUDIES, {"uid": header.sop_instance_uid, "moment": moment})
-    analysis_id = _insert(cursor, _analyses, {"instance_id": instance_id, "queued_at": moment}) if queue else None
+    queued = {"instance_id": instance_id, "priority": arrival.priority, "queued_at": moment}
+    analysis_id = _insert(cursor, _analyses, queued) if queue else None
     return Registration(instance_id, created=True, conflict=bool(others), analysis_id=analysis_id)
 
 

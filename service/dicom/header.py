@@ -21,7 +21,7 @@ from service.dicom.elements import (
     walk,
 )
 from service.dicom.regions import regions
-from service.dicom.values import Values
+from service.dicom.values import Values, encodings_of
 from service.errors import NotDicom
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -77,8 +77,13 @@ def data_set_start(path: Path) -> int:
         return _meta(data)[0]
 
 
-def parse_header(data: Buffer, transfer_syntax: str, start: int = 0, stop: int | None = None) -> Header:
+def parse_header(
+    data: Buffer, transfer_syntax: str, start: int = 0, stop: int | None = None, character_set: str = ""
+) -> Header:
     """The header of the data set ``data[start:stop]``, encoded in ``transfer_syntax``.
+
+    ``character_set`` is a Defined Term of Specific Character Set (PS3.3 section C.12.1.1.2) that is believed in place
+    of the one that the data set declares.
 
     Raises:
         NotDicom: the bytes are no data set in that syntax.
@@ -92,7 +97,8 @@ def parse_header(data: Buffer, transfer_syntax: str, start: int = 0, stop: int |
         raise NotDicom("There is not one data element in it.")
     if next(iter(elements)) < FIRST_TAG:
         raise NotDicom("It does not begin like a data set.")
-    return _header(Values(data, elements), elements, transfer_syntax)
+    encodings = encodings_of(character_set.encode()) if character_set else None
+    return _header(Values(data, elements, encodings), elements, transfer_syntax)
 
 
 def encoding_of(transfer_syntax: str) -> Encoding:

@@ -24,7 +24,7 @@ class Values:
     def __init__(self, data: Buffer, elements: dict[int, Element], encodings: list[str] | None = None) -> None:
         self._data = data
         self._elements = elements
-        self._encodings = encodings or _encodings(self._raw(SPECIFIC_CHARACTER_SET))
+        self._encodings = encodings or encodings_of(self._raw(SPECIFIC_CHARACTER_SET))
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._elements
@@ -92,7 +92,8 @@ class Values:
 
 
 @lru_cache(maxsize=64)
-def _encodings(raw: bytes) -> list[str]:
+def encodings_of(raw: bytes) -> list[str]:
+    """Python's names of the declared character sets, the first one in force at the beginning of each value."""
     declared = raw.decode("ascii", "replace").replace("\x00", "").split("\\")
     try:
         with warnings.catch_warnings(action="ignore"):  # they quote what stands in the header

@@ -26,6 +26,7 @@ from service import logs
 from service.archive.store import archive
 from service.receive.connection import LONGEST_PDU, GuardedSocket
 from service.receive.incoming import Berth, Incoming, StoreRequest
+from service.receive.peers import Peer
 from service.receive.status import Status
 from service.receive.tls import Tls
 from service.receive.upper_layer import UpperLayer
@@ -106,6 +107,7 @@ class Acceptor(Association):
         self._serving = False
         self.stored = self.refused = self.octets = 0  # what became of its instances
         self.encrypted = False
+        self.peer: Peer | None = None  # who calls, once it is let in
         self.transactions: set[str] = set()  # of storage commitment, asked for here
         self.reporting = False  # pynetdicom waits for an answer here, and its own reactor has to rest
         self._berth = Berth(archive())
@@ -155,6 +157,8 @@ class Acceptor(Association):
             transfer_syntax_uid=str(accepted.transfer_syntax[0]) if accepted else "",
             calling_ae_title=self.requestor.ae_title.strip(),
             correlation_id=self.correlation_id,
+            character_set=self.peer.character_set if self.peer else "",
+            priority=self.peer.priority if self.peer else 0,
         )
         return Incoming(self._berth, request)
 

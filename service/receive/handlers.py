@@ -68,15 +68,16 @@ class Handlers:
         request = association.requestor.primitive
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         address = association.requestor.address_info.address
+        association.peer = peer = self._peers.of(calling, address)
         if not self._peers.open_to_all and called != self._ae_title:
             refusal, why = CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
         elif not self._peers.allows(calling, address):
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
         elif self._peers.draining:
             refusal, why = LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
-        elif self._peers.of(calling, address).tls == "required" and not association.encrypted:
+        elif peer.tls == "required" and not association.encrypted:
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "this peer must use TLS"
-        elif not (why := self._seats.take(association.correlation_id, self._peers.of(calling, address), address)):
+        elif not (why := self._seats.take(association.correlation_id, peer, address)):
             return
         else:
             refusal = LOCAL_LIMIT_EXCEEDED

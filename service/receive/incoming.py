@@ -29,6 +29,8 @@ class StoreRequest:
     transfer_syntax_uid: str
     calling_ae_title: str
     correlation_id: str
+    character_set: str = ""  # in place of what the data set declares
+    priority: int = 0  # in the queue, the smaller the sooner
 
 
 class Berth:
@@ -132,17 +134,17 @@ class Incoming:
         Raises:
             NotDicom: it is none.
         """
-        syntax = self.request.transfer_syntax_uid
+        syntax, charset = self.request.transfer_syntax_uid, self.request.character_set
         if not self.size:
             raise NotDicom("The data set is empty.")
         if self._only is not None:
-            return parse_header(self._only, syntax)
+            return parse_header(self._only, syntax, character_set=charset)
         if self.record is not None:
             with self.record.view() as data:
                 start = self.record.start - self.record.position + self.head_size
-                return parse_header(data, syntax, start)
+                return parse_header(data, syntax, start, character_set=charset)
         with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as data:
-            return parse_header(data, syntax, self.head_size)
+            return parse_header(data, syntax, self.head_size, character_set=charset)
 
     def sync(self) -> None:
         """Put the bytes on disk. From here on `keep` or `void` says what becomes of them.

@@ -95,6 +95,7 @@ class Intake:
             archive_key=instance_key(incoming.sha256),
             calling_ae_title=request.calling_ae_title,
             correlation_id=request.correlation_id,
+            priority=request.priority,
             synthetic=request.calling_ae_title == SYNTHETIC_AE_TITLE,
         )
         try:

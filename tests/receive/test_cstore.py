@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -287,3 +289,35 @@ def test_storescu_too(receiver: RunningReceiver, db: Database, tmp_path: Path) -
     sent = dcmtk("storescu", receiver, "127.0.0.1", str(receiver.port), tmp_path / "a.dcm")
     assert sent.returncode == 0
     assert len(instances(db)) == 1
+
+
+def test_options_of_a_peer(start_receiver: StartReceiver, db: Database) -> None:
+    """What one cart gets wrong is put right for it alone; its images go first."""
+    receiver = start_receiver(PEERS="US01;character_set=GB18030;priority=-5,US02")
+    name = "王^小东"
+    for title in ("US01", "US02"):
+        dataset = ultrasound(SpecificCharacterSet="ISO_IR 100")
+        dataset.PatientName = name.encode("gb18030")
+        assert receiver.store(dataset, ae_title=title) == [SUCCESS]
+    right, wrong = instances(db)
+    assert right.study.patient_name == name
+    assert wrong.study.patient_name != name
+    assert [row.analyses[0].priority for row in (right, wrong)] == [-5, 0]
+
+
+def test_several_receivers_behind_one_port(start_receiver: StartReceiver, db: Database) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    receiver = start_receiver(RECEIVERS="2", DICOM_PORT=str(port), MAX_ASSOCIATIONS="20")
+    deadline = time.monotonic() + 20
+    while receiver.log.read_text().count("listening") < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    datasets = [ultrasound() for _ in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda dataset: receiver.store(dataset), datasets)] == [[SUCCESS]] * 12
+    assert len(instances(db)) == 12
+    members = psutil.Process(receiver.process.pid).children()
+    assert len(members) == 1
+    receiver.terminate()
+    assert not psutil.pid_exists(members[0].pid)

@@ -1,5 +1,7 @@
 """The door's pure parts: peers, contexts, statuses, UIDs."""
 
+from pathlib import Path
+
 import pytest
 
 from service.errors import (
@@ -12,7 +14,8 @@ from service.errors import (
 )
 from service.receive.contexts import TRANSFER_SYNTAXES, storage_classes, supported
 from service.receive.intake import require_uid
-from service.receive.peers import Peers
+from service.receive.peers import Peer, Peers
+from service.receive.seats import Seats, Tally
 from service.receive.status import Status, answer
 
 
@@ -30,12 +33,53 @@ def test_peers_are_read_with_addresses_and_networks() -> None:
     assert not peers.knows("X")
 
 
+def test_peers_have_options() -> None:
+    peers = Peers.parse("US01@10.1.4.13;port=4242;tls=required;character_set=GB18030;priority=-5, PACS;reports=same")
+    first, second = peers.allowed
+    assert (first.port, first.tls, first.character_set, first.priority) == (4242, "required", "GB18030", -5)
+    assert (second.port, second.tls, second.reports, second.max_associations) == (104, "optional", "same", 0)
+    assert peers.of("US01", "10.1.4.13") == first
+    assert peers.of("US01", "10.9.9.9") == Peer(ae_title="US01")
+
+
+def test_peers_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "peers.toml"
+    file.write_text('[[peer]]\nae_title = "US02"\naddress = "10.1.4.0/24"\nmax_associations = 3\n')
+    peers = Peers.parse("US01", file)
+    assert [peer.ae_title for peer in peers.allowed] == ["US01", "US02"]
+    assert peers.of("US02", "10.1.4.7").max_associations == 3
+    for broken in ("[[peer]", '[[peer]]\naddress = "10.0.0.1"', '[[peer]]\nae_title = "A"\ncolour = "red"'):
+        file.write_text(broken)
+        with pytest.raises(ConfigurationError, match="PEERS_FILE"):
+            Peers.parse("", file)
+    with pytest.raises(ConfigurationError, match="PEERS_FILE"):
+        Peers.parse("", tmp_path / "nowhere")
+
+
+def test_seats_are_limited_in_all_of_a_peer_and_of_an_address(tmp_path: Path) -> None:
+    tally = Tally(tmp_path / "seats", 2)
+    ours, theirs = Seats(3, 2, tally, 0), Seats(3, 2, tally, 1)
+    one_at_a_time, anybody = Peer(ae_title="US01", max_associations=1), Peer(ae_title="ANY")
+    assert ours.take("a", one_at_a_time, "10.0.0.1") == ""
+    assert "of this peer" in ours.take("b", one_at_a_time, "10.0.0.1")
+    assert ours.take("c", anybody, "10.0.0.1") == ""
+    assert "from this address" in ours.take("d", anybody, "10.0.0.1")
+    assert theirs.take("e", anybody, "10.0.0.2") == ""
+    assert ours.take("f", anybody, "10.0.0.3") == "too many associations"
+    theirs.leave("e")
+    ours.leave("never came")
+    assert ours.take("f", anybody, "10.0.0.3") == ""
+    assert Tally(tmp_path / "seats", 2).total() == 3
+
+
 def test_no_peers_means_open_to_all() -> None:
     assert Peers.parse(" ").open_to_all
     assert Peers.parse("").allows("ANY", "203.0.113.5")
 
 
-@pytest.mark.parametrize("setting", ["@10.0.0.1", "A" * 17, "US01@nowhere", "US01@10.0.0.1/99"])
+@pytest.mark.parametrize(
+    "setting", ["@10.0.0.1", "A" * 17, "US01@nowhere", "US01@10.0.0.1/99", "US01;colour=red", "US01;port=x"]
+)
 def test_wrong_peers_are_named(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="SONOMARK_PEERS"):
         Peers.parse(setting)
