@@ -27,6 +27,7 @@ from service.archive.store import archive
 from service.receive.connection import LONGEST_PDU, GuardedSocket
 from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.peers import Peer
+from service.receive.seats import Seats
 from service.receive.status import Status
 from service.receive.tls import Tls
 from service.receive.upper_layer import UpperLayer
@@ -128,6 +129,8 @@ class Acceptor(Association):
             self._berth.leave()
             if isinstance(self._server, Door) and self.requestor.address_info is not None:
                 self._server.left(self.requestor.address_info.address)
+                # Whoever hangs up at once is closed before being admitted, and nobody says so a second time.
+                self._server.seats.leave(self.correlation_id)
 
     def asked_for(self, transaction_uid: str) -> bool:
         """Whether this association asked for that commitment and still stands."""
@@ -226,6 +229,7 @@ class Door(ThreadedAssociationServer):
     under_way: UnderWay
     lean: bool
     tls: Tls | None = None
+    seats: Seats
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._connections: Counter[str] = Counter()

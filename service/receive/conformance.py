@@ -1,10 +1,12 @@
 """The tables of docs/conformance.md, made from what the code accepts: ``python -m service.receive.conformance``."""
 
+from service.receive.commitment import Failure, Refusal
 from service.receive.contexts import (
     COMPANIONS,
     LOSSLESS,
     LOSSY,
     SECONDARY_CAPTURE,
+    STORAGE_COMMITMENT,
     ULTRASOUND,
     UNCOMPRESSED,
     VERIFICATION,
@@ -19,10 +21,24 @@ MEANINGS = {
     Status.CANNOT_UNDERSTAND: "no data set, cut off, or sequences nested deeper than 32",
 }
 
+REFUSALS = {
+    Refusal.NO_SUCH_INSTANCE: "not the well-known instance of the push model",
+    Refusal.INVALID_ARGUMENT: "no transaction UID, no instances, or a data set that cannot be read",
+    Refusal.NO_SUCH_ACTION: "another action type than 1",
+    Refusal.PROCESSING_FAILURE: "database away; ask again later",
+    Refusal.RESOURCE_LIMITATION: "more than 10,000 instances, or more than 100 requests of this peer wait",
+}
+FAILURES = {
+    Failure.PROCESSING_FAILURE: "its bytes are missing or not those that came; send it again",
+    Failure.NO_SUCH_OBJECT_INSTANCE: "not stored here",
+    Failure.CLASS_INSTANCE_CONFLICT: "stored, but as an instance of another SOP class",
+}
+
 
 def tables() -> str:
     """SOP classes, transfer syntaxes in order of preference, and statuses, as Markdown."""
-    classes = {VERIFICATION: "Verification", **ULTRASOUND, **SECONDARY_CAPTURE, **COMPANIONS}
+    services = {VERIFICATION: "Verification", STORAGE_COMMITMENT: "Storage Commitment Push Model"}
+    classes = {**services, **ULTRASOUND, **SECONDARY_CAPTURE, **COMPANIONS}
     syntaxes = {**LOSSLESS, **LOSSY, **VIDEO, **UNCOMPRESSED}
     parts = [
         _table("SOP Classes accepted as SCP", ("SOP Class", "UID"), [(name, uid) for uid, name in classes.items()]),
@@ -35,6 +51,16 @@ def tables() -> str:
             "C-STORE response statuses",
             ("Status", "Meaning"),
             [(f"0x{status:04X} {status.label}", MEANINGS[status]) for status in Status],
+        ),
+        _table(
+            "N-ACTION response statuses of storage commitment, besides 0x0000",
+            ("Status", "Meaning"),
+            [(f"0x{status:04X} {status.name.lower()}", REFUSALS[status]) for status in Refusal],
+        ),
+        _table(
+            "Failure reasons in storage commitment reports",
+            ("Reason", "Meaning"),
+            [(f"0x{reason:04X} {reason.name.lower()}", FAILURES[reason]) for reason in Failure],
         ),
     ]
     return "\n".join(parts)

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 from pydicom.dataset import Dataset

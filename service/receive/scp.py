@@ -113,7 +113,7 @@ class Receiver:
         ae._servers.append(server)
         door = cast(Door, server)
         door.take, door.under_way, door.lean = handlers.take, self._intake.under_way, self._settings.lean_receiving
-        door.tls = tls
+        door.tls, door.seats = tls, self._seats
         return door
 
     def _associations(self) -> list[Acceptor]:
