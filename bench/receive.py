@@ -120,12 +120,13 @@ def send(receiver: Receiver, files: list[Path]) -> None:
 
 
 def measure(receiver: Receiver, files: list[Path], associations: int) -> tuple[float, float]:
-    """Instances a second, and milliseconds of server CPU for each."""
+    """Instances a second, and milliseconds of server CPU for each, with what is done after the last answer."""
     shares = [files[start::associations] for start in range(associations)]
     cpu, began = receiver.cpu_seconds(), time.perf_counter()
     with ThreadPoolExecutor(associations) as pool:
         list(pool.map(lambda share: send(receiver, share), shares))
     wall = time.perf_counter() - began
+    receiver.come_to_rest()
     return len(files) / wall, (receiver.cpu_seconds() - cpu) / len(files) * 1000
 
 

@@ -45,7 +45,7 @@ class Receiver:
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    time.sleep(1.0)  # let start-up work end before anything is measured
+                    self.come_to_rest()
                     return self
             if self._process.poll() is not None:
                 break
@@ -63,10 +63,21 @@ class Receiver:
         return self._process.pid
 
     def cpu_seconds(self) -> float:
-        """User and system time of the receiver and its children so far."""
+        """User and system time of the receiver and its children so far, those that have ended too."""
         process = psutil.Process(self.pid)
-        times = [p.cpu_times() for p in [process, *process.children(recursive=True)]]
-        return sum(t.user + t.system for t in times)
+        own = process.cpu_times()
+        children = [child.cpu_times() for child in process.children(recursive=True)]
+        return sum(t.user + t.system for t in [own, *children]) + own.children_user + own.children_system
+
+    def come_to_rest(self) -> None:
+        """Wait until what the receiver does of its own accord, at its start or after receiving, has ended."""
+        deadline = time.monotonic() + 30
+        before, quiet = self.cpu_seconds(), 0
+        while quiet < 3 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            now = self.cpu_seconds()
+            quiet = quiet + 1 if now - before < 0.02 else 0
+            before = now
 
 
 class Sonomark(Receiver):
