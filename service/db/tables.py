@@ -638,6 +638,8 @@ class Peer(Base):
     echo_ms: Mapped[int | None]
 
     __table_args__ = (UniqueConstraint("ae_title", "address"),)
+
+
 class CommitmentState(StrEnum):
     """Where a peer's request for storage commitment stands."""
 

@@ -25,6 +25,7 @@ from service import logs
 from service.db import peers as rows
 from service.db import switches
 from service.db.session import Database
+from service.db.tables import Peer as PeerRow
 from service.errors import ConfigurationError, DatabaseAway
 
 log = logs.get(__name__)
@@ -149,7 +150,7 @@ class Register:
             return self._peers
 
 
-def _entered(row: rows.Peer) -> Peer:
+def _entered(row: PeerRow) -> Peer:
     """What an administrator entered."""
     address = _network(row.address) if row.address else None
     return Peer(ae_title=row.ae_title, address=address, port=row.port or DICOM_PORT)
