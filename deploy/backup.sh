@@ -7,6 +7,9 @@
 # names them is committed, and never changed. So whatever the copied database names lies in the archive already when the
 # copying of the archive begins. What arrives meanwhile may be copied without its row: restoring registers it or leaves it.
 #
+# With the archive in a bucket (s3://…) the bucket keeps its objects itself: switch its versioning and replication on. What
+# it is still owed lies in SONOMARK_DATA_DIR and is copied.
+#
 # FOLDER gets `database.sqlite` or `database.dump`, `archive/`, and last of all `complete`, with what was saved. A backup
 # without `complete` was cut short; run it again. Unchanged objects are linked to those of the backup in PREVIOUS, if set.
 set -eu
@@ -46,8 +49,15 @@ postgresql*)
     ;;
 esac
 
-# The journal first: what leaves it while it is copied is among the instances by then.
-for part in journal instances masks; do
+# The journal first: what leaves it while it is copied is among the others by then.
+parts="journal instances masks"
+case $archive in
+s3://*)
+    archive=$data/archive
+    parts="journal outbox"
+    ;;
+esac
+for part in $parts; do
     [ -d "$archive/$part" ] || continue
     rsync --archive ${PREVIOUS:+--link-dest="$(cd "$PREVIOUS" && pwd)/archive/$part"} "$archive/$part/" "$target/archive/$part/"
 done

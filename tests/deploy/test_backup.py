@@ -155,6 +155,27 @@ def test_the_next_backup_links_what_did_not_change(places: tuple[Place, Place], 
     assert monday.items() <= tuesday.items()
 
 
+def test_with_a_bucket_what_it_is_owed_is_kept(places: tuple[Place, Place], tmp_path: Path) -> None:
+    house, elsewhere = places
+    db = Database(house.url)
+    Base.metadata.create_all(db.engine)
+    uid = _store(db, ArchiveStore(house.root), 1)
+    owed = house.root / "outbox" / "instances~00~00~0.dcm"
+    owed.parent.mkdir()
+    owed.write_bytes(b"not in the bucket yet")
+    db.dispose()
+    bucket = {"SONOMARK_ARCHIVE_URL": "s3://bucket/archive"}
+    answer = house.run("backup.sh", tmp_path / "backup", **bucket)
+    assert answer.returncode == 0, answer.stderr
+    assert not (tmp_path / "backup" / "archive" / "instances").exists()  # a copy of what the bucket has
+    answer = elsewhere.run("restore.sh", tmp_path / "backup", **bucket)
+    assert answer.returncode == 0, answer.stderr
+    assert (elsewhere.root / "outbox" / owed.name).read_bytes() == owed.read_bytes()
+    there = Database(elsewhere.url)
+    assert uid in _instances(there)
+    there.dispose()
+
+
 def test_an_unfinished_backup_is_not_restored(places: tuple[Place, Place], tmp_path: Path) -> None:
     (tmp_path / "backup").mkdir()
     answer = places[1].run("restore.sh", tmp_path / "backup")
