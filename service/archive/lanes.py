@@ -84,7 +84,8 @@ class Lane:
     def encode(self, octets: int, head_octets: int, sha256: str) -> bytes:
         """The head of a record of this lane's present generation."""
         raw = _HEAD.pack(_MAGIC, self.generation, octets, head_octets, bytes.fromhex(sha256))
-        return raw + struct.pack("<I", crc32(raw))
+        # To the last byte: what a recycled block held there before must not be taken for the mark of a void record.
+        return (raw + struct.pack("<I", crc32(raw))).ljust(HEAD_BYTES, b"\x00")
 
     def renew(self) -> None:
         """Begin anew: what was in it is in the archive. On disk on return, or an older record could come back.

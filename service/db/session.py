@@ -60,6 +60,8 @@ class Database:
                 raw = connection.cursor()
                 try:
                     if self.engine.dialect.name == "sqlite":
+                        # The pooled connection may have come from `begin_lightly`.
+                        raw.execute("PRAGMA synchronous=FULL")
                         raw.execute("BEGIN IMMEDIATE")
                     yield Cursor(raw, self.engine.dialect)
                     connection.commit()
