@@ -42,7 +42,7 @@ browser: .venv-dev/installed .venv-dev/peers ## the dashboard in a real Chromium
 	$(PYTHON) -m venv .venv-dev
 	# By this very version first: any looser request may bring gigabytes of CUDA.
 	$(DEV)/python -m pip install --quiet torch==2.13.0
-	$(DEV)/python -m pip install --quiet --editable '.[cpu,train,dev]'
+	$(DEV)/python -m pip install --quiet --editable '.[cpu,ocr,train,dev]'
 	@touch $@
 
 # Tests speak to real peers: DCMTK, Redis, PostgreSQL, Chromium from the distribution.

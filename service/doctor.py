@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from service.analyse.text import models
 from service.archive.store import archive
 from service.compliance import rulebook
-from service.db import census, schema
+from service.db import census, rulebooks, schema
 from service.db.session import database
 from service.errors import BrokerAway, ConfigurationError, SonomarkError
 from service.jobs.app import app
@@ -36,6 +37,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("ONNX Runtime", onnxruntime),
         ("network", _network),
         ("rule book", _rulebook),
+        ("text", _text),
         ("data folder", _data_folder),
         ("archive", _archive),
         ("disk", _disk),
@@ -89,6 +91,16 @@ def _network(settings: Settings) -> str:
 def _rulebook(settings: Settings) -> str:
     book = rulebook.load(settings.rulebook)
     return f"{book.name} {book.version}, {len(book.requirements)} requirements"
+
+
+def _text(settings: Settings) -> str:
+    """Whether what the rule book asks of burned-in text can be answered."""
+    with database().read() as session:
+        asked = settings.read_text == "always" or rulebooks.in_force_now(session).asks_for_text
+    if not asked or settings.read_text == "never":
+        return "not asked for"
+    models()
+    return "read where the rule book asks for it"
 
 
 def _data_folder(settings: Settings) -> str:

@@ -121,6 +121,10 @@ class Settings(BaseSettings):
     decode_timeout_s: float = Field(60.0, gt=0)
     decode_memory_mb: int = Field(2048, ge=256)
 
+    read_text: Literal["auto", "always", "never"] = Field(
+        "auto", description="Burned-in text is read (extra `ocr`): auto, when the rule book in force asks for text."
+    )
+
     lease_s: float = Field(20.0, gt=0, description="A worker that is silent this long loses its claim.")
     max_attempts: int = Field(3, ge=1)
     sweep_interval_s: float = Field(2.0, gt=0)

@@ -52,6 +52,9 @@ class Annotation:
     score: float
     box: tuple[int, int, int, int]
     pixels: int
+    source: str = "network"  # "overlay": drawn by an overlay plane, not in the pixels
+    text: str = ""  # what was read there, a line a line
+    text_score: float | None = None  # confidence of that, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -15,7 +15,10 @@ import numpy.typing as npt
 from service.analyse import residual
 from service.analyse.annotations import Annotation, Calibration, Evidence, Kind, Thresholds, read_marks
 from service.analyse.devices import Device
+from service.analyse.overlays import burned, drawn_on, overlaid
 from service.analyse.restoration import Network, Restored, load_network
+from service.analyse.text import TextReader, text_reader, with_text
+from service.dicom.overlays import Overlay, read_overlays
 from service.dicom.pixels import close_decoders, iterate_frames, look, start_decoder
 from service.errors import NetworkError, SonomarkError
 from service.settings import Settings, settings
@@ -37,6 +40,7 @@ class AssessedFrame:
     columns: int
     annotations: tuple[Annotation, ...]
     scores: dict[str, float]  # presence in [0, 1] of every kind the network knows
+    text_read: bool  # somebody read its text, so that silence means there is none
     mask: Plane  # 0 for background, i + 1 for the i-th kind
 
     def mask_png(self) -> bytes:
@@ -72,17 +76,36 @@ class Restoration:
 class Pipeline:
     """Assesses files with one network."""
 
-    def __init__(self, network: Network, cine_frames: int | None = None) -> None:
-        """Raises `NetworkError` when the network's card does not fit this code."""
+    def __init__(
+        self,
+        network: Network,
+        cine_frames: int | None = None,
+        asks_for_text: Callable[[], bool] = lambda: False,
+        threads: int = 1,
+    ) -> None:
+        """``asks_for_text`` is asked before each batch whether burned-in text is to be read.
+
+        Raises `NetworkError` when the network's card does not fit this code.
+        """
         self._network = network
+        self._asks_for_text = asks_for_text
+        self._text_threads = threads
         self._cine_frames = cine_frames or settings().cine_frames
         self._thresholds, self._calibration = _reading(network)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
     @classmethod
-    def of_settings(cls, chosen: Settings | None = None, threads: int | None = None, callers: int = 1) -> "Pipeline":
-        """The network that the settings name, see `load_network`."""
-        return cls(load_network(chosen or settings(), threads, callers))
+    def of_settings(
+        cls,
+        chosen: Settings | None = None,
+        threads: int | None = None,
+        callers: int = 1,
+        asks_for_text: Callable[[], bool] = lambda: False,
+    ) -> "Pipeline":
+        """The network that the settings name, see `load_network`; text is read as they say, where it is asked for."""
+        house = chosen or settings()
+        wish = {"always": lambda: True, "never": lambda: False}.get(house.read_text, asks_for_text)
+        return cls(load_network(house, threads, callers), asks_for_text=wish, threads=threads or 1)
 
     @property
     def version(self) -> str:
@@ -141,6 +164,7 @@ class Pipeline:
     def finish(self, begun: "Begun") -> list[Assessment | SonomarkError]:
         """The answers for the files that `begin` was given."""
         opened = begun.opened
+        reader = text_reader(self._text_threads) if self._asks_for_text() else None
         errors: dict[int, SonomarkError] = {}
         waiting: list[tuple[int, int, Frame]] = []
         try:
@@ -149,12 +173,12 @@ class Pipeline:
                     for number, frame in frames:
                         waiting.append((index, number, frame))
                         if len(waiting) >= self._network.batch:
-                            self._assess_frames(waiting, opened)
+                            self._assess_frames(waiting, opened, reader)
                             waiting.clear()
                 except SonomarkError as error:
                     errors[index] = error
             if waiting:
-                self._assess_frames(waiting, opened)
+                self._assess_frames(waiting, opened, reader)
         finally:
             for file in begun.coming:
                 file.cancel()
@@ -175,7 +199,9 @@ class Pipeline:
             mask,
         )
 
-    def _assess_frames(self, waiting: Sequence[tuple[int, int, Frame]], opened: Sequence["Opened"]) -> None:
+    def _assess_frames(
+        self, waiting: Sequence[tuple[int, int, Frame]], opened: Sequence["Opened"], reader: TextReader | None
+    ) -> None:
         """Frames (file, number, pixels) through the network in one go, and what is on them to their files."""
         together = Clock()
         with together.step("restore"):
@@ -184,19 +210,34 @@ class Pipeline:
             file = opened[index]
             file.clock.add("restore", together.milliseconds["restore"] / len(waiting))
             with file.clock.step("read"):
-                file.assessed.append(self._assessed(number, frame, result))
+                assessed = self._assessed(number, frame, result, file)
+            if reader is not None:
+                with file.clock.step("text"):
+                    assessed = self._read_text(reader, frame, assessed)
+            file.assessed.append(assessed)
 
-    def _assessed(self, number: int, frame: Frame, restored: Restored) -> AssessedFrame:
+    def _read_text(self, reader: TextReader, frame: Frame, seen: AssessedFrame) -> AssessedFrame:
+        """The frame with what is written on it; one on which the network sees nothing written costs nothing."""
+        if seen.scores[Kind.TEXT.value] < self._thresholds[Kind.TEXT].absent:
+            return replace(seen, text_read=True)
+        boxes = [mark.box for mark in seen.annotations if mark.kind is Kind.TEXT]
+        reading = reader.read(frame, boxes)
+        return replace(seen, annotations=with_text(seen.annotations, reading), text_read=reading.whole)
+
+    def _assessed(self, number: int, frame: Frame, restored: Restored, file: "Opened") -> AssessedFrame:
         evidence = self._read(restored)
         rows, columns = frame.shape[:2]
         scale = columns / restored.frame.shape[1], rows / restored.frame.shape[0]
+        mask = _enlarged(evidence.mask, (columns, rows), cv2.INTER_NEAREST)
+        marks = tuple(_scaled(mark, scale) for mark in evidence.annotations)
         return AssessedFrame(
             number=number,
             rows=rows,
             columns=columns,
-            annotations=tuple(_scaled(mark, scale) for mark in evidence.annotations),
+            annotations=overlaid(marks, mask, drawn_on(file.overlays, number, (rows, columns))),
             scores={kind.value: score for kind, score in evidence.scores.items()},
-            mask=_enlarged(evidence.mask, (columns, rows), cv2.INTER_NEAREST),
+            text_read=False,
+            mask=mask,
         )
 
     def _assessment(self, file: "Opened") -> Assessment:
@@ -243,6 +284,7 @@ class Opened:
     clock: Clock
     sop_instance_uid: str = ""
     number_of_frames: int = 0
+    overlays: Sequence[Overlay] = ()
     assessed: list[AssessedFrame] = field(default_factory=list)
 
 
@@ -260,12 +302,13 @@ def _frames(source: Source, file: Opened, at_most: int) -> Iterator[tuple[int, F
     with file.clock.step("open"):
         path = source if isinstance(source, Path) else source()
         facts = look(path)
+        file.overlays = read_overlays(path) if facts.sop_instance_uid else ()
     file.sop_instance_uid, file.number_of_frames = facts.sop_instance_uid, facts.frames
     numbers = spread(facts.frames, at_most)
     frames = iterate_frames(path, numbers)
     for number in numbers:
         with file.clock.step("decode"):
-            frame = next(frames)
+            frame = burned(next(frames), file.overlays, number)
         yield number, frame
 
 
@@ -303,7 +346,7 @@ def _scaled(mark: Annotation, scale: tuple[float, float]) -> Annotation:
         return mark
     x, y, width, height = mark.box
     box = round(x * across), round(y * down), max(1, round(width * across)), max(1, round(height * down))
-    return Annotation(mark.kind, mark.score, box, round(mark.pixels * across * down))
+    return replace(mark, box=box, pixels=round(mark.pixels * across * down))
 
 
 def _enlarged(image: Frame, size: tuple[int, int], interpolation: int) -> Frame:

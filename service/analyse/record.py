@@ -1,6 +1,7 @@
 """What became of claimed analyses: a batch's verdicts in one transaction, failures each in its own."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +11,11 @@ from service import __version__, logs, telemetry, tracing
 from service.analyse.pipeline import Assessment
 from service.archive.store import archive
 from service.compliance.outcome import Verdict
-from service.db import analyses
+from service.db import analyses, remarks
 from service.db.analyses import Assignment
 from service.db.session import database
 from service.db.tables import Annotation, Frame, now
+from service.dicom.remarks import Remark, read_remarks
 from service.errors import (
     DamagedObject,
     DatabaseAway,
@@ -34,18 +36,28 @@ Answer = Assessment | Exception | None  # of an instance: what is on it, why tha
 Ended = tuple[Assignment, Answer]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """An instance whose answer is there and waits to be recorded."""
+
+    assignment: Assignment
+    assessment: Assessment | None
+    frames: list[Frame]
+    remarks: list[Remark] | None  # of an object without pixels
+
+
 def end(batch: Sequence[Ended], started: datetime) -> bool:
     """Bring claimed analyses to their ends, or back into the queue. Never raises.
 
     False when the house is out of order (archive, device, database), so that there is no use in going on at once.
     """
     failed: list[tuple[Assignment, Exception]] = []
-    ready: list[tuple[Assignment, Assessment | None, list[Frame]]] = []
+    ready: list[Ready] = []
     for one, answer in batch:
         try:
             if isinstance(answer, Exception):
                 raise answer
-            ready.append((one, answer, _frames(one, answer)))
+            ready.append(Ready(one, answer, _frames(one, answer), _remarks(one)))
         except Exception as error:  # noqa: BLE001 - one instance never stops the line
             failed.append((one, error))
     try:
@@ -54,16 +66,14 @@ def end(batch: Sequence[Ended], started: datetime) -> bool:
         log.warning("database away, the leases will run out", cause=error.what)
         return False
     except Exception as error:  # noqa: BLE001 - nor does a commit that failed
-        failed += [(one, error) for one, _, _ in ready]
+        failed += [(each.assignment, error) for each in ready]
     for one, reason in failed:
         with _bound(one):
             _give_back_or_up(one, reason)
     return not any(_of_the_house(reason) for _, reason in failed)
 
 
-def _record(
-    ready: Sequence[tuple[Assignment, Assessment | None, list[Frame]]], started: datetime
-) -> list[tuple[Assignment, Exception]]:
+def _record(ready: Sequence[Ready], started: datetime) -> list[tuple[Assignment, Exception]]:
     """Frames, annotations, verdict and the end of each claim in one transaction; returns what could not be recorded.
 
     Each is a savepoint of its own, so that a lost lease takes back its own instance alone. Studies are locked in the
@@ -74,18 +84,21 @@ def _record(
     if not ready:
         return failed
     with database().begin() as session:
-        for one, assessment, frames in sorted(ready, key=lambda each: each[0].study_id):
+        for each in sorted(ready, key=lambda each: each.assignment.study_id):
+            one = each.assignment
             waited_s = (started - one.held.queued_at).total_seconds()
             try:
                 with session.begin_nested():
                     # The claim's end comes first: it says whether this worker may write at all.
-                    analyses.finish(session, one.held, **_versions(assessment, waited_s))
-                    analyses.keep_frames(session, one.held, frames)
+                    analyses.finish(session, one.held, **_versions(each.assessment, waited_s))
+                    analyses.keep_frames(session, one.held, each.frames)
+                    if each.remarks is not None:
+                        remarks.keep(session, one.held.instance_id, each.remarks)
                     verdict = judge.judge_instance(session, one.held.instance_id)
             except SonomarkError as error:
                 failed.append((one, error))
             else:
-                recorded.append((one, verdict, len(frames)))
+                recorded.append((one, verdict, len(each.frames)))
         fp("analyse.before_verdict_commit")
     fp("analyse.after_verdict_commit")
     for one, verdict, frames_assessed in recorded:
@@ -107,6 +120,11 @@ def _bound(one: Assignment) -> Any:
     return bound_contextvars(analysis=one.held.analysis_id, correlation_id=one.correlation_id)
 
 
+def _remarks(one: Assignment) -> list[Remark] | None:
+    """What an object without pixels says of images; None for an image."""
+    return None if one.number_of_frames else read_remarks(archive().path(one.archive_key))
+
+
 def _frames(one: Assignment, assessment: Assessment | None) -> list[Frame]:
     """Rows for the assessed frames; their masks are in the archive before the rows are in the database."""
     rows = []
@@ -122,6 +140,7 @@ def _frames(one: Assignment, assessment: Assessment | None) -> list[Frame]:
                 rows=frame.rows,
                 columns=frame.columns,
                 scores={kind: round(score, 6) for kind, score in frame.scores.items()},
+                text_read=frame.text_read,
                 mask_key=mask_key,
                 annotations=[_annotation(mark) for mark in frame.annotations],
             )
@@ -131,7 +150,18 @@ def _frames(one: Assignment, assessment: Assessment | None) -> list[Frame]:
 
 def _annotation(mark: Any) -> Annotation:
     x, y, width, height = mark.box
-    return Annotation(kind=mark.kind.value, score=mark.score, x=x, y=y, width=width, height=height, pixels=mark.pixels)
+    return Annotation(
+        kind=mark.kind.value,
+        score=mark.score,
+        x=x,
+        y=y,
+        width=width,
+        height=height,
+        pixels=mark.pixels,
+        source=mark.source,
+        text=mark.text,
+        text_score=mark.text_score,
+    )
 
 
 def _versions(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:

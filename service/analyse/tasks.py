@@ -20,11 +20,11 @@ from service.analyse.leases import Leases
 from service.analyse.pipeline import Begun, Pipeline
 from service.analyse.record import Answer
 from service.archive.store import archive
-from service.db import analyses, switches
+from service.db import analyses, rulebooks, switches
 from service.db.analyses import Assignment
 from service.db.session import database
 from service.db.tables import now
-from service.errors import DatabaseAway, NetworkError
+from service.errors import DatabaseAway, NetworkError, SonomarkError
 from service.failpoints import fp
 from service.jobs import enqueue
 from service.jobs import reevaluate as reevaluate  # its message is answered by this worker too
@@ -200,10 +200,23 @@ def take_into_use(named: str) -> None:
 @lru_cache(maxsize=1)
 def _loaded(named: str) -> Pipeline:
     device = choose_device(settings().provider)
-    return Pipeline.of_settings(settings().with_network(named), threads=threads_each(worker_processes(device)))
+    return Pipeline.of_settings(
+        settings().with_network(named),
+        threads=threads_each(worker_processes(device)),
+        asks_for_text=_text_is_asked_for,
+    )
 
 
 _in_use = ""
+
+
+def _text_is_asked_for() -> bool:
+    """Whether the rule book in force looks at what is written; a database that is away will not take the answer."""
+    try:
+        with database().read() as session:
+            return rulebooks.in_force_now(session).asks_for_text
+    except SonomarkError:
+        return False
 
 
 @lru_cache

@@ -36,7 +36,10 @@ def assess(
     failed = 0
     table = Table("File", "Verdict", "Annotations", "Findings")
     at_once = os.cpu_count() or 1
-    with Pipeline.of_settings(callers=at_once) as pipeline, progress("Assessing", len(files)) as advance:
+    with (
+        Pipeline.of_settings(callers=at_once, asks_for_text=lambda: book.asks_for_text) as pipeline,
+        progress("Assessing", len(files)) as advance,
+    ):
         for found in answers(pipeline, book, files, at_once):
             failed += found["error"] is not None
             if as_json:

@@ -16,7 +16,7 @@ from service.compliance.evidence import evidence_of
 from service.compliance.excuses import in_grace, not_excused
 from service.compliance.facts import InstanceFacts, StudyFacts
 from service.compliance.matching import Headers
-from service.compliance.outcome import Finding, FindingState, Outcome, Severity, verdict_of
+from service.compliance.outcome import Finding, FindingState, Outcome, Severity, Verdict, verdict_of
 from service.compliance.rulebook import Requirement, Rulebook
 from service.compliance.truth import Truth
 
@@ -30,6 +30,8 @@ _STATE = {
 
 def judge_instance(rulebook: Rulebook, image: InstanceFacts) -> Outcome:
     """The verdict on one image by itself: what the rule book asks of every image."""
+    if not image.number_of_frames:
+        return Outcome(Verdict.NOT_APPLICABLE, ())  # a report or a presentation state is no image
     headers = Headers([image])
     asked = [requirement for requirement in rulebook.requirements if not requirement.of_study]
     return _outcome([_assessed([image]), *(_finding(rulebook, requirement, headers) for requirement in asked)])
@@ -37,7 +39,7 @@ def judge_instance(rulebook: Rulebook, image: InstanceFacts) -> Outcome:
 
 def judge_study(rulebook: Rulebook, study: StudyFacts) -> Outcome:
     """The verdict on a whole study."""
-    images = study.newest_versions()
+    images = [image for image in study.newest_versions() if image.number_of_frames]
     headers = Headers(images)
     asked = (_finding(rulebook, requirement, headers) for requirement in rulebook.requirements)
     return _outcome([_assessed(images), _one_version(images), *asked])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from typing import Any, Literal, get_args
+
+from service.dicom.remarks import Remark
 
 Kind = Literal["body_marker", "caliper", "color_box", "text", "arrow"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -41,6 +43,14 @@ EXAM_FIELDS: tuple[Field, ...] = (
     "view",
     "image_type",
 )
+# Where an annotation was found; a person who draws one and the network speak of the pixels.
+Place = Literal["pixels", "overlay", "presentation_state", "sr"]
+_PLACES: Mapping[str, Place] = {
+    "overlay": "overlay",
+    "presentation_state": "presentation_state",
+    "sr": "sr",
+}
+
 Words = Mapping[str, tuple[str, ...]]
 
 # A kind without a band in the network's card: only scores beyond doubt count.
@@ -63,8 +73,12 @@ class Mark:
     kind: str
     score: float
     box: tuple[int, int, int, int]
-    source: str = "network"  # or: person, overlay, sr
+    source: str = "network"  # or: person, overlay, presentation_state, sr
     text: str = ""
+
+    @property
+    def found_in(self) -> Place:
+        return place_of(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +90,18 @@ class FrameFacts:
     annotations: tuple[Mark, ...] = ()
     text_read: bool = False  # burned-in text was read, so that silence means there is none
 
-    def presence(self, kind: str, bands: Mapping[str, tuple[float, float]]) -> Presence:
-        """Whether this frame carries ``kind``: what a person, an overlay or an SR drew counts without a score."""
-        for mark in self.annotations:
-            if mark.kind == kind and mark.source != "network":
-                return Presence.PRESENT
+    def presence(
+        self, kind: str, bands: Mapping[str, tuple[float, float]], found_in: tuple[Place, ...] = ()
+    ) -> Presence:
+        """Whether this frame carries ``kind``: what a person, an overlay or an SR drew counts without a score.
+
+        ``found_in`` asks for some places only; the score speaks of the pixels, unless all it saw is an overlay.
+        """
+        sources = [mark.source for mark in self.annotations if mark.kind == kind]
+        if any(source != "network" and (not found_in or place_of(source) in found_in) for source in sources):
+            return Presence.PRESENT
+        if found_in and ("pixels" not in found_in or (sources and "network" not in sources)):
+            return Presence.ABSENT
         if kind not in self.scores:
             return Presence.UNKNOWN
         absent, present = bands.get(kind, WIDE_BAND)
@@ -143,6 +164,37 @@ class StudyFacts:
         for instance in sorted(self.instances, key=lambda image: image.received):
             newest[instance.sop_instance_uid] = instance
         return tuple(sorted(newest.values(), key=lambda image: image.place))
+
+
+def place_of(source: str) -> Place:
+    """Where a mark of this source was found."""
+    return _PLACES.get(source, "pixels")
+
+
+def with_remarks(frames: tuple[FrameFacts, ...], said: Sequence[Remark]) -> tuple[FrameFacts, ...]:
+    """The frames with what other objects say of them; of a cine's frame that was not assessed, the nearest one."""
+    if not frames or not said:
+        return frames
+    added: dict[int, list[Mark]] = {}
+    for remark in said:
+        # What is measured has a name; only what is written on the image is its text.
+        written = remark.text if remark.kind == "text" else ""
+        mark = Mark(remark.kind, 1.0, remark.box or (0, 0, 0, 0), remark.source, written)
+        for frame in frames if remark.frame is None else (_nearest(frames, remark.frame),):
+            added.setdefault(frame.number, []).append(mark)
+    return tuple(
+        replace(frame, annotations=(*frame.annotations, *added.get(frame.number, ()))) if added else frame
+        for frame in frames
+    )
+
+
+def measurements_of(said: Sequence[Remark]) -> int:
+    """How many measurements of a report refer to the image of which this is said."""
+    return sum(remark.value is not None for remark in said)
+
+
+def _nearest(frames: Sequence[FrameFacts], number: int) -> FrameFacts:
+    return min(frames, key=lambda frame: abs(frame.number - number))
 
 
 def words_of(header: Mapping[str, Any], **known: str | Iterable[str]) -> Words:

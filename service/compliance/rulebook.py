@@ -102,6 +102,7 @@ class Match(Part):
         return self
 
 
+Places = Annotated[tuple[facts.Place, ...], BeforeValidator(_one_or_many)]
 Matches = Annotated[tuple[Match, ...], BeforeValidator(_one_or_many)]
 
 
@@ -109,6 +110,7 @@ class Expectation(Part):
     """What an image must show; of several fields all must hold."""
 
     annotation: facts.Kind | None = None
+    found_in: Places = ()  # such an annotation counts only from these places; none: from anywhere
     count: int = Field(1, ge=1, description="Annotations of that kind on one frame.")
     overlaps: facts.Kind | None = None  # such an annotation touches one of this kind
     clear_of: facts.Kind | None = None  # such an annotation touches none of this kind
@@ -129,6 +131,12 @@ class Expectation(Part):
         return self.model_fields_set <= {"annotation", "words"}
 
     @property
+    def asks_for_text(self) -> bool:
+        """Whether it looks at what is written."""
+        inner = (*self.any_of, *self.all_of, *self.none_of)
+        return self.text is not None or any(part.asks_for_text for part in inner)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Every kind of annotation it looks at."""
         own = [kind for kind in (self.annotation, self.without) if kind is not None]
@@ -140,7 +148,7 @@ class Expectation(Part):
     def _says_something(self) -> Self:
         if not self.model_fields_set - {"count", "words"}:
             raise ValueError("nothing is expected; name an annotation, a region, a text or a header field")
-        about_annotation = self.model_fields_set & {"count", "overlaps", "clear_of", "in_region"}
+        about_annotation = self.model_fields_set & {"found_in", "count", "overlaps", "clear_of", "in_region"}
         if about_annotation and self.annotation is None:
             raise ValueError(f"'{min(about_annotation)}' speaks of an annotation; say which one with 'annotation'")
         return self
@@ -231,12 +239,21 @@ class Requirement(Part):
         return self.limits is not None or self.pair is not None
 
     @cached_property
-    def kinds(self) -> tuple[str, ...]:
-        """Every kind of annotation it looks at."""
+    def expectations(self) -> tuple[Expectation, ...]:
+        """Everything it asks of images, in whatever part."""
         pair = (self.pair.one, self.pair.other) if self.pair else ()
         members = (member.expect for member in self.each_of)
-        asked = (self.when, self.expect, *(self.agree or ()), *pair, *members)
-        return tuple(dict.fromkeys(kind for part in asked if part for kind in part.kinds))
+        return tuple(part for part in (self.when, self.expect, *(self.agree or ()), *pair, *members) if part)
+
+    @cached_property
+    def asks_for_text(self) -> bool:
+        """Whether it looks at what is written on images."""
+        return any(part.asks_for_text for part in self.expectations)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind of annotation it looks at."""
+        return tuple(dict.fromkeys(kind for part in self.expectations for kind in part.kinds))
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> Self:
@@ -300,6 +317,11 @@ class Rulebook(Part):
     def label(self) -> str:
         """``name@version+sha256[:12]``, stored with every verdict."""
         return f"{self.name}@{self.version}+{self.sha256[:12]}"
+
+    @cached_property
+    def asks_for_text(self) -> bool:
+        """Whether a requirement looks at what is written on images, so that somebody must read it."""
+        return any(requirement.asks_for_text for requirement in self.requirements)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

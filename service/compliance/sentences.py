@@ -28,6 +28,12 @@ _NAMES = {
     "color_bar": "colour-bar region in the header",
 }
 _PLURAL = {"calipers"}
+_FOUND_IN = {
+    "pixels": "the pixels",
+    "overlay": "an overlay",
+    "presentation_state": "a presentation state",
+    "sr": "a structured report",
+}
 _VERBS = {
     "body_marker": "Draw the marker",
     "caliper": "Place the calipers",
@@ -137,7 +143,9 @@ def _uncertain(requirement: Requirement, answers: Sequence[Answer]) -> str:
             return f"{_sources(requirement)} disagree, or are not clear, on {where}"
         return f"{_sources(requirement)} cannot be compared on {where}"
     verb = "shows" if len(doubtful) == 1 else "show"
-    return f"It is uncertain whether {where} {verb} {_expected(requirement)}"
+    unread = requirement.asks_for_text and any(not frame.text_read for image in doubtful for frame in image.frames)
+    why = ", because its text was not read" if unread else ""
+    return f"It is uncertain whether {where} {verb} {_expected(requirement)}{why}"
 
 
 def _expected(requirement: Requirement) -> str:
@@ -192,6 +200,8 @@ def _annotation(expected: Expectation) -> str:
     text = _with_article(name) if expected.count == 1 else f"at least {expected.count} {name.removesuffix('s')}s"
     for kind, word in ((expected.overlaps, "on"), (expected.clear_of, "clear of")):
         text += f" {word} {_with_article(_NAMES[kind])}" if kind else ""
+    if expected.found_in:
+        text += f" in {' or '.join(_FOUND_IN[place] for place in expected.found_in)}"
     return text + (f" within {_with_article(_NAMES[expected.in_region])}" if expected.in_region else "")
 
 

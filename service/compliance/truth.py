@@ -109,10 +109,11 @@ _TRUTH = {
 
 
 def _annotated(expected: Expectation, kind: str, image: InstanceFacts, frame: FrameFacts) -> Truth:
-    truth = _TRUTH[frame.presence(kind, image.bands)]
+    truth = _TRUTH[frame.presence(kind, image.bands, expected.found_in)]
     if truth is not Truth.YES or not _asks_for_boxes(expected):
         return truth
-    marks = [mark for mark in frame.annotations if mark.kind == kind]
+    places = expected.found_in
+    marks = [mark for mark in frame.annotations if mark.kind == kind and (not places or mark.found_in in places)]
     return Truth.YES if sum(_is_placed(expected, mark, image, frame) for mark in marks) >= expected.count else Truth.NO
 
 

@@ -16,9 +16,12 @@ from service.compliance.facts import (
     Words,
     age_in_years,
     age_of,
+    measurements_of,
     regions_of,
+    with_remarks,
     words_of,
 )
+from service.db import remarks
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
 
 IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED, None)
@@ -131,13 +134,17 @@ def _judgeable(
 ) -> Iterable[tuple[Judgeable, int]]:
     done = [row.analysis_id for row in rows if row.state is AnalysisState.DONE]
     frames = _frames(session, done)
+    said = remarks.of_studies(session, list(studies)) if rows else {}
+    measured = {study_id for (study_id, _), found in said.items() if any(each.source == "sr" for each in found)}
     known: dict[tuple[Any, ...], Words] = {}
     for row in rows:
         study = studies[row.study_id]
         words = _words(row, study)
         # Images of one series say the same; sharing the object lets rules look at it once.
         words = known.setdefault(tuple(words.items()), words)
-        facts = _facts(row, study, words, frames.get(row.analysis_id, ()))
+        of_image = said.get((row.study_id, row.sop_instance_uid), ())
+        seen = with_remarks(frames.get(row.analysis_id, ()), of_image)
+        facts = _facts(row, study, words, seen, measurements_of(of_image) if row.study_id in measured else None)
         in_flight = row.state in IN_FLIGHT
         yield Judgeable(row.id, facts, row.network or "", row.thresholds or "", in_flight), row.study_id
 
@@ -159,7 +166,9 @@ def _words(row: Row[Any], study: Row[Any]) -> Words:
     )
 
 
-def _facts(row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFacts, ...]) -> InstanceFacts:
+def _facts(
+    row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFacts, ...], measurements: int | None
+) -> InstanceFacts:
     header: Mapping[str, Any] = row.header or {}
     day = study.study_date or study.first_received_at.date()
     return InstanceFacts(
@@ -176,6 +185,7 @@ def _facts(row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFact
         conflict=row.conflict,
         received=f"{row.received_at.isoformat()} {row.sha256}",
         study_date=day,
+        measurements=measurements,
         patient_age=age_of(str(header.get("patient_age", ""))) or age_in_years(study.patient_birth_date, day),
     )
 
@@ -183,14 +193,14 @@ def _facts(row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFact
 def _frames(session: Session, analysis_ids: Sequence[int]) -> dict[int, tuple[FrameFacts, ...]]:
     """The assessed frames of these analyses, with what was found on them."""
     rows = session.execute(
-        select(Frame.id, Frame.analysis_id, Frame.number, Frame.scores)
+        select(Frame.id, Frame.analysis_id, Frame.number, Frame.scores, Frame.text_read)
         .where(Frame.analysis_id.in_(analysis_ids))
         .order_by(Frame.analysis_id, Frame.number)
     ).all()
     marks = _marks(session, [row.id for row in rows])
     frames: dict[int, list[FrameFacts]] = defaultdict(list)
     for row in rows:
-        frames[row.analysis_id].append(FrameFacts(row.number, row.scores, tuple(marks.get(row.id, ()))))
+        frames[row.analysis_id].append(FrameFacts(row.number, row.scores, tuple(marks.get(row.id, ())), row.text_read))
     return {analysis_id: tuple(found) for analysis_id, found in frames.items()}
 
 
@@ -204,11 +214,12 @@ def _marks(session: Session, frame_ids: Sequence[int]) -> dict[int, list[Mark]]:
         Annotation.width,
         Annotation.height,
         Annotation.source,
+        Annotation.text,
     )
     rows = session.execute(
         select(*columns).where(Annotation.frame_id.in_(frame_ids)).order_by(Annotation.frame_id, Annotation.id)
     )
     marks: dict[int, list[Mark]] = defaultdict(list)
-    for frame_id, kind, score, x, y, width, height, source in rows:
-        marks[frame_id].append(Mark(kind, score, (x, y, width, height), source))
+    for frame_id, kind, score, x, y, width, height, source, read in rows:
+        marks[frame_id].append(Mark(kind, score, (x, y, width, height), source, read))
     return marks

@@ -23,6 +23,19 @@ def in_force(session: Session) -> Rulebook:
 
     The latter is kept as a version too, so that its verdicts can be explained when the file has long changed.
     """
+    rulebook = _activated(session)
+    if rulebook is None:
+        rulebook = of_settings()
+        keep(session, rulebook, FROM_SETTINGS, activated_at=now())
+    return rulebook
+
+
+def in_force_now(session: Session) -> Rulebook:
+    """The same for who only looks: nothing is written."""
+    return _activated(session) or of_settings()
+
+
+def _activated(session: Session) -> Rulebook | None:
     chosen = session.scalar(
         select(RulebookVersion)
         .where(
@@ -33,11 +46,7 @@ def in_force(session: Session) -> Rulebook:
         .order_by(RulebookVersion.activated_at.desc(), RulebookVersion.id.desc())
         .limit(1)
     )
-    if chosen is not None:
-        return _parsed(chosen.toml)
-    rulebook = of_settings()
-    keep(session, rulebook, FROM_SETTINGS, activated_at=now())
-    return rulebook
+    return _parsed(chosen.toml) if chosen is not None else None
 
 
 def of_settings() -> Rulebook:

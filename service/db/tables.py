@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -285,6 +286,7 @@ class Frame(Base):
     rows: Mapped[int]
     columns: Mapped[int]
     scores: Mapped[dict[str, Any]]  # presence probability in [0, 1] of every kind the network knows
+    text_read: Mapped[bool] = mapped_column(default=False, server_default=false())  # its text was looked for and read
     mask_key: Mapped[str] = mapped_column(String(256), default="")  # typed mask as PNG, in the archive
 
     analysis: Mapped[Analysis] = relationship(back_populates="frames")
@@ -307,9 +309,31 @@ class Annotation(Base):
     width: Mapped[int]
     height: Mapped[int]
     pixels: Mapped[int]
-    source: Mapped[str] = mapped_column(String(32), default="network")  # or: person, overlay, sr
+    source: Mapped[str] = mapped_column(String(32), default="network")  # or: overlay
+    text: Mapped[str] = mapped_column(Text, default="", server_default="")  # what was read there, a line a line
+    text_score: Mapped[float | None]  # confidence in [0, 1] of what was read; None: nobody read
 
     frame: Mapped[Frame] = relationship(back_populates="annotations")
+
+
+class Remark(Base):
+    """What another object of the study says of an image: a presentation state's graphics, a report's measurements."""
+
+    __tablename__ = "remarks"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)  # the object that says it
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)  # the image it speaks of
+    frame: Mapped[int | None]  # counted from 1; None: the whole image
+    source: Mapped[str] = mapped_column(String(32))  # presentation_state, sr
+    kind: Mapped[str] = mapped_column(String(32))
+    x: Mapped[int | None]
+    y: Mapped[int | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    text: Mapped[str] = mapped_column(Text, default="")
+    value: Mapped[float | None]
+    unit: Mapped[str] = mapped_column(String(64), default="")
 
 
 class VerdictRecord(Base):

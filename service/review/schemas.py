@@ -33,6 +33,9 @@ class Mark(BaseModel):
     box: Box
     pixels: int
     source: str
+    found_in: str = Field("pixels", description="pixels, overlay, presentation_state or sr")
+    text: str = Field("", description="What was read there, a line a line.")
+    text_score: float | None = None
 
 
 class Frame(BaseModel):

@@ -1,0 +1,72 @@
+"""Overlay planes: read, drawn into the frame, and told apart from what is in the pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread, examples
+
+from service.analyse.annotations import Annotation, Kind
+from service.analyse.overlays import burned, drawn_on, overlaid
+from service.dicom.overlays import read_overlays
+
+SHAPE = (240, 320)
+
+
+@pytest.fixture
+def with_overlay(tmp_path: Path) -> Path:
+    """A real ultrasound frame with an overlay of 40 by 60, its lower half drawn, its corner at row 21, column 31."""
+    image = dcmread(examples.get_path("rgb_color"))
+    plane = np.zeros((40, 60), np.uint8)
+    plane[20:] = 1
+    image.add_new(0x60000010, "US", 40)
+    image.add_new(0x60000011, "US", 60)
+    image.add_new(0x60000040, "CS", "G")
+    image.add_new(0x60000050, "SS", [21, 31])
+    image.add_new(0x60000100, "US", 1)
+    image.add_new(0x60000102, "US", 0)
+    image.add_new(0x60003000, "OW", np.packbits(plane.ravel(), bitorder="little").tobytes())
+    image.save_as(tmp_path / "overlay.dcm")
+    return tmp_path / "overlay.dcm"
+
+
+def test_an_overlay_lies_where_its_origin_says(with_overlay: Path) -> None:
+    (overlay,) = read_overlays(with_overlay)
+    drawn = drawn_on([overlay], 1, SHAPE)
+    assert drawn is not None
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 59, 30, 89)
+
+
+def test_it_is_drawn_in_white_over_a_copy(with_overlay: Path) -> None:
+    frame = np.zeros((*SHAPE, 3), np.uint8)
+    shown = burned(frame, read_overlays(with_overlay), 1)
+    assert not frame.any() and shown[50, 50].tolist() == [255, 255, 255] and not shown[0, 0].any()
+
+
+def test_marks_on_it_are_its_own(with_overlay: Path) -> None:
+    drawn = drawn_on(read_overlays(with_overlay), 1, SHAPE)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[45:50, 40:60] = mask[100:110, 200:220] = 2
+    marks = [
+        Annotation(Kind.CALIPER, 0.9, (40, 45, 20, 5), 100),
+        Annotation(Kind.CALIPER, 0.9, (200, 100, 20, 10), 200),
+    ]
+    assert [mark.source for mark in overlaid(marks, mask, drawn)] == ["overlay", "network"]
+    assert [mark.source for mark in overlaid(marks, mask, None)] == ["network", "network"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(0x60000010, 4000), (0x60000040, "R"), (0x60000050, [900, 900]), (0x60000010, 0)]
+)
+def test_what_draws_nothing(with_overlay: Path, tag: int, value: object) -> None:
+    image = dcmread(with_overlay)
+    image[tag].value = value
+    image.save_as(with_overlay)
+    assert drawn_on(read_overlays(with_overlay), 1, SHAPE) is None
+
+
+def test_files_without_overlays(tmp_path: Path) -> None:
+    assert read_overlays(Path(examples.get_path("rgb_color"))) == []
+    (tmp_path / "x").write_bytes(b"no dicom")
+    assert read_overlays(tmp_path / "x") == []
