@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from service.db.schema import LOCK_TIMEOUT_S, write_window
+from service.db import views
+from service.db.schema import LOCK_TIMEOUT_S, newest, write_window
 from service.db.session import database
 from service.db.tables import Base
 
@@ -25,5 +26,10 @@ else:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
             connection.commit()
+        views.drop(connection)
+        connection.commit()
         with context.begin_transaction():
             context.run_migrations()
+        if context.get_context().get_current_revision() == newest():
+            views.make(connection)
+        connection.commit()

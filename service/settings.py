@@ -1,6 +1,7 @@
 """Settings, read from the environment (prefix ``SONOMARK_``) here and nowhere else."""
 
 import os
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -132,7 +133,9 @@ class Settings(BaseSettings):
     rulebook: str = Field("default", description="Name under service/compliance/rulebooks, or a TOML file.")
     study_settle_s: float = Field(30.0, ge=0, description="A study is judged this long after its last image.")
     settle_peers: str = Field(
-        "", description="Seconds of single peers instead, by calling AE title: US01=120,US02=20.", pattern=r"^$|="
+        "",
+        description="Seconds of single peers instead, by calling AE title: US01=120,US02=20.",
+        pattern=r"^\s*([^=,]+=\s*\d+(\.\d+)?\s*(,|$))*$",
     )
     double_read_share: float = Field(
         0.0, ge=0, le=1, description="Share of judged studies that a second reader answers blinded; 0.1 is usual."
@@ -167,6 +170,12 @@ class Settings(BaseSettings):
     )
     failpoints: str = Field("", description="Fault injection for tests only; refused unless TESTING is set.")
     testing: bool = False
+
+    def settle_after(self, calling_ae_title: str) -> timedelta:
+        """How long after its last image a study of this peer is judged."""
+        own = dict(entry.rsplit("=", 1) for entry in self.settle_peers.split(",") if "=" in entry)
+        seconds = {title.strip(): float(value) for title, value in own.items()}
+        return timedelta(seconds=seconds.get(calling_ae_title, self.study_settle_s))
 
     def database(self) -> str:
         """The SQLAlchemy URL in force."""

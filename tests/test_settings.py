@@ -52,3 +52,15 @@ def test_without_urls_everything_lies_in_the_data_folder(tmp_path: Path) -> None
     assert here.database() == f"sqlite:///{tmp_path}/sonomark.sqlite"
     assert here.broker() == f"spool://{tmp_path}/spool"
     assert here.archive() == f"{tmp_path}/archive"
+
+
+def test_a_study_settles_by_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOMARK_SETTLE_PEERS", "US01=120, SLOW CART=7.5")
+    chosen = Settings()
+    assert chosen.settle_after("US01").total_seconds() == 120
+    assert chosen.settle_after("SLOW CART").total_seconds() == 7.5
+    assert chosen.settle_after("US02").total_seconds() == chosen.study_settle_s
+    for wrong in ("US01", "US01=soon", "US01=5;US02=6"):
+        monkeypatch.setenv("SONOMARK_SETTLE_PEERS", wrong)
+        with pytest.raises(ValueError, match="settle_peers"):
+            Settings()

@@ -30,8 +30,8 @@ def report(
     file: Annotated[Path | None, typer.Option("--out", help=f"Write it: .{', .'.join(MEDIA_TYPES)}.")] = None,
 ) -> None:
     """Compliance rates with their intervals. Operators' names are in it: keep the file where patients' data may be."""
-    last = _day(end) or datetime.now(UTC).date()
-    first = _day(start) or last - timedelta(days=DAYS)
+    last = day(end) or datetime.now(UTC).date()
+    first = day(start) or last - timedelta(days=DAYS)
     kind = file.suffix.removeprefix(".").lower() if file else "json"
     if kind not in MEDIA_TYPES:
         raise ConfigurationError(f"A report cannot be written as '{kind}'.", cure=f"End the name in {_endings()}.")
@@ -72,7 +72,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _day(text: str) -> date | None:
+def day(text: str) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError as error:

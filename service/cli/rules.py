@@ -1,15 +1,24 @@
 """Rule books: examine them before they judge anybody."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from getpass import getuser
+from time import sleep
 from typing import Annotated
 
 import typer
 
-from service.cli.console import out
+from service.cli.console import out, progress
+from service.cli.report import day
 from service.compliance import rulebook as rulebooks
 from service.compliance.check import errors_among, lint
 from service.compliance.examples import failures
 from service.compliance.explain import rulebook_in_words
+from service.db import reevaluations
+from service.db import rulebooks as versions
+from service.db.reevaluations import Range
+from service.db.reports import start_of
+from service.db.session import database
+from service.jobs import reevaluate as jobs
 
 app = typer.Typer(no_args_is_help=True, help="Rule books.")
 File = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped rule book.")]
@@ -34,6 +43,37 @@ def explain(file: File) -> None:
     """Say in words what a rule book requires, and of which images."""
     for line in rulebook_in_words(rulebooks.load(file)):
         typer.echo(line)
+
+
+@app.command()
+def reevaluate(
+    first_day: Annotated[str, typer.Option("--from", help="First day, 2026-01-31, of the last image.")] = "",
+    last_day: Annotated[str, typer.Option("--to", help="Last day, included.")] = "",
+    what_if: Annotated[str, typer.Option(help="A draft to try instead: a TOML file; nothing is written.")] = "",
+    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many studies.")] = None,
+) -> None:
+    """Judge studies again from stored annotations by the rule book in force, or see what a draft would change."""
+    db, start, end = database(), day(first_day), day(last_day)
+    which = Range(start_of(start) if start else None, start_of(end + timedelta(days=1)) if end else None, last)
+    with db.begin() as session:
+        book = rulebooks.load(what_if) if what_if else versions.in_force(session)
+        kept = versions.keep(session, book, getuser())
+        asked = jobs.ask(session, kept.id, which, getuser(), records=not what_if)
+    with progress("Judging", asked.total) as advance:
+        done = 0
+        while asked.finished_at is None and asked.cancelled_at is None:
+            with db.begin() as session:
+                moved = jobs.step(session, asked.id)
+                asked = reevaluations.get(session, asked.id)
+            for _ in range(asked.done - done):
+                advance()
+            done = asked.done
+            if not moved:
+                sleep(0.2)  # a worker is at it
+    for change, what in sorted((asked.changes or {}).items()):
+        before, after = change.split(">")
+        out.print(f"{what['count']} studies: {before} → {after}")
+    out.print(f"{asked.done} studies judged by {book.name} {book.version}{', nothing written' if what_if else ''}.")
 
 
 @app.command()

@@ -116,7 +116,7 @@ def _missing(requirement: Requirement, answers: Sequence[Answer]) -> str:
     if expected is None or not _is_one_thing(expected):
         return f"{_capital(_listed(lacking))} must show {_expected(requirement)}, but does not"
     what = expected.words or named(expected)
-    are = "are" if what in _PLURAL or " and " in what else "is"
+    are = "are" if " and " in what or any(what.startswith(name) for name in _PLURAL) else "is"
     return f"{_capital(what)} {are} missing on {_listed(lacking)}"
 
 

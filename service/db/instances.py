@@ -1,6 +1,6 @@
 """Instances on their way into the database: study, series and instance, each once, whoever else is writing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -14,6 +14,9 @@ from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefa
 from service.db.statement import Cursor, Statement
 from service.db.tables import Analysis, Instance, Series, Study, now
 from service.dicom.header import Header
+
+# How long after its last image a study is judged, by the calling AE title of that image.
+Settle = Callable[[str], timedelta]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,13 @@ def register(session: Session, arrival: Arrival, settle: timedelta) -> Registrat
     rows = session.connection()
     raw = rows.connection.cursor()
     try:
-        return register_all(Cursor(raw, rows.dialect), [arrival], settle, queue=False)[0]
+        return register_all(Cursor(raw, rows.dialect), [arrival], lambda _: settle, queue=False)[0]
     finally:
         raw.close()
 
 
 def register_all(
-    cursor: Cursor, arrivals: Sequence[Arrival], settle: timedelta, *, queue: bool = True
+    cursor: Cursor, arrivals: Sequence[Arrival], settle: Settle, *, queue: bool = True
 ) -> list[Registration]:
     """Write the arrivals' study, series and instance rows, or find them, inside the caller's transaction.
 
@@ -106,7 +109,7 @@ def register_all(
             values = {
                 "study_id": study["id"],
                 "last_received_at": moment,
-                "settles_at": moment if all(arrival.synthetic for arrival in members) else moment + settle,
+                "settles_at": moment + max(_patience(arrival, settle) for arrival in members),
                 "settled": False,
                 "version": study["version"] + created,
                 "changed_at": moment,
@@ -116,6 +119,11 @@ def register_all(
                 improved = {**study["improved"], "changed_at": moment}
                 cursor.run(_improvement(tuple(improved)), {"study_id": study["id"], **improved})
     return [registrations[place] for place in range(len(arrivals))]
+
+
+def _patience(arrival: Arrival, settle: Settle) -> timedelta:
+    """A self-test waits for nothing."""
+    return timedelta() if arrival.synthetic else settle(arrival.calling_ae_title)
 
 
 def first_analysis(session: Session, instance_id: int) -> int:

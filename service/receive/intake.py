@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from threading import Condition
 
 from service import logs
 from service.archive.lanes import LANE_BYTES
 from service.archive.store import ArchiveStore, instance_key
-from service.db.instances import Arrival, Registration
+from service.db.instances import Arrival, Registration, Settle
 from service.db.session import Database
 from service.dicom.header import Header
 from service.errors import DataSetMismatch, OutOfSpace
@@ -31,7 +30,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 class Intake:
     """Takes complete data sets in. Safe to call from many threads."""
 
-    def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta, reserve_bytes: int) -> None:
+    def __init__(self, archive: ArchiveStore, database: Database, settle: Settle, reserve_bytes: int) -> None:
         self._archive = archive
         self._filing = Filing(archive)
         self._ledger = Ledger(archive, database, settle, self._filing)

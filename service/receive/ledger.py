@@ -5,11 +5,10 @@ whoever comes while nobody commits, commits for all who wait.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from threading import Lock
 
 from service.archive.store import ArchiveStore
-from service.db.instances import Arrival, Registration, register_all
+from service.db.instances import Arrival, Registration, Settle, register_all
 from service.db.session import Database
 from service.errors import DatabaseAway, StorageError
 from service.failpoints import fp
@@ -31,7 +30,7 @@ class Entry:
 class Ledger:
     """Enters arrivals into database and archive, all that wait in one go."""
 
-    def __init__(self, archive: ArchiveStore, database: Database, settle: timedelta, filing: Filing) -> None:
+    def __init__(self, archive: ArchiveStore, database: Database, settle: Settle, filing: Filing) -> None:
         self._archive = archive
         self._database = database
         self._settle = settle

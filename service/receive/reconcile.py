@@ -1,14 +1,13 @@
 """Archive and database, compared both ways. Repairs what is safe to repair, reports the rest, deletes nothing."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 from service import logs
 from service.archive.store import ArchiveStore
-from service.db.instances import Arrival, archive_keys, known_keys, register
+from service.db.instances import Arrival, Settle, archive_keys, known_keys, register
 from service.db.session import Database
 from service.dicom.header import data_set_start, read_header
 from service.errors import DicomError, NotFound
@@ -30,7 +29,7 @@ class Reconciliation:
     missing: int = 0  # rows without a file: reported
 
 
-def reconcile(archive: ArchiveStore, database: Database, settle: timedelta) -> Reconciliation:
+def reconcile(archive: ArchiveStore, database: Database, settle: Settle) -> Reconciliation:
     """Compare the archive's instances with the database's."""
     found = Reconciliation(
         archive.remove_abandoned(), *_register_files(archive, database, settle), _missing(archive, database)
@@ -45,7 +44,7 @@ def reconcile(archive: ArchiveStore, database: Database, settle: timedelta) -> R
     return found
 
 
-def _register_files(archive: ArchiveStore, database: Database, settle: timedelta) -> tuple[int, int]:
+def _register_files(archive: ArchiveStore, database: Database, settle: Settle) -> tuple[int, int]:
     registered = stray = 0
     files = archive.keys("instances")
     while page := list(islice(files, PAGE)):
@@ -65,7 +64,7 @@ def _register_files(archive: ArchiveStore, database: Database, settle: timedelta
     return registered, stray
 
 
-def _register(path: Path, key: str, database: Database, settle: timedelta) -> int | None:
+def _register(path: Path, key: str, database: Database, settle: Settle) -> int | None:
     """Give a complete file its rows. It was never acknowledged, or its row was lost with a restored database."""
     header = read_header(path)
     for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid):
@@ -81,7 +80,7 @@ def _register(path: Path, key: str, database: Database, settle: timedelta) -> in
         raise DicomError("The file's bytes are not those its name says.")
     arrival = Arrival(header=header, sha256=digest.hexdigest(), size=size, archive_key=key)
     with database.begin() as session:
-        registration = register(session, arrival, settle)
+        registration = register(session, arrival, settle(arrival.calling_ae_title))
         return enqueue.enqueue_first(session, registration.instance_id) if registration.created else None
 
 

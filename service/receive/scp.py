@@ -3,7 +3,6 @@
 import logging
 import signal
 import warnings
-from datetime import timedelta
 from threading import Event, Thread
 from typing import cast
 
@@ -48,7 +47,7 @@ class Receiver:
         self._seats = Seats(chosen.max_associations, chosen.max_associations_per_address, tally, place)
         self._tls = _tls(chosen)
         self._activity = Activity()
-        self._settle = timedelta(seconds=chosen.study_settle_s)
+        self._settle = chosen.settle_after
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
         self._stop = Event()
         archive().prepare()

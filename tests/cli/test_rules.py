@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from service.cli.rules import app
+from service.db.session import Database
+from service.db.tables import Study, Verdict
+from tests.jobs.test_reevaluate import fill
 
 RULE = 'name = "mine"\nversion = "1"\n[[requirement]]\nid = "r"\ntitle = "R"\nexpect = { annotation = "text" }\n'
 EXAMPLE = '[[example]]\nname = "an image without text"\nimages = [{}]\nverdict = '
@@ -37,3 +41,25 @@ def test_examples(tmp_path: Path) -> None:
     found = run(app, ["test", str(file)])
     assert found.exit_code == 1
     assert "an image without text: The verdict is non_compliant, not compliant." in found.output
+
+
+DRAFT = (
+    'name = "mine"\nversion = "2"\n[[requirement]]\nid = "calipers"\ntitle = "Calipers"\n'
+    'expect = { annotation = "caliper" }\napplies_to = { exam = "breast" }\n'
+)
+
+
+def test_what_if_from_the_command_line_writes_nothing(db: Database, tmp_path: Path) -> None:
+    (tmp_path / "draft.toml").write_text(DRAFT)
+    with db.begin() as session:
+        fill(session, 4)
+    done = run(app, ["reevaluate", "--what-if", str(tmp_path / "draft.toml")])
+    assert "2 studies: compliant → non_compliant" in done.output and "nothing written" in done.output
+    with db.read() as session:
+        assert set(session.scalars(select(Study.verdict))) == {Verdict.COMPLIANT}
+
+
+def test_a_reevaluation_of_the_last_few(db: Database) -> None:
+    with db.begin() as session:
+        fill(session, 4)
+    assert "3 studies judged by default" in run(app, ["reevaluate", "--last", "3"]).output

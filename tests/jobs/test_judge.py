@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.db import facts, rulebooks, verdicts
+from service.db import double_reads, facts, remarks, rulebooks, verdicts
 from service.db.session import Database
 from service.db.tables import (
     Analysis,
     AnalysisState,
     Annotation,
     Decision,
+    Finding,
     Frame,
     Instance,
     RulebookVersion,
@@ -23,6 +24,7 @@ from service.db.tables import (
     VerdictRecord,
     now,
 )
+from service.dicom.remarks import Remark
 from service.errors import NotFound
 from service.jobs.judge import judge_due, judge_instance, judge_study
 from service.settings import Settings, settings
@@ -53,6 +55,7 @@ def image(
     values: dict[str, object] = {
         "sop_instance_uid": f"{of.study_instance_uid}.{number}",
         "sha256": f"{number:064d}",
+        "number_of_frames": 1,
         **columns,
     }
     row = Instance(
@@ -63,7 +66,6 @@ def image(
         size=1,
         archive_key=f"instances/{number}",
         instance_number=number,
-        number_of_frames=1,
         **values,
     )
     session.add(row)
@@ -243,3 +245,51 @@ def test_what_does_not_exist(db: Database) -> None:
             judge_instance(session, 99)
         with pytest.raises(NotFound):
             judge_study(session, 99)
+
+
+MEASURED = """
+name = "mine"
+version = "1"
+[[requirement]]
+id = "measured"
+title = "Measured and seen"
+agree = [{ measurements = 1 }, { annotation = "caliper", found_in = "pixels" }]
+[[requirement]]
+id = "calipers"
+title = "Calipers"
+expect = { annotation = "caliper" }
+"""
+
+
+def test_what_a_report_measures_counts_and_is_held_against_the_pixels(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text(MEASURED)
+    monkeypatch.setenv("SONOMARK_RULEBOOK", str(tmp_path / "mine.toml"))
+    settings.cache_clear()
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1)
+        report = image(session, breast, 2, number_of_frames=0)
+        other = Remark("sr", "9.9", "caliper", None, None, "Length", 3.0, "mm")
+        of_image = Remark("sr", shown.sop_instance_uid, "caliper", None, (1, 1, 5, 5), "Length", 21.0, "mm")
+        remarks.keep(session, report.id, [of_image, other])
+        remarks.keep(session, report.id, [of_image])  # a second run replaces the first
+        assert judge_instance(session, report.id) is Verdict.NOT_APPLICABLE
+        assert judge_study(session, breast.id) is Verdict.INDETERMINATE
+        states = {finding.requirement: finding.state.value for finding in standing_findings(session, breast)}
+    assert states == {"measured": "uncertain", "calipers": "met"}
+
+
+def standing_findings(session: Session, of: Study) -> list[Finding]:
+    standing = verdicts.standing(session, of.id)
+    return standing.findings if standing is not None else []
+
+
+def test_a_verdict_draws_its_study_for_a_second_reader(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOMARK_DOUBLE_READ_SHARE", "1")
+    settings.cache_clear()
+    with db.begin() as session:
+        breast = study(session)
+        judge_instance(session, image(session, breast, 1).id)
+        assert double_reads.of(session, breast) is not None

@@ -1,0 +1,98 @@
+"""Judging again by a rule book, over any range of days: asked for here, done in the background."""
+
+from datetime import date, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field, model_validator
+
+from service.db import audit, reevaluations
+from service.db.reevaluations import Range
+from service.db.reports import start_of
+from service.db.session import database
+from service.db.tables import Reevaluation
+from service.jobs import reevaluate
+from service.review.deps import Admin, Reader
+from service.review.problems import PROBLEM_RESPONSES
+from service.review.schemas import Moment
+
+router = APIRouter(prefix="/api/reevaluations", tags=["rule books"], responses=PROBLEM_RESPONSES)
+
+
+class Wanted(BaseModel):
+    """Which studies, by the day (UTC) on which their last image came; without days all of them."""
+
+    rulebook: int = Field(description="Id of the version to judge by.")
+    first_day: date | None = None
+    last_day: date | None = Field(None, description="Included.")
+    records: bool = Field(True, description="False: a what-if, which writes no verdict.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Wanted":
+        if self.first_day and self.last_day and self.last_day < self.first_day:
+            raise ValueError("the last day lies before the first")
+        return self
+
+
+class Progress(BaseModel):
+    id: int
+    rulebook: int
+    records: bool
+    requested_by: str
+    total: int
+    done: int
+    created_at: Moment
+    finished_at: Moment | None
+    cancelled_at: Moment | None
+    changes: dict[str, Any] = Field(description='{"compliant>non_compliant": {"count": n, "studies": [uid, …]}}')
+
+
+@router.post("", status_code=202)
+def ask(account: Admin, wanted: Wanted) -> Progress:
+    """Judge studies again from their stored annotations, without the network, in the background."""
+    start = start_of(wanted.first_day) if wanted.first_day else None
+    end = start_of(wanted.last_day + timedelta(days=1)) if wanted.last_day else None
+    with database().begin() as session:
+        asked = reevaluate.ask(session, wanted.rulebook, Range(start, end), account.user.name, records=wanted.records)
+        detail = {"rulebook": wanted.rulebook, "records": wanted.records}
+        audit.record(session, account.user.name, "reevaluation.ask", str(asked.id), account.address, detail)
+    reevaluate.ring(asked.id)
+    return _progress(asked)
+
+
+@router.get("")
+def newest(account: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> list[Progress]:
+    """The last re-evaluations and what-ifs, newest first."""
+    with database().read() as session:
+        return [_progress(each) for each in reevaluations.newest(session, limit)]
+
+
+@router.get("/{number}")
+def one(number: int, account: Reader) -> Progress:
+    """How far it has come, and which verdicts it changed."""
+    with database().read() as session:
+        return _progress(reevaluations.get(session, number))
+
+
+@router.post("/{number}/cancel")
+def cancel(number: int, account: Admin) -> Progress:
+    """Stop it after the step under way; verdicts that were written stay."""
+    with database().begin() as session:
+        found = reevaluations.cancel(session, number)
+        audit.record(session, account.user.name, "reevaluation.cancel", str(number), account.address)
+        return _progress(found)
+
+
+def _progress(of: Reevaluation) -> Progress:
+    return Progress(
+        id=of.id,
+        rulebook=of.rulebook_version_id,
+        records=of.records,
+        requested_by=of.requested_by,
+        total=of.total,
+        done=of.done,
+        created_at=of.created_at,
+        finished_at=of.finished_at,
+        cancelled_at=of.cancelled_at,
+        changes=of.changes or {},
+    )

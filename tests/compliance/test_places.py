@@ -1,0 +1,98 @@
+"""Where an annotation was found, and what a rule makes of it."""
+
+import pytest
+
+from service.compliance.evaluate import judge_instance, judge_study
+from service.compliance.facts import FrameFacts, InstanceFacts, Mark, StudyFacts, measurements_of, with_remarks
+from service.compliance.outcome import Verdict
+from service.compliance.rulebook import Rulebook, parse
+from service.dicom.remarks import Remark
+
+BANDS = {"caliper": (0.3, 0.6), "text": (0.3, 0.6)}
+BOX = (10, 10, 20, 20)
+
+
+def rule(expect: str) -> Rulebook:
+    return parse(f'name = "t"\nversion = "1"\n[[requirement]]\nid = "r"\ntitle = "R"\n{expect}')
+
+
+def image(*marks: Mark, score: float = 0.0, text_read: bool = False, **facts: object) -> InstanceFacts:
+    frames = (FrameFacts(1, {"caliper": score, "text": 0.0}, marks, text_read),)
+    return InstanceFacts("1.2", number=1, frames=frames, bands=BANDS, **facts)
+
+
+@pytest.mark.parametrize(
+    ("places", "source", "score", "verdict"),
+    [
+        ('"pixels"', "network", 0.9, "compliant"),
+        ('"pixels"', "overlay", 0.9, "non_compliant"),
+        ('"pixels"', "presentation_state", 0.0, "non_compliant"),
+        ('"pixels"', "person", 0.0, "compliant"),
+        ('"overlay"', "overlay", 0.9, "compliant"),
+        ('"overlay"', "network", 0.9, "non_compliant"),
+        ('["overlay", "presentation_state"]', "presentation_state", 0.0, "compliant"),
+        ('"sr"', "sr", 0.0, "compliant"),
+        ('["pixels", "sr"]', "sr", 0.0, "compliant"),
+    ],
+)
+def test_a_rule_asks_for_places(places: str, source: str, score: float, verdict: str) -> None:
+    book = rule(f'expect = {{ annotation = "caliper", found_in = {places} }}')
+    assert judge_instance(book, image(Mark("caliper", 1.0, BOX, source), score=score)).verdict == verdict
+
+
+def test_without_places_every_source_counts() -> None:
+    book = rule('expect = { annotation = "caliper" }')
+    for source in ("overlay", "presentation_state", "sr", "person"):
+        assert judge_instance(book, image(Mark("caliper", 1.0, BOX, source))).verdict is Verdict.COMPLIANT
+
+
+def test_the_sentence_says_where() -> None:
+    book = rule('expect = { annotation = "caliper", found_in = ["overlay", "sr"] }')
+    (finding,) = judge_instance(book, image()).findings
+    assert finding.sentence.startswith("Calipers in an overlay or a structured report are missing on image 1")
+
+
+def test_measured_in_the_report_and_not_seen_in_the_pixels_goes_to_a_person() -> None:
+    book = rule('agree = [{ measurements = 1 }, { annotation = "caliper", found_in = "pixels" }]')
+    measured = Mark("caliper", 1.0, BOX, "sr")
+    assert judge_instance(book, image(measured, measurements=1)).verdict is Verdict.INDETERMINATE
+    assert judge_instance(book, image(measured, score=0.9, measurements=1)).verdict is Verdict.INDETERMINATE
+    seen = Mark("caliper", 0.9, BOX)
+    assert judge_instance(book, image(measured, seen, score=0.9, measurements=1)).verdict is Verdict.COMPLIANT
+    assert judge_instance(book, image(seen, score=0.9)).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_text_that_nobody_read_is_uncertain_and_says_why() -> None:
+    book = rule('expect = { text = "left" }')
+    (finding,) = judge_instance(book, image()).findings
+    assert finding.state.value == "uncertain" and "because its text was not read" in finding.sentence
+    assert judge_instance(book, image(text_read=True)).verdict is Verdict.NON_COMPLIANT
+    written = Mark("text", 1.0, BOX, "presentation_state", "LEFT BREAST")
+    assert judge_instance(book, image(written)).verdict is Verdict.COMPLIANT
+
+
+def test_only_books_that_look_at_text_ask_for_a_reader() -> None:
+    assert not rule('expect = { annotation = "text" }').asks_for_text
+    assert rule('expect = { any_of = [{ annotation = "body_marker" }, { text = "x" }] }').asks_for_text
+    assert rule('agree = [{ header = { laterality = "L" } }, { text = "left" }]').asks_for_text
+
+
+def test_a_report_or_a_presentation_state_is_no_image() -> None:
+    book = rule('expect = { annotation = "caliper" }')
+    report = InstanceFacts("1.9", number_of_frames=0)
+    assert judge_instance(book, report).verdict is Verdict.NOT_APPLICABLE
+    assert judge_study(book, StudyFacts("1", (image(score=0.9), report))).verdict is Verdict.COMPLIANT
+    assert judge_study(book, StudyFacts("1", (report,))).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_remarks_go_to_their_frame_or_to_the_nearest_one_that_was_assessed() -> None:
+    frames = tuple(FrameFacts(number, {}) for number in (5, 15))
+    said = [
+        Remark("sr", "1.2", "caliper", 12, BOX, "Length", 3.0, "mm"),
+        Remark("presentation_state", "1.2", "text", None, None, "LT"),
+    ]
+    five, fifteen = with_remarks(frames, said)
+    assert [(mark.kind, mark.text) for mark in five.annotations] == [("text", "LT")]
+    assert [(mark.kind, mark.text) for mark in fifteen.annotations] == [("caliper", ""), ("text", "LT")]
+    assert measurements_of(said) == 1
+    assert with_remarks((), said) == ()
