@@ -63,6 +63,12 @@ def needs_second_read(session: Session, study: Study, user: User) -> bool:
     return drawn is not None and drawn.state is DoubleReadState.WAITING and drawn.first_user_id != user.id
 
 
+def is_blind_for(session: Session, study: Study, user: User) -> bool:
+    """Whether somebody has answered already and this person is to answer without seeing what was said."""
+    drawn = of(session, study)
+    return drawn is not None and drawn.first_user_id is not None and needs_second_read(session, study, user)
+
+
 def waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
     """Drawn studies that wait for this person's answer, oldest first, each with its study."""
     others = DoubleRead.first_user_id.is_distinct_from(user.id)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, corrections, reviews, studies, worklist
+from service.db import audit, corrections, double_reads, reviews, studies, worklist
 from service.db.session import database
 from service.db.tables import AnalysisState, Correction, Decision, FindingState, Instance, Study, Verdict, VerdictRecord
 from service.errors import Conflict, NotFound
@@ -44,6 +44,9 @@ class Item:
 def study_page(request: Request, study_instance_uid: Uid, account: Reader) -> Response:
     """The frames, the finding in a sentence, and the decision."""
     with database().read() as session:
+        found = studies.brief(session, study_instance_uid, account.site)
+        if account.decides and double_reads.is_blind_for(session, found, account.user):
+            return RedirectResponse(f"/second-reads/{study_instance_uid}", status_code=303)
         context = _context(session, request.query_params, account, study_instance_uid)
     note(account, "study.view", study_instance_uid)
     return render(request, "study.html", context)
@@ -53,7 +56,7 @@ def study_page(request: Request, study_instance_uid: Uid, account: Reader) -> Re
 def make_ready(study_instance_uid: Uid, account: Reader) -> Response:
     """Decode the frame that the study opens with, so that it is at hand. Nothing is shown, so nothing was viewed."""
     with database().read() as session:
-        first = _first(_items(session, studies.find(session, study_instance_uid, account.site)))
+        first = first_of(_items(session, studies.find(session, study_instance_uid, account.site)))
     if first is not None:
         frames.image(first[0].instance, first[1], webp=True)
     return Response(status_code=204)
@@ -184,8 +187,8 @@ def _context(session: Session, query: Mapping[str, str], account: Account, uid: 
         "note": draft.note if draft else "",
         "draft": draft,
         "problem": None,
-        "first": _first(items),
-        "data": _data(study, items, account, corrections.of_study(session, study)),
+        "first": first_of(items),
+        "data": viewer_data(study, items, account, corrections.of_study(session, study)),
     }
 
 
@@ -257,7 +260,7 @@ def _flagged_frames(instance: Instance, record: VerdictRecord | None) -> set[int
     }
 
 
-def _first(items: list[Item]) -> tuple[Item, int] | None:
+def first_of(items: list[Item]) -> tuple[Item, int] | None:
     """The image that is shown first: the first flagged one, else the first with pixels."""
     seen = [item for item in items if item.instance.number_of_frames > 0]
     if not seen:
@@ -267,14 +270,15 @@ def _first(items: list[Item]) -> tuple[Item, int] | None:
     return item, frame or (item.frames[0]["number"] if item.frames else 1)
 
 
-def _data(study: Study, items: list[Item], account: Account, said: list[Correction]) -> dict[str, Any]:
+def viewer_data(study: Study, items: list[Item], account: Account, said: list[Correction]) -> dict[str, Any]:
     """What the viewer script reads."""
-    first = _first(items)
+    first = first_of(items)
     return {
         "study": study.study_instance_uid,
         "version": study.version,
         "user": account.user.name,
         "decides": account.decides,
+        "blinded": False,
         "kinds": words.KINDS,
         "start": [items.index(first[0]), first[1]] if first else None,
         "images": [

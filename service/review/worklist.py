@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from service.db import studies, worklist
+from service.db import double_reads, studies, worklist
 from service.db.session import database
 from service.db.tables import Verdict
 from service.errors import Conflict, NotFound
@@ -87,7 +87,9 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
             "choices": worklist.choices(session, account.site),
             "last": worklist.last_received(session, account.site) if not page.rows else None,
         }
+        second = double_reads.waiting_for(session, account.user, account.site) if account.decides else []
     context |= {
+        "second_reads": len(second),
         "params": dict(request.query_params),
         "queue": queue_query(request.query_params),
         "narrowed": any(request.query_params.get(name) for name in FIELDS if name != "tab"),

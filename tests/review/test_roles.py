@@ -49,6 +49,9 @@ ROUTES = {
     "GET /api/studies": READ,
     "GET /studies/{study_instance_uid}": READ,
     "GET /session": READ,
+    "GET /second-reads": DECIDE,
+    "GET /second-reads/{study_instance_uid}": DECIDE,
+    "POST /second-reads/{study_instance_uid}": DECIDE,
     "GET /studies/{study_instance_uid}/ahead": READ,
     "GET /studies/{study_instance_uid}/events": READ,
     "POST /studies/{study_instance_uid}/reviews": DECIDE,
@@ -126,7 +129,7 @@ ROUTES = {
     "POST /preferences": READ,
 }
 # What any route that changes a study takes, so that it is refused for the study and for nothing else.
-FORM = {"choice": "confirm", "version": "1", "note": "x"}
+FORM = {"choice": "confirm", "version": "1", "note": "x", "answer": "complete"}
 BODY = {"decision": "confirm", "version": 1, "answer": "complete", "kind": "caliper", "box": [1, 1, 9, 9]}
 # They never end, so only their refusals are tried here.
 STREAMS = ("GET /events", "GET /studies/{study_instance_uid}/events")

@@ -72,8 +72,10 @@ export function startDecide(painted: Promise<void>): void {
       window.location.reload();
     });
     problem.querySelector("[data-discard]")?.addEventListener("click", () => {
-      need<HTMLTextAreaElement>("note").value = "";
-      void send("PUT", need("note").dataset["draft"] ?? "", new URLSearchParams({ note: "" })).finally(() => window.location.reload());
+      const note = need<HTMLTextAreaElement>("note");
+      const body = new URLSearchParams({ note: "", was: note.value });
+      note.value = "";
+      void send("PUT", note.dataset["draft"] ?? "", body).finally(() => window.location.reload());
     });
   };
 }

@@ -1,6 +1,7 @@
 /** How the frame is looked at: view, mask, zoom, window and level. It persists on this station: an image keeps its settings. */
 import { bind } from "./keys";
 import { find, need } from "./page";
+import { data } from "./study";
 import { VIEWS, type Stage, type View } from "./stage";
 
 const SETTINGS = "viewer:v1";
@@ -16,6 +17,7 @@ export class Look {
   }
 
   show(view: View): void {
+    if (data.blinded) return;
     this.stage.view = view;
     need<HTMLSelectElement>("view").value = view;
     this.keep();
@@ -66,7 +68,8 @@ export class Look {
 
   private restore(): void {
     const kept = JSON.parse(localStorage.getItem(SETTINGS) ?? "{}") as Kept;
-    if (kept.view && VIEWS.includes(kept.view)) this.stage.view = kept.view;
+    if (data.blinded) this.stage.view = "original";
+    else if (kept.view && VIEWS.includes(kept.view)) this.stage.view = kept.view;
     else if (window.innerWidth >= WIDE) this.stage.view = "side";
     if (kept.opacity !== undefined) this.stage.opacity = kept.opacity;
     if (kept.window && kept.level !== undefined) [this.stage.window, this.stage.level] = [kept.window, kept.level];

@@ -40,6 +40,7 @@ export interface StudyData {
   version: number;
   user: string;
   decides: boolean;
+  blinded: boolean; // a second read: nothing that the network or anybody said may show
   kinds: Record<string, string>;
   start: [number, number] | null;
   images: StudyImage[];

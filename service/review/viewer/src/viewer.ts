@@ -156,7 +156,7 @@ function describe(known: AssessedFrame | undefined, current: StudyImage, marks: 
   }
   const order = [...Object.keys(LOOKS), "person"];
   const items = [...groups].sort(([a], [b]) => order.indexOf(a) - order.indexOf(b)).map(([group, of]) => legend(group, of));
-  const nothing = known ? "No annotation found on this frame." : current.reason ? unreadable(current) : "This frame was not assessed.";
+  const nothing = data.blinded ? "Blinded: no marks are shown." : known ? "No annotation found on this frame." : current.reason ? unreadable(current) : "This frame was not assessed.";
   if (!items.length) {
     const item = document.createElement("li");
     item.className = "muted";

@@ -6,6 +6,7 @@ import { data } from "./study";
 const PATIENCE_MS = 10_000; // a short gap is not worth a word
 
 export function startWatch(): void {
+  if (data.blinded) return;
   let source: EventSource | null = null;
   let since: number | undefined;
   let lost = false;
