@@ -57,7 +57,8 @@ class Filter:
     operator: str = ""
     missing: str = ""  # a requirement that is missing or uncertain
     text: str = ""  # part of the name, or the beginning of the patient's id or the accession number
-    holder: int | None = None  # held by this user
+    holder: int | None = None  # "mine": held by this user …
+    scanned_by: str = ""  # … or scanned by this operator
     site: str = ""  # of the reader's account, never of the URL
 
     @property
@@ -255,7 +256,8 @@ def _narrow(query: Narrowed, wanted: Filter) -> Narrowed:
         query = query.where(Study.id.in_(_lacking(wanted.missing)))
     if wanted.tab == "mine":
         held = select(Hold.study_id).where(Hold.user_id == wanted.holder, Hold.expires_at > now())
-        query = query.where(Study.id.in_(held))
+        scanned = [Study.operator == wanted.scanned_by] if wanted.scanned_by else []
+        query = query.where(or_(Study.id.in_(held), *scanned))
     if wanted.text:
         query = query.where(
             or_(

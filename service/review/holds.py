@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from service.db import audit, reviews, studies
@@ -20,7 +20,11 @@ Back = Annotated[str, Form(max_length=2048)]
 
 @router.post("/studies/{study_instance_uid}/hold")
 def hold(
-    study_instance_uid: Uid, account: Decider, next: Back = "/", take_over: Annotated[bool, Form()] = False
+    request: Request,
+    study_instance_uid: Uid,
+    account: Decider,
+    next: Back = "/",
+    take_over: Annotated[bool, Form()] = False,
 ) -> Response:
     """Hold the study for a quarter of an hour; a reviewer may take it over from somebody else."""
     if take_over and not account.may(Role.REVIEWER):
@@ -31,15 +35,21 @@ def hold(
         studies.touch(session, study)
         action = "study.take_over" if take_over else "study.hold"
         audit.record(session, account.user.name, action, study_instance_uid, account.address)
-    return RedirectResponse(local(next), status_code=303)
+    return _back(request, next)
 
 
 @router.post("/studies/{study_instance_uid}/release")
-def release(study_instance_uid: Uid, account: Decider, next: Back = "/") -> Response:
+def release(request: Request, study_instance_uid: Uid, account: Decider, next: Back = "/") -> Response:
     """Let go."""
     with database().begin() as session:
         study = studies.brief(session, study_instance_uid, account.site)
         reviews.release(session, study, account.user)
         studies.touch(session, study)
         audit.record(session, account.user.name, "study.release", study_instance_uid, account.address)
-    return RedirectResponse(local(next), status_code=303)
+    return _back(request, next)
+
+
+def _back(request: Request, target: str) -> Response:
+    """A form goes on to its page; a script stays where it is."""
+    in_place = request.headers.get("hx-request") == "true"
+    return Response(status_code=204) if in_place else RedirectResponse(local(target), status_code=303)

@@ -56,6 +56,7 @@ def filter_of(query: Mapping[str, str], account: Account) -> worklist.Filter:
         missing=query.get("missing", "")[:96],
         text=query.get("q", "").strip()[:324],
         holder=account.user.id,
+        scanned_by=account.user.preferences.get("operator", ""),
         site=account.site,
     )
 
@@ -139,6 +140,7 @@ def list_studies(
         operator=operator,
         text=q.strip(),
         holder=account.user.id,
+        scanned_by=account.user.preferences.get("operator", ""),
         site=account.site,
     )
     with database().read() as session:

@@ -182,3 +182,24 @@ def test_a_lost_page_looks_like_one(reviewer: TestClient) -> None:
 )
 def test_person_names(name: str, spoken: str) -> None:
     assert words.person(name) == spoken
+
+
+def test_a_filter_is_kept_under_a_name_and_forgotten(reviewer: TestClient, db: Database) -> None:
+    ward.admit(db, 1)
+    kept = {"name": "My station", "query": "tab=flagged&station=US-03&cursor=x"}
+    sent = reviewer.post("/preferences/filters", data=kept)
+    assert sent.headers["location"] == "/worklist?tab=flagged&station=US-03"
+    assert 'href="/worklist?tab=flagged&amp;station=US-03"' in reviewer.get("/worklist").text
+    reviewer.post("/preferences/filters", data=kept | {"forget": "true"})
+    assert "My station" not in reviewer.get("/worklist").text
+
+
+def test_mine_are_the_studies_i_hold_and_those_i_scanned(reviewer: TestClient, db: Database) -> None:
+    scanned = ward.admit(db, 1, operator="SONO^Grapher")
+    held, other = ward.admit(db, 2, operator="X"), ward.admit(db, 3, operator="X")
+    reviewer.post(f"/studies/{held}/hold")
+    reviewer.post("/preferences", data={"operator": "SONO^Grapher"})
+    page = reviewer.get("/worklist?tab=mine").text
+    assert scanned in page and held in page and f"{other}?" not in page
+    reviewer.post("/preferences", data={"operator": "-"})
+    assert f"{scanned}?" not in reviewer.get("/worklist?tab=mine").text

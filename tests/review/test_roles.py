@@ -127,6 +127,7 @@ ROUTES = {
     "POST /tokens/{number}/revoke": ADMIN,
     "GET /audit": AUDIT,
     "POST /preferences": READ,
+    "POST /preferences/filters": READ,
 }
 # What any route that changes a study takes, so that it is refused for the study and for nothing else.
 FORM = {"choice": "confirm", "version": "1", "note": "x", "answer": "complete"}

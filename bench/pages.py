@@ -1,0 +1,177 @@
+"""How fast and how heavy the sonographer's pages are: `python -m bench.pages [--sign-in LINK]`.
+
+Starts a house with the sample studies (or takes a running one and a one-time sign-in link) and prints for worklist and
+study page: Lighthouse's scores on a desktop, the bytes sent without frames, the layout shift, and the time from the
+click to the first frame on the screen, each the median of five. Needs Chromium (``CHROME_PATH``) and `npm ci` in
+service/review/viewer, which brings Lighthouse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+VIEWER = Path(__file__).resolve().parents[1] / "service/review/viewer"
+CHROMIUM = os.environ.get("CHROME_PATH", "/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+CATEGORIES = ("performance", "accessibility", "best-practices")
+ROUNDS = 5
+LINK = re.compile(r"http://\S+/sign-in/once\?token=\S+")
+# Seen by the page itself: what moved without being asked to, and when the first frame was drawn.
+OBSERVE = """
+window.shift = 0;
+new PerformanceObserver(list => {
+  for (const each of list.getEntries()) if (!each.hadRecentInput) window.shift += each.value;
+}).observe({type: "layout-shift", buffered: true});
+document.addEventListener("load", event => {
+  if (event.target.id === "first-frame") requestAnimationFrame(() => { window.firstFrame = performance.now(); });
+}, true);
+"""
+
+
+@contextmanager
+def house() -> Iterator[str]:
+    """A house of its own with the sample studies; yields its one-time sign-in link."""
+    with tempfile.TemporaryDirectory(prefix="sonomark-bench-") as folder:
+        log = Path(folder) / "log"
+        ports = {"SONOMARK_DICOM_PORT": str(_free()), "SONOMARK_HTTP_PORT": str(_free())}
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", "up", "--demo"],
+                env={**os.environ, **ports, "SONOMARK_DATA_DIR": f"{folder}/data"},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        try:
+            deadline = time.monotonic() + 240
+            while not (found := LINK.search(log.read_text(errors="replace"))):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"the house did not come up:\n{log.read_text(errors='replace')[-2000:]}")
+                time.sleep(0.5)
+            yield found[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def lighthouse(address: str, cookie: str, out: Path) -> dict[str, Any]:
+    """One run: its scores of 0 to 100, and the audits that cost something."""
+    tool = VIEWER / "node_modules/.bin/lighthouse"
+    if not tool.exists():
+        sys.exit(f"Lighthouse is not installed: npm ci --prefix {VIEWER}")
+    headers = out.with_suffix(".headers")
+    headers.write_text(json.dumps({"Cookie": cookie}))
+    subprocess.run(
+        [
+            str(tool), address, "--quiet", "--output=json", f"--output-path={out}", "--preset=desktop",
+            f"--only-categories={','.join(CATEGORIES)}", f"--extra-headers={headers}",
+            "--chrome-flags=--headless=new --no-sandbox --disable-gpu", "--max-wait-for-load=45000",
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "CHROME_PATH": CHROMIUM},
+        timeout=240,
+    )  # fmt: skip
+    report = json.loads(out.read_text())
+    scores = {name: round(100 * (report["categories"][name]["score"] or 0)) for name in CATEGORIES}
+    wanting = [
+        name
+        for category in CATEGORIES
+        for ref in report["categories"][category]["auditRefs"]
+        if ref["weight"] and (score := report["audits"][name := ref["id"]]["score"]) is not None and score < 0.9
+    ]
+    return scores | {"wanting": wanting}
+
+
+def weigh(page: Page, path: str) -> tuple[int, float, float | None]:
+    """Bytes without frames, layout shift, and milliseconds to the first frame of one cold visit."""
+    sent = 0
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    frames: set[str] = set()
+    network.on(
+        "Network.responseReceived", lambda told: "/frames/" in told["response"]["url"] and frames.add(told["requestId"])
+    )
+
+    def count(told: dict[str, Any]) -> None:
+        nonlocal sent
+        if told["requestId"] not in frames:
+            sent += int(told["encodedDataLength"])
+
+    network.on("Network.loadingFinished", count)
+    page.goto(path, wait_until="load")
+    page.wait_for_timeout(1200)
+    shift, first = page.evaluate("[window.shift, window.firstFrame ?? null]")
+    network.detach()
+    return sent, float(shift), first
+
+
+def measure(link: str) -> None:
+    """Print the table."""
+    origin = link.split("/sign-in")[0]
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context: BrowserContext = browser.new_context(base_url=origin, viewport={"width": 1280, "height": 720})
+        context.add_init_script(OBSERVE)
+        page = context.new_page()
+        page.goto(link)
+        page.click("button")
+        page.wait_for_url("**/worklist**")
+        study = page.get_attribute("#rows .patient a", "href") or ""
+        cookie = "; ".join(f"{each.get('name')}={each.get('value')}" for each in context.cookies())
+        print(
+            f"{'page':10} {'kB without frames':>18} {'layout shift':>13} {'first frame ms':>15}"
+            f"  Lighthouse (medians of {ROUNDS})"
+        )
+        for name, path in (("worklist", "/worklist"), ("study", study)):
+            visits = [weigh(page, path) for _ in range(ROUNDS)]
+            runs = [lighthouse(origin + path, cookie, Path(folder) / f"{name}{turn}.json") for turn in range(ROUNDS)]
+            firsts = [first for _, _, first in visits if first is not None]
+            scores = ", ".join(f"{each} {statistics.median(run[each] for run in runs):.0f}" for each in CATEGORIES)
+            print(
+                f"{name:10} {statistics.median(sent for sent, _, _ in visits) / 1000:18.1f}"
+                f" {max(shift for _, shift, _ in visits):13.4f}"
+                f" {f'{statistics.median(firsts):.0f}' if firsts else '-':>15}  {scores}"
+            )
+            wanting = sorted({audit for run in runs for audit in run["wanting"]})
+            if wanting:
+                print(f"{'':10} below 90: {', '.join(wanting)}")
+        browser.close()
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sign-in", help="one-time sign-in link of a running house with studies in it")
+    given = parser.parse_args()
+    if given.sign_in:
+        measure(given.sign_in)
+        return
+    with house() as link:
+        measure(link)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Pages are light and hold still: bytes without frames, layout shift, nothing from elsewhere."""
+
+from collections.abc import Callable
+
+import pytest
+
+from bench.pages import OBSERVE, weigh
+from service.db.session import Database
+from tests.review import ward
+
+HEAVIEST = 250_000  # bytes, without frames
+
+
+@pytest.mark.parametrize("path", ["/worklist", "/worklist?tab=all", "/studies/{uid}", "/second-reads"])
+@pytest.mark.parametrize("width", [1280, 1024, 320])
+def test_pages_are_light_and_hold_still(visit: Callable[..., object], db: Database, path: str, width: int) -> None:
+    uids = [ward.admit(db, number) for number in range(1, 4)]
+    page = visit(width=width)
+    page.add_init_script(OBSERVE)
+    elsewhere = []
+    page.on("request", lambda request: "127.0.0.1" not in request.url and elsewhere.append(request.url))
+    sent, shift, first = weigh(page, path.replace("{uid}", uids[1]))
+    print(f"{path} at {width} px: {sent / 1000:.0f} kB, shift {shift:.4f}, first frame {first or 0:.0f} ms")
+    assert sent <= HEAVIEST
+    assert shift <= 0.02
+    assert [url for url in elsewhere if not url.startswith(("blob:", "data:"))] == []
+
+
+@pytest.mark.parametrize("path", ["/worklist?tab=all", "/studies/{uid}", "/second-reads"])
+@pytest.mark.parametrize("width", [1280, 640, 320])  # 640 is 1280 at 200 % zoom
+def test_nothing_is_cut_off_sideways(visit: Callable[..., object], db: Database, path: str, width: int) -> None:
+    uid = ward.admit(db, 1)
+    page = visit(width=width, height=640)
+    page.goto(path.replace("{uid}", uid))
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for target in page.locator("#decide button.wide, #filters select, .tabs a").all():
+        box = target.bounding_box()
+        if box is not None:
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1
