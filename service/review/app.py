@@ -3,6 +3,7 @@
 import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
@@ -91,7 +92,8 @@ def create_app() -> FastAPI:
     for room in ROOMS:
         app.include_router(room.router)
     environment().globals["rooms"] = {room.__name__.rpartition(".")[2] for room in ROOMS}
-    app.mount("/static", Assets(directory=STATIC), name="static")
+    # Only what holds no secret is compressed: a page's length must not tell of the token inside it (BREACH).
+    app.mount("/static", GZipMiddleware(Assets(directory=STATIC)), name="static")
     return app
 
 
