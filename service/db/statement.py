@@ -55,7 +55,7 @@ class Statement:
         clause = self._write if isinstance(self._write, ClauseElement) else self._write(dialect)
         compiled: Any = clause.compile(dialect=dialect)
         constants = {name: value for name, value in compiled.params.items() if value is not None}
-        parts = {name: _part(name, bind, constants.get(name), dialect) for name, bind in compiled.binds.items()}
+        parts = {name: _part(name, bind, constants.get(name), dialect) for bind, name in compiled.bind_names.items()}
 
         def value(values: Mapping[str, Any], part: _Part) -> Any:
             name, process, constant = part
