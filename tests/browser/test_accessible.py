@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.db import double_reads, studies
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role, Verdict
 from tests.review import ward
@@ -27,7 +28,10 @@ def fill(db: Database) -> str:
     ward.admit(db, 2, Verdict.INDETERMINATE, pictures=[held])
     ward.admit(db, 3, Verdict.COMPLIANT)
     ward.admit(db, 4, None)
-    return ward.admit(db, 1, pictures=[ward.rgb(), ward.cine(), held])
+    uid = ward.admit(db, 1, pictures=[ward.rgb(), ward.cine(), held])
+    with db.begin() as session:
+        double_reads.draw(session, studies.brief(session, uid), 1.0)
+    return uid
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
@@ -38,6 +42,8 @@ def fill(db: Database) -> str:
         "/worklist?tab=all",
         "/worklist?tab=mine",
         "/studies/{uid}",
+        "/second-reads",
+        "/second-reads/{uid}",
         "/flow",
         "/reports?group_by=station",
         "/rulebooks",
@@ -78,4 +84,40 @@ def test_the_sheet_of_keys(visit: Callable[..., object], axe: str, db: Database)
     page.goto(f"/studies/{fill(db)}")
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open]")
+    assert violations(page, axe) == []
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_what_opens_on_the_study_page(visit: Callable[..., object], axe: str, db: Database, theme: str) -> None:
+    uid = fill(db)
+    page = visit(theme=theme)
+    page.context.request.post("/preferences", form={"theme": theme})
+    page.goto(f"/studies/{uid}")
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    page.wait_for_timeout(800)
+    page.keyboard.press("a")
+    page.keyboard.press("ArrowRight")
+    assert violations(page, axe) == [], "a box is edited"
+    page.keyboard.press("Escape")
+    page.keyboard.press("o")
+    assert violations(page, axe) == [], "reasons are open"
+    page.keyboard.press("Escape")
+    for view in ("swipe", "heat", "three"):
+        page.select_option("#view", view)
+    assert violations(page, axe) == [], "three panes"
+    page.evaluate("document.dispatchEvent(new Event('sonomark:signed-out'))")
+    page.wait_for_selector("#again[open]")
+    assert violations(page, axe) == [], "the session has ended"
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_saved_filters(visit: Callable[..., object], axe: str, db: Database, theme: str) -> None:
+    fill(db)
+    page = visit(theme=theme)
+    page.goto("/worklist?tab=mine")
+    page.click(".saved-filters summary")
+    page.fill("#keep-filter input[name=name]", "My station")
+    page.click("#keep-filter button")
+    page.click(".saved-filters summary")
+    page.wait_for_selector(".saved-filter .item")
     assert violations(page, axe) == []
