@@ -1,0 +1,31 @@
+"""Schemathesis on the API's own description: whatever is sent, no answer is the service's own accident (W7)."""
+
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+
+from service.db import users
+from service.db.session import Database
+from service.db.tables import Role, Verdict
+from tests.review import ward
+
+CASES = 4  # of each operation here; `python -m bench.fuzz` sends ten thousand
+
+
+def test_no_request_is_an_accident(client: TestClient, db: Database) -> None:
+    ward.admit(db, 1)
+    ward.admit(db, 2, Verdict.COMPLIANT)
+    with db.begin() as session:
+        secret = users.make_api_token(session, users.create_user(session, "fuzz", Role.ADMIN), "fuzz", "admin")
+    api = schemathesis.openapi.from_asgi("/openapi.json", client.app)
+    operations = [found.ok() for found in api.get_all_operations()]
+    assert len(operations) > 25
+    for operation in operations:
+
+        @settings(max_examples=CASES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def is_answered(case: schemathesis.Case) -> None:
+            answer = case.call(headers={"Authorization": f"Bearer {secret}"})
+            assert answer.status_code < 500, (case.method, case.path, answer.status_code)
+
+        is_answered()
