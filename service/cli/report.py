@@ -12,6 +12,7 @@ from service.cli.console import err, out
 from service.db.reports import start_of
 from service.db.session import database
 from service.errors import ConfigurationError
+from service.report.agreement import sentence
 from service.report.compliance import GROUPINGS, Report, Row
 from service.report.compliance import report as compliance
 from service.report.files import MEDIA_TYPES, as_file
@@ -41,6 +42,8 @@ def report(
         )
     if file is None:
         out.print(_table(found))
+        out.print(_afterwards(found.total))
+        out.print(sentence(found.agreement))
         return
     file.write_bytes(as_file(found, kind))
     err.print(f"{len(found.rows)} rows written.")
@@ -56,6 +59,13 @@ def _table(found: Report) -> Table:
     table.add_section()
     table.add_row("all", *[""] * (len(found.group_by) - 1), *_cells(found.total))
     return table
+
+
+def _afterwards(total: Row) -> str:
+    """What became of the flagged ones."""
+    minutes = total.minutes_to_correction
+    corrected = f"{total.corrected} corrected" + ("" if minutes is None else f", median {minutes:.0f} minutes")
+    return f"Flagged: {total.flagged_reviewed} reviewed, {total.overridden} of them overridden; {corrected}."
 
 
 def _cells(row: Row) -> list[str]:

@@ -149,15 +149,11 @@ def pairs(session: Session, start: datetime, end: datetime, as_of: datetime) -> 
     return [_pair(row, as_of) for row in rows]
 
 
-def in_states(session: Session, start: datetime, end: datetime) -> dict[DoubleReadState, int]:
-    """How many drawn studies of the range stand where now."""
-    rows = session.execute(
-        select(DoubleRead.state, func.count())
-        .join(Study, Study.id == DoubleRead.study_id)
-        .where(Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic)
-        .group_by(DoubleRead.state)
-    )
-    return {row[0]: row[1] for row in rows}
+def count_drawn(session: Session, start: datetime, end: datetime, as_of: datetime) -> int:
+    """How many studies of the range had been drawn by then."""
+    query = select(func.count()).select_from(DoubleRead).join(Study, Study.id == DoubleRead.study_id)
+    of_range = (Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic)
+    return session.scalar(query.where(*of_range, DoubleRead.drawn_at <= as_of)) or 0
 
 
 def _listed(

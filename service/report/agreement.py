@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.db import double_reads
 from service.db.double_reads import Pair
-from service.db.tables import DoubleReadState, Reading, Verdict, now
+from service.db.tables import Reading, Verdict, now
 from service.report.statistics import kappa, kappa_interval, wilson
 
 _SAID = {
@@ -63,7 +63,7 @@ class Agreement:
     machine: Comparison
     disagreed: int
     adjudicated: int
-    waiting: int  # drawn studies that still lack an answer or a third person's word, today
+    waiting: int  # drawn studies that lacked an answer or a third person's word
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; times are UTC, ISO 8601."""
@@ -83,7 +83,7 @@ def agreement(session: Session, start: datetime, end: datetime, as_of: datetime 
     """The agreement on studies first received from ``start`` up to ``end`` (aware), as known at ``as_of``."""
     moment = as_of or now()
     pairs = double_reads.pairs(session, start, end, moment)
-    states = double_reads.in_states(session, start, end)
+    settled = sum(pair.first is pair.second or pair.adjudicated is not None for pair in pairs)
     return Agreement(
         start,
         end,
@@ -92,7 +92,20 @@ def agreement(session: Session, start: datetime, end: datetime, as_of: datetime 
         machine=compared(_with_machine(pairs)),
         disagreed=sum(pair.first is not pair.second for pair in pairs),
         adjudicated=sum(pair.adjudicated is not None for pair in pairs),
-        waiting=states.get(DoubleReadState.WAITING, 0) + states.get(DoubleReadState.DISAGREED, 0),
+        waiting=double_reads.count_drawn(session, start, end, moment) - settled,
+    )
+
+
+def sentence(of: Agreement) -> str:
+    """The agreement in one line."""
+    if not of.readers.n:
+        return f"Double reads: none complete, {of.waiting} waiting."
+    kappa_of = "not defined" if of.readers.kappa is None else f"{of.readers.kappa:.2f}"
+    low, high = of.readers.kappa_interval or (0.0, 0.0)
+    interval = f" ({low:.2f} to {high:.2f})" if of.readers.kappa_interval else ""
+    return (
+        f"Double reads: {of.readers.n}, readers agree on {of.readers.agreed}, Cohen's kappa {kappa_of}{interval}, "
+        f"{in_words(of.readers.kappa)}; {of.adjudicated} of {of.disagreed} disagreements decided, {of.waiting} waiting."
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.db.reports import Grouping, Key, Period, Tally, tallies
 from service.db.tables import now
 from service.errors import ConfigurationError
+from service.report.agreement import Agreement, agreement
 from service.report.statistics import is_small, p_limits, wilson
 
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
@@ -59,6 +60,7 @@ class Report:
     as_of: datetime
     total: Row
     rows: tuple[Row, ...]
+    agreement: Agreement
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; times are UTC, ISO 8601."""
@@ -69,6 +71,7 @@ class Report:
             "as_of": self.as_of.isoformat(),
             "total": row_as_json(self.total, ()),
             "rows": [row_as_json(row, self.group_by) for row in self.rows],
+            "agreement": self.agreement.as_json(),
         }
 
 
@@ -89,7 +92,8 @@ def report(
     whole = _merged(counted.values())
     centre = whole.compliant / _judged(whole) if _judged(whole) else None
     rows = tuple(_row(key, tally, centre) for key, tally in sorted(counted.items()))
-    return Report(by, start, end, moment, _row((), whole, None), rows)
+    total = _row((), whole, None)
+    return Report(by, start, end, moment, total, rows, agreement(session, start, end, moment))
 
 
 def row_as_json(row: Row, group_by: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import xlsxwriter
 
+from service.report.agreement import sentence
 from service.report.compliance import Report, Row
 from service.report.pdf import pdf
 
@@ -129,4 +130,6 @@ def _about(report: Report) -> list[tuple[str, str]]:
         ("rate", "compliant / (compliant + non-compliant); decisions of people outrank verdicts"),
         ("interval", "Wilson score interval, 95 %"),
         ("limits", "three sigmas around the rate of the whole report (p-chart)"),
+        ("corrected", "flagged, then complete by a further image; minutes between the two verdicts"),
+        ("agreement", sentence(report.agreement)),
     ]

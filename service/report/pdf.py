@@ -12,6 +12,7 @@ from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
+from service.report.agreement import sentence
 from service.report.compliance import TIMES, Report, Row
 
 _WIDTH, _HEIGHT = 255 * mm, 75 * mm
@@ -33,6 +34,7 @@ def pdf(report: Report) -> bytes:
     story: list[Flowable] = [
         Paragraph(title, styles["Title"]),
         Paragraph(_sentence(report), styles["Normal"]),
+        Paragraph(sentence(report.agreement), styles["Normal"]),
         Spacer(1, 4 * mm),
         _chart(report),
         Spacer(1, 4 * mm),

@@ -7,7 +7,7 @@ import pytest
 from service.db import double_reads
 from service.db.session import Database
 from service.db.tables import Reading, Study, User, Verdict, now
-from service.report.agreement import agreement, compared, in_words
+from service.report.agreement import agreement, compared, in_words, sentence
 
 YES, NO = Reading.COMPLETE, Reading.INCOMPLETE
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
@@ -56,4 +56,7 @@ def test_readers_and_machine_as_of_a_moment(db: Database) -> None:
     assert (found.readers.n, found.readers.agreed, found.disagreed, found.adjudicated) == (3, 2, 1, 1)
     assert (found.machine.n, found.machine.agreed) == (3, 2)  # said incomplete, as the second reader did twice
     assert (earlier.readers.n, earlier.adjudicated) == (3, 0)
+    assert (found.waiting, earlier.waiting, nothing.waiting) == (0, 1, 0)
+    assert sentence(found).startswith("Double reads: 3, readers agree on 2, Cohen's kappa 0.40 (")
+    assert sentence(nothing) == "Double reads: none complete, 0 waiting."
     assert nothing.readers.n == 0 and nothing.as_json()["readers"]["kappa"] is None
