@@ -19,7 +19,7 @@ from service.archive.disk import fsync_folder, storage
 from service.archive.lanes import LANE_BYTES, Entry, Lane
 from service.errors import StorageError
 
-FIRST_LANES = 4
+FIRST_LANES = 8  # written beforehand, for a first burst
 # An association takes a new lane when less than this is left of its own: few instances are larger.
 LEAST_ROOM = LANE_BYTES // 2
 

@@ -50,6 +50,14 @@ class RemoteStore(ArchiveStore):
         self.outbox.ring()
         self._caches[0].grew(size)
 
+    def file_all(self, objects: list[tuple[Path, str]]) -> None:
+        with storage("The archive could not note what the bucket is owed"):
+            self.outbox.add(objects)
+            size = sum(source.stat().st_size for source, _ in objects)
+        super().file_all(objects)
+        self.outbox.ring()
+        self._caches[0].grew(size)
+
     def put(self, key: str, data: bytes) -> None:
         self.bucket.put(key, data)
         temporary = self.incoming()

@@ -15,6 +15,7 @@ from uuid import uuid4
 from service.archive.disk import fsync_file as fsync_file
 from service.archive.disk import fsync_folder as fsync_folder
 from service.archive.disk import storage as storage
+from service.archive.disk import sync_file_system
 from service.archive.disk import write_all as write_all
 from service.archive.journal import Journal
 from service.errors import ConfigurationError, StorageError
@@ -87,6 +88,20 @@ class ArchiveStore:
             for folder in sorted(folders):
                 fp("receive.before_dirsync")
                 fsync_folder(folder)
+
+    def file_all(self, objects: list[tuple[Path, str]]) -> None:
+        """Publish many that are not synced yet, all by one sync of the file system.
+
+        For what is durable elsewhere until this returns: after a crash a name may be there without its bytes.
+        """
+        with storage("The archive could not file instances"):
+            for temporary, key in objects:
+                target = self.place(key)
+                self._make_folder(target.parent)
+                fp("receive.before_rename")
+                temporary.rename(target)
+            fp("receive.before_dirsync")
+            sync_file_system(self.root)
 
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` under ``key``, durably."""

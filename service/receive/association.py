@@ -249,6 +249,10 @@ class Door(ThreadedAssociationServer):
             self._connections[client_address[0]] += 1
             return True
 
+    def service_actions(self) -> None:
+        """Nothing: pynetdicom collects garbage here, which holds every association up for longer than it takes to store
+        an instance. Python collects by itself."""
+
     def left(self, address: str) -> None:
         """A connection from there has ended."""
         with self._counting:

@@ -13,17 +13,17 @@ from threading import Event, Thread
 
 from service import logs
 from service.archive import lanes
-from service.archive.disk import fsync_file, storage
+from service.archive.disk import storage
 from service.archive.lanes import Entry, Lane
 from service.archive.store import ArchiveStore, instance_key
-from service.errors import SonomarkError, StorageError
+from service.errors import SonomarkError
 from service.failpoints import fp
 
 log = logs.get(__name__)
 
 QUIET_S = 0.25  # without an arrival: then the disk is free for filing
 OLDEST_S = 3.0  # nothing waits much longer than this, however busy the door is
-BATCH = 64
+BATCH = 128
 RETRY_S = 5.0
 
 
@@ -123,12 +123,9 @@ class Filing:
             self._journal.settled(each.lane)
 
     def _publish(self, copies: list[tuple[Path, Waiting]]) -> None:
-        for temporary, _ in copies:
-            _begin_writing(temporary)
-        with storage("The archive cannot put an instance on disk"):
-            for temporary, _ in copies:
-                fsync_file(temporary)
-        self._archive.publish_all([(temporary, each.key) for temporary, each in copies])
+        if not copies:
+            return
+        self._archive.file_all([(temporary, each.key) for temporary, each in copies])
         for _, each in copies:
             if self._given_up(each):
                 self._archive.delete(each.key)
@@ -150,14 +147,3 @@ def _digest(descriptor: int, entry: Entry) -> str:
         digest.update(chunk)
         start += len(chunk)
     return digest.hexdigest()
-
-
-def _begin_writing(path: os.PathLike[str]) -> None:
-    """Let the kernel begin to write, so that the first sync finds the others' blocks laid out and commits for all."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    except OSError as error:
-        raise StorageError(f"The archive cannot write: {error.strerror}.") from error
-    finally:
-        os.close(descriptor)

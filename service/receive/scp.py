@@ -1,5 +1,6 @@
 """The role ``receive``: listens, takes instances in, and drains when told to stop."""
 
+import gc
 import logging
 import signal
 import warnings
@@ -74,6 +75,9 @@ class Receiver:
         for thread in threads:
             thread.start()
         self._reporter.start(self._stop)
+        # What was made by now stays: collections need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         # The kernel may hand a signal to another thread; the main one sees it only when it wakes.
         while not stop.wait(WAKE_S):
             pass
