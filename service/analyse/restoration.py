@@ -31,8 +31,10 @@ Plane = npt.NDArray[np.uint8]  # (rows, columns)
 Planes = npt.NDArray[np.uint8]  # (kinds, rows, columns)
 T = TypeVar("T")
 
-# Sessions and buffers for one size each, where a device wants that; a hospital's devices send a handful of sizes.
+# Sessions for one size each, where a device wants that; a hospital's devices send a handful of sizes.
 SIZES_KEPT = 6
+# Buffers for one size and number of frames each: the last batch of a burst is seldom full.
+BUFFERS_KEPT = 24
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class Network:
                 graph_id = self._sizes_seen if self._options.graphs else None
                 kinds = len(self.card.kinds)
                 self._bound[size] = Bound(session, (frames, rows, columns), kinds, "cuda", graph_id)
-            return _newest(self._bound, size)
+            return _newest(self._bound, size, BUFFERS_KEPT)
 
     def _session(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
         """OpenVINO compiles for one size and is then twice as fast; the others take any."""
@@ -203,7 +205,7 @@ class Network:
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = self._open(key)
-            return _newest(self._sessions, key)
+            return _newest(self._sessions, key, SIZES_KEPT)
 
     def _open(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
         try:
@@ -244,10 +246,10 @@ def load_network(settings: Settings, threads: int | None = None, callers: int = 
     return Network(folder, device, options, may_fall_back=settings.provider == "auto")
 
 
-def _newest(kept: "OrderedDict[tuple[int, ...], T]", key: tuple[int, ...]) -> T:
+def _newest(kept: "OrderedDict[tuple[int, ...], T]", key: tuple[int, ...], at_most: int) -> T:
     """The entry, which becomes the last to be thrown away; the one used longest ago goes when there are too many."""
     kept.move_to_end(key)
-    while len(kept) > SIZES_KEPT:
+    while len(kept) > at_most:
         kept.popitem(last=False)
     return kept[key]
 

@@ -29,7 +29,7 @@ from service.failpoints import fp
 from service.jobs import enqueue
 from service.jobs import reevaluate as reevaluate  # its message is answered by this worker too
 from service.jobs.app import ANALYSE
-from service.settings import settings
+from service.settings import Settings, settings
 
 log = logs.get(__name__)
 
@@ -120,8 +120,12 @@ def _claim(*, fresh: bool = False) -> Batch | None:
     if not claims:
         return None
     leases().hold(claims)
-    fp("analyse.after_claim")
-    begun = pipeline().begin([_fetching(one) for one in assignments if one.number_of_frames])
+    try:
+        fp("analyse.after_claim")
+        begun = pipeline().begin([_fetching(one) for one in assignments if one.number_of_frames])
+    except BaseException:
+        leases().release(claims)  # they run out, and the sweeper finds them
+        raise
     return Batch(assignments, now(), begun)
 
 
@@ -134,8 +138,8 @@ def _assess(batch: Batch) -> list[Answer]:
 
     A batch that fails as a whole is taken apart, so that one instance fails and not its neighbours.
     """
-    fp("analyse.before_infer")
     try:
+        fp("analyse.before_infer")
         found: list[Answer] = [*pipeline().finish(batch.begun)]
     except Exception as error:  # noqa: BLE001 - whatever it was becomes the answer
         pictures = [one for one in batch.assignments if one.number_of_frames]
@@ -154,6 +158,9 @@ def _assess_alone(one: Assignment) -> Answer:
 def _end(batch: Batch, answers: list[Answer]) -> bool:
     try:
         return record.end(list(zip(batch.assignments, answers, strict=True)), batch.started)
+    except Exception as error:
+        log.exception("a batch was not recorded, its leases will run out", error=type(error).__name__)
+        return False
     finally:
         leases().release([one.held for one in batch.assignments])
 
@@ -199,12 +206,17 @@ def take_into_use(named: str) -> None:
 
 @lru_cache(maxsize=1)
 def _loaded(named: str) -> Pipeline:
-    device = choose_device(settings().provider)
-    return Pipeline.of_settings(
-        settings().with_network(named),
-        threads=threads_each(worker_processes(device)),
-        asks_for_text=_text_is_asked_for,
-    )
+    here = settings().with_network(named)
+    device = choose_device(here.provider)
+    made = _made(here, device)
+    if device in GPUS and made.provider not in GPUS:  # it did not start, and a crew shares the cores instead
+        made = _made(here.model_copy(update={"provider": "cpu"}), made.provider)
+    return made
+
+
+def _made(here: Settings, device: Device) -> Pipeline:
+    threads = threads_each(worker_processes(device))
+    return Pipeline.of_settings(here, threads=threads, asks_for_text=_text_is_asked_for)
 
 
 _in_use = ""

@@ -107,9 +107,9 @@ def test_a_gpu_that_was_asked_for_fails_aloud(weights: Path, with_gpu: list[str]
 
 def test_sizes_come_and_go_and_few_are_kept(weights: Path, with_gpu: list[str], house: Settings) -> None:
     network = load_network(house.model_copy(update={"network": str(weights), "provider": "cuda"}))
-    for rows in range(32, 32 * (2 * restoration.SIZES_KEPT), 32):
+    for rows in range(32, 32 * (restoration.BUFFERS_KEPT + 4), 32):
         network.restore([*speckle(1, rows=rows)])
-    assert len(network._bound) == restoration.SIZES_KEPT
+    assert len(network._bound) == restoration.BUFFERS_KEPT
 
 
 @pytest.mark.parametrize(
