@@ -11,9 +11,9 @@ from pathlib import Path
 from service.analyse.text import models
 from service.archive.store import archive
 from service.compliance import rulebook
-from service.db import census, rulebooks, schema
+from service.db import census, checks, rulebooks, schema
 from service.db.session import database
-from service.errors import BrokerAway, ConfigurationError, SonomarkError
+from service.errors import BrokerAway, ConfigurationError, DamagedObject, SonomarkError
 from service.jobs.app import app
 from service.settings import Settings
 
@@ -43,6 +43,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("disk", _disk),
         ("database", _database),
         ("clock", clock),
+        ("archived objects", _archived_objects),
         ("broker", _broker),
         ("DICOM port", _dicom_port),
         ("DICOM peers", _peers),
@@ -147,6 +148,17 @@ def clock(_: Settings) -> str:
             cure="Bring NTP back on both machines (`chronyc tracking`).",
         )
     return f"{skew_s:+.2f} s from the database's"
+
+
+def _archived_objects(_: Settings) -> str:
+    with database().read() as session:
+        found = checks.health(session)
+    if found.ill:
+        raise DamagedObject(
+            f"{found.damaged} archived objects are damaged and {found.missing} missing.",
+            cure="`sonomark archive status` lists them; restore them from backup or have their studies sent again.",
+        )
+    return f"{found.stored} stored, {found.checked} of them looked at since they arrived"
 
 
 def _broker(settings: Settings) -> str:

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     archive_cache_mb: int = Field(
         4096, ge=64, description="Disk that copies of a bucket's objects may take on this machine."
     )
+    verify_days: int = Field(30, ge=0, description="Every archived object is read again within so many days; 0: never.")
+    verify_mb_s: float = Field(20.0, gt=0, description="At most so much of the disk's time goes into that.")
     s3_endpoint: str = Field("", description="URL of an S3 service other than Amazon's, such as MinIO or Ceph.")
     s3_region: str = ""
     s3_access_key: str = Field("", description="Empty: boto3 looks where it always does, instance roles included.")

@@ -83,6 +83,15 @@ MEAN_SCORE = Gauge(
 SCORED_FRAMES = Gauge(
     "sonomark_scored_frames", "Frames behind sonomark_mean_score, by station.", ["station"], registry=HOUSE
 )
+ARCHIVE_ILL = Gauge(
+    "sonomark_archive_ill",
+    "Archived objects that the last look found damaged or missing.",
+    ["condition"],
+    registry=HOUSE,
+)
+ARCHIVE_PASS_AGE = Gauge(
+    "sonomark_archive_pass_age_seconds", "Since the newest complete verification of the archive began.", registry=HOUSE
+)
 ROLE_ALIVE = Gauge("sonomark_role_alive", "Processes of a role with a fresh heartbeat.", ["role"], registry=HOUSE)
 PEER_LAST_SEEN = Gauge(
     "sonomark_peer_last_seen_timestamp_seconds", "When a calling AE title last did anything.", ["peer"], registry=HOUSE

@@ -1,11 +1,15 @@
 """A folder of bytes that can be had again elsewhere: bounded, what was used longest ago goes first."""
 
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
+
+from service.settings import settings
 
 PRUNE_AT = 1 / 16  # of the limit: so much is written between two looks at the whole folder
 PART = ".part"
@@ -42,6 +46,10 @@ class Cache:
             touch(path)
         return data
 
+    def forget(self, name: str) -> None:
+        """Remove everything kept below the relative path ``name``."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
     def grew(self, octets: int) -> None:
         """So many bytes were written; throws the oldest files away when it was enough to be worth a look."""
         with self._lock:
@@ -70,6 +78,14 @@ class Cache:
                 path.unlink(missing_ok=True)
                 total -= facts.st_size
         return total
+
+
+@lru_cache
+def pictures() -> Cache:
+    """Decoded frames for the dashboard, by digest. They are patient data, so nobody else may look in."""
+    folder = settings().data_dir / "cache" / "frames"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Cache(folder, settings().cache_mb << 20)
 
 
 def touch(path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import accounts, corrections, files, house, report, roles, rules
+from service.cli import accounts, archive, corrections, files, house, report, retention, roles, rules
 from service.cli.console import err, out
 from service.errors import SonomarkError
 
@@ -21,6 +21,8 @@ for room in (house, roles, files, report, corrections):
 app.add_typer(accounts.app, name="user")
 app.add_typer(rules.app, name="rules")
 app.add_typer(accounts.audit_app, name="audit")
+app.add_typer(archive.app, name="archive")
+app.add_typer(retention.app, name="retention")
 
 
 @app.callback()

@@ -1,6 +1,7 @@
 """The whole house counted, for ``/metrics``: queue, steps, verdicts, scores, machines. Reads alone, and cheaply:
 each query is a range of an index or capped."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from service import telemetry
-from service.db import heartbeats, peers
+from service.db import checks, heartbeats, peers
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Study, VerdictRecord, now
 
 RECENT = timedelta(minutes=10)
@@ -27,6 +28,7 @@ def take(session: Session) -> None:
     _studies(session, at)
     _scores(session, at)
     _machines(session)
+    _archive(session, at)
     telemetry.CLOCK_SKEW.set(clock_skew(session))
 
 
@@ -128,6 +130,13 @@ def _machines(session: Session) -> None:
     for peer in peers.peers(session)[-MOST_PEERS:]:
         telemetry.PEER_LAST_SEEN.labels(peer.ae_title).set(peer.last_seen_at.timestamp())
         telemetry.PEER_REFUSED.labels(peer.ae_title).inc(peer.refused)  # a title may call from several addresses
+
+
+def _archive(session: Session, at: datetime) -> None:
+    for condition, count in checks.counts(session).items():
+        telemetry.ARCHIVE_ILL.labels(condition.value).set(count)
+    whole = next((each for each in checks.last_passes(session) if each.finished_at is not None), None)
+    telemetry.ARCHIVE_PASS_AGE.set(_age(at, whole.started_at) if whole else math.nan)
 
 
 def clock_skew(session: Session) -> float:

@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import ClauseElement, Dialect, Table, bindparam, func, insert, select, update
+from sqlalchemy import ClauseElement, Dialect, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
 from service.db.statement import Cursor, Statement
-from service.db.tables import Analysis, Instance, Series, Study, now
+from service.db.tables import Analysis, Instance, Release, Series, Study, now
 from service.dicom.header import Header
 
 # How long after its last image a study is judged, by the calling AE title of that image.
@@ -44,8 +44,8 @@ class Registration:
 
 
 # The statements of the receiver's hot path.
-_studies, _series_, _instances, _analyses = (
-    cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis)
+_studies, _series_, _instances, _analyses, _releases = (
+    cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis, Release)
 )
 # The lock makes instances of one study queue up, so that version and settling are never lost.
 _FIND_STUDY = Statement(select(_studies).where(_studies.c.study_instance_uid == bindparam("uid")).with_for_update())
@@ -64,6 +64,7 @@ _REOPEN = Statement(
     .where(_studies.c.id == bindparam("study_id"))
     .values({name: bindparam(name) for name in ("last_received_at", "settles_at", "settled", "version", "changed_at")})
 )
+_KEEP_AGAIN = Statement(delete(_releases).where(_releases.c.instance_id == bindparam("released")))
 _VERSIONS = _instances.c.sop_instance_uid == bindparam("uid")
 _FLAG_INSTANCES = Statement(update(_instances).where(_VERSIONS).values(conflict=True))
 _FLAG_STUDIES = Statement(
@@ -202,6 +203,8 @@ def _register(
     others = cursor.all(_FIND_VERSIONS, {"uid": header.sop_instance_uid})
     for identity, sha256, conflict in others:
         if sha256 == arrival.sha256:
+            # Given up by a retention policy and here again: its bytes are wanted once more.
+            cursor.run(_KEEP_AGAIN, {"released": identity})
             return Registration(identity, created=False, conflict=bool(conflict))
     if header.series_instance_uid not in series:
         series[header.series_instance_uid] = _series(cursor, header, study_id)

@@ -77,6 +77,11 @@ def data_set_start(path: Path) -> int:
         return _meta(data)[0]
 
 
+def data_set_position(head: bytes) -> int:
+    """The same of the beginning of a file, which must reach beyond its File Meta Information."""
+    return _meta(head)[0]
+
+
 def parse_header(
     data: Buffer, transfer_syntax: str, start: int = 0, stop: int | None = None, character_set: str = ""
 ) -> Header:

@@ -12,6 +12,7 @@ from time import monotonic
 from kombu.exceptions import ChannelError, KombuError
 
 from service import failpoints, logs, telemetry, tracing
+from service.archive.store import archive
 from service.compliance.outcome import Verdict
 from service.db import analyses, deliveries, instances, switches, verdicts
 from service.db.analyses import Lease
@@ -23,6 +24,7 @@ from service.failpoints import fp
 from service.jobs import judge, reevaluate
 from service.jobs.app import QUEUE, app
 from service.jobs.enqueue import ring
+from service.jobs.keep import Keeper
 from service.settings import settings
 
 log = logs.get(__name__)
@@ -40,6 +42,7 @@ def sweep() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     beating = keep_beating(database(), "sweep")
+    keeping = Keeper(archive(), database(), settings()).start()
     sweeper = Sweeper(database(), settings().lease_s, settings().max_attempts)
     if deliveries.wanted():
         from service.deliver.outbox import Outbox
@@ -53,6 +56,7 @@ def sweep() -> None:
             log.warning("database away", cause=error.what)
         except Exception:
             log.exception("sweep failed")
+    keeping.set()
     beating.set()
 
 

@@ -1,6 +1,5 @@
 """From a complete data set to an instance that outlives a power cut: the one path to 0x0000."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
@@ -11,6 +10,7 @@ from service.archive.store import ArchiveStore, instance_key
 from service.db.instances import Arrival, Registration, Settle
 from service.db.session import Database
 from service.dicom.header import Header
+from service.dicom.uid import require_uid as require_uid
 from service.errors import DataSetMismatch, OutOfSpace
 from service.failpoints import fp
 from service.receive.bell import Bell
@@ -20,11 +20,6 @@ from service.receive.ledger import Ledger
 from service.receive.peers import SYNTHETIC_AE_TITLE
 
 log = logs.get(__name__)
-
-# PS3.5 section 9.1, save that leading zeros of a component are let through: some carts write them.
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-
-# AE title of the self-test and the demonstration; what they send never counts in reports.
 
 
 class Intake:
@@ -117,9 +112,3 @@ def check(header: Header, request: StoreRequest) -> None:
         raise DataSetMismatch("The data set's SOP Instance UID is not the one of the command.")
     require_uid(header.study_instance_uid, "Study Instance UID")
     require_uid(header.series_instance_uid, "Series Instance UID")
-
-
-def require_uid(uid: str, name: str) -> None:
-    """Raise DataSetMismatch unless ``uid`` is one. What was sent instead stays out of the message."""
-    if len(uid) > 64 or not _UID.fullmatch(uid):
-        raise DataSetMismatch(f"The {name} is {'no UID' if uid else 'missing'}.")

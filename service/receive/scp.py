@@ -10,6 +10,7 @@ from typing import cast
 from pynetdicom import AE, _config
 
 from service import failpoints, logs
+from service.archive.reconcile import reconcile
 from service.archive.store import archive
 from service.db.heartbeats import keep_beating
 from service.db.session import database
@@ -21,7 +22,6 @@ from service.receive.crew import Crew
 from service.receive.handlers import Activity, Handlers
 from service.receive.intake import Intake
 from service.receive.peers import Peers, Register
-from service.receive.reconcile import reconcile
 from service.receive.reports import Reporter
 from service.receive.seats import Seats, Tally
 from service.receive.tls import Tls

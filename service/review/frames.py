@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.analyse.pipeline import Pipeline, Restoration
-from service.archive.cache import Cache
+from service.archive.cache import pictures
 from service.archive.store import archive
 from service.db import studies, switches
 from service.db.session import database
 from service.db.tables import Instance
 from service.dicom.pixels import read_frames
 from service.errors import NotFound
-from service.settings import settings
 
 Pixels = NDArray[np.uint8]
 
@@ -138,12 +137,4 @@ def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
 
 def _kept(instance: Instance, name: str, make: Callable[[], bytes]) -> bytes:
     """The cached bytes, made when they are not there. Digest and number name them, so nothing ever goes stale."""
-    return cache().bytes_of(f"{instance.sha256[:2]}/{instance.sha256}/{name}", make)
-
-
-@lru_cache
-def cache() -> Cache:
-    """Where the pictures are kept; they are patient data, so nobody else may look in."""
-    folder = settings().data_dir / "cache" / "frames"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Cache(folder, settings().cache_mb << 20)
+    return pictures().bytes_of(f"{instance.sha256[:2]}/{instance.sha256}/{name}", make)

@@ -94,6 +94,7 @@ def test_no_metric_has_a_label_for_a_person() -> None:
         "station",
         "kind",
         "peer",
+        "condition",
     } | (ADDED_BY_PROMETHEUS)
 
 

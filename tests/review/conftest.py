@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from service.archive.cache import pictures
 from service.archive.store import archive
 from service.db import users
 from service.db.session import Database
@@ -19,7 +20,7 @@ PASSWORD = "correct horse battery"
 def client(db: Database) -> TestClient:
     """Nobody is signed in; redirects are shown, not followed."""
     instances._seen = instances.Seen()
-    for cached in (archive, deps.secret_key, frames.loaded, frames.cache):
+    for cached in (archive, deps.secret_key, frames.loaded, pictures):
         cached.cache_clear()
     return TestClient(create_app(), follow_redirects=False)
 

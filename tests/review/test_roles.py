@@ -128,6 +128,15 @@ ROUTES = {
     "GET /audit": AUDIT,
     "POST /preferences": READ,
     "POST /preferences/filters": READ,
+    "GET /api/archive": READ,
+    "GET /api/retention/policies": ADMIN,
+    "PUT /api/retention/policies": ADMIN,
+    "GET /api/retention/policies/{number}/due": ADMIN,
+    "POST /api/retention/policies/{number}/activate": ADMIN,
+    "POST /api/retention/retire": ADMIN,
+    "GET /api/legal-holds": REVIEW,
+    "PUT /api/studies/{study_instance_uid}/legal-hold": REVIEW,
+    "DELETE /api/studies/{study_instance_uid}/legal-hold": ADMIN,
 }
 # What any route that changes a study takes, so that it is refused for the study and for nothing else.
 FORM = {"choice": "confirm", "version": "1", "note": "x", "answer": "complete"}
