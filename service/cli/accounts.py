@@ -37,7 +37,9 @@ def add(
 def token(
     name: Annotated[str, typer.Argument(help="The account; made if it is missing.")],
     role: Annotated[Role, typer.Option(help="Role of an account made now.")] = Role.ADMIN,
-    scope: Annotated[str, typer.Option(help="read, review or admin; never more than the role allows.")] = "admin",
+    scope: Annotated[
+        str, typer.Option(help="store, read, review or admin; never more than the role allows.")
+    ] = "admin",
     days: Annotated[int, typer.Option(min=1, help="Days until the token expires.")] = 90,
 ) -> None:
     """Print a bearer token for the API, alone on the last line."""

@@ -27,7 +27,9 @@ SECOND_FACTOR_FOR = timedelta(minutes=5)
 SEEN_EVERY = timedelta(seconds=60)  # a session's last use is written at most this often
 
 SESSION, TOKEN, ONE_TIME, SECOND_FACTOR = "session", "token", "one_time", "second_factor"
-SCOPES = ("read", "review", "admin")  # each includes the ones before it
+# "store" lets instances in by STOW-RS and shows nothing; each of the others includes the ones before it, and storing
+# is part of "admin" alone.
+SCOPES = ("store", "read", "review", "admin")
 
 _hasher = PasswordHash((Argon2Hasher(),))
 

@@ -82,6 +82,33 @@ def data_set_position(head: bytes) -> int:
     return _meta(head)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What the File Meta Information says of the data set that begins at ``position``."""
+
+    position: int
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+def file_meta(head: bytes) -> FileMeta:
+    """The File Meta Information of a file's beginning, which must reach beyond it (PS3.10 section 7.1).
+
+    Raises:
+        NotDicom: there is none, or it does not say what the file holds.
+    """
+    start = PREAMBLE + 4 if head[PREAMBLE : PREAMBLE + 4] == b"DICM" else 0
+    if head[start : start + 2] != b"\x02\x00":  # some clients leave preamble and prefix out
+        raise NotDicom("It does not begin with File Meta Information.")
+    elements, position = walk(head, start, len(head), EXPLICIT_LE, last_group=0x0002)
+    said = Values(head, elements)
+    found = FileMeta(position, said.text(0x00020010), said.text(0x00020002), said.text(0x00020003))
+    if not found.transfer_syntax_uid or not found.sop_class_uid or not found.sop_instance_uid:
+        raise NotDicom("Its File Meta Information is not complete.")
+    return found
+
+
 def parse_header(
     data: Buffer, transfer_syntax: str, start: int = 0, stop: int | None = None, character_set: str = ""
 ) -> Header:

@@ -10,6 +10,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service import logs
 from service.db import heartbeats, users
 from service.db.session import database
+from service.db.tables import Role
+from service.dicomweb import query, retrieve, store
 from service.review import (
     accounts,
     audits,
@@ -40,7 +42,7 @@ from service.review import (
     watch,
     worklist,
 )
-from service.review.deps import genuine, secret_key
+from service.review.deps import genuine, needs, secret_key, sender
 from service.review.pages import STATIC, environment
 from service.review.security import Guard
 from service.settings import settings
@@ -93,6 +95,8 @@ def create_app() -> FastAPI:
     problems.install(app)
     for room in ROOMS:
         app.include_router(room.router)
+    for way, who in ((query, needs(Role.VIEWER)), (retrieve, needs(Role.VIEWER)), (store, sender)):
+        app.include_router(way.router, dependencies=[Depends(who)])
     environment().globals["rooms"] = {room.__name__.rpartition(".")[2] for room in ROOMS}
     # Only what holds no secret is compressed: a page's length must not tell of the token inside it (BREACH).
     app.mount("/static", GZipMiddleware(Assets(directory=STATIC)), name="static")

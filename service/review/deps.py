@@ -29,7 +29,7 @@ KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "defaul
 
 # What each role may do; `rank` is the least role that may, the auditor reads everything and changes nothing.
 RANK = {Role.AUDITOR: 0, Role.VIEWER: 0, Role.SONOGRAPHER: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
-SCOPE_RANK = {"read": 0, "review": 2, "admin": 3}
+SCOPE_RANK = {"store": -1, "read": 0, "review": 2, "admin": 3}
 
 bearer = HTTPBearer(auto_error=False, description="A token of `sonomark user token`.")
 
@@ -71,6 +71,14 @@ class Account:
     @property
     def decides(self) -> bool:
         return self.may(Role.SONOGRAPHER)
+
+    @property
+    def stores(self) -> bool:
+        """Whether it may send instances in over HTTP."""
+        by_token = self.credential.purpose == users.TOKEN
+        return RANK[self.user.role] >= RANK[Role.SONOGRAPHER] and (
+            not by_token or self.credential.scope in ("store", "admin")
+        )
 
     @property
     def reports(self) -> bool:
@@ -176,6 +184,15 @@ def needs(role: Role, *, enrolling: bool = False) -> Callable[[Account | None], 
 
     allowed.role = role  # type: ignore[attr-defined]  # read by the test of every role against every route
     return allowed
+
+
+def sender(account: Annotated[Account | None, Depends(somebody)]) -> Account:
+    """A dependency that lets through accounts and tokens that may store."""
+    if account is None:
+        raise SignInNeeded("Nobody is signed in.", cure="Send a bearer token of the scope store.")
+    if account.must_enrol or not account.stores:
+        raise NotAllowed("This needs the scope store.", cure="Ask an administrator for such a token.")
+    return account
 
 
 Reader = Annotated[Account, Depends(needs(Role.VIEWER))]

@@ -12,8 +12,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import logs
+from service.db.catalogue import UnknownKey
 from service.db.corrections import OutsideOfTheFrame
 from service.db.reviews import UnknownReason
+from service.dicomweb.parts import BadBody
+from service.dicomweb.retrieve import NotAcceptable
 from service.errors import (
     Conflict,
     DatabaseAway,
@@ -31,7 +34,7 @@ from service.review.pages import render
 
 log = logs.get(__name__)
 
-JSON_PATHS = ("/api", "/healthz", "/readyz", "/metrics", "/openapi.json")
+JSON_PATHS = ("/api", "/dicomweb", "/healthz", "/readyz", "/metrics", "/openapi.json")
 
 
 class SignInNeeded(NotAllowed):
@@ -56,6 +59,9 @@ STATUSES: tuple[tuple[type[SonomarkError], int], ...] = (
     (TooLarge, 413),
     (UnknownReason, 422),
     (OutsideOfTheFrame, 422),
+    (BadBody, 400),
+    (UnknownKey, 400),
+    (NotAcceptable, 406),
     (RulebookError, 422),
     (UnknownGrouping, 422),
     (Undecodable, 422),

@@ -13,6 +13,8 @@ from service.settings import settings
 from service.telemetry import HTTP_SECONDS
 
 BODY_LIMIT = 1024 * 1024
+# Instances stream to the disk, whose watermark bounds them; nothing of such a body is read before its sender is known.
+STORE_PATH, STORE_LIMIT = "/dicomweb/studies", 1 << 40
 SAFE = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "testserver")
 
@@ -72,7 +74,7 @@ class Guard:
             if refusal is not None:
                 await answer(Request(scope), refusal)(scope, receive, sending)
             else:
-                await self.app(scope, _limited(receive), sending)
+                await self.app(scope, _limited(receive, _limit(scope)), sending)
         except Exception as error:  # noqa: BLE001  # the outermost place: whatever happened becomes an answer
             told = accident(Request(scope), error)
             if not begun:
@@ -95,7 +97,7 @@ def _refusal(scope: Scope) -> Problem | None:
     if scope["method"] not in SAFE and is_cross_site(headers):
         return Problem(title="Forbidden", status=403, detail="This request came from another site.")
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > BODY_LIMIT:
+    if not length.isdigit() or int(length) > _limit(scope):
         return Problem(title="Content Too Large", status=413, detail="The request's body is larger than 1 MB.")
     return None
 
@@ -118,7 +120,13 @@ def is_cross_site(headers: Headers) -> bool:
     return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
-def _limited(receive: Receive) -> Callable[[], Awaitable[Message]]:
+def _limit(scope: Scope) -> int:
+    """Bytes that the body of this request may have."""
+    stores = scope["method"] == "POST" and scope["path"].startswith(STORE_PATH)
+    return STORE_LIMIT if stores else BODY_LIMIT
+
+
+def _limited(receive: Receive, limit: int) -> Callable[[], Awaitable[Message]]:
     """The body in pieces, cut off when it grows over the limit without having said so."""
     seen = 0
 
@@ -126,7 +134,7 @@ def _limited(receive: Receive) -> Callable[[], Awaitable[Message]]:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > BODY_LIMIT:
+        if seen > limit:
             return {"type": "http.disconnect"}
         return message
 

@@ -26,6 +26,7 @@ from service.db.tables import (
     Role,
     Study,
     Verdict,
+    VerdictRecord,
     now,
 )
 from service.db.users import create_user
@@ -129,7 +130,11 @@ def _double_read(db: Database, study_id: int) -> None:
 
 def _delivery(db: Database, study_id: int) -> None:
     with db.begin() as session:
-        session.add(Delivery(study_id=study_id, kind=DeliveryKind.SEG, target="PACS@127.0.0.1:104"))
+        verdict = VerdictRecord(study_id=study_id, verdict=Verdict.COMPLIANT, rulebook="test@1", code_version="1")
+        session.add(verdict)
+        session.flush()
+        target = "PACS@127.0.0.1:104"
+        session.add(Delivery(study_id=study_id, verdict_id=verdict.id, kind=DeliveryKind.REPORT, target=target))
 
 
 def _instance_in_conflict(db: Database, study_id: int) -> None:

@@ -129,6 +129,28 @@ ROUTES = {
     "POST /preferences": READ,
     "POST /preferences/filters": READ,
     "GET /api/archive": READ,
+    "POST /dicomweb/studies": DECIDE,
+    "POST /dicomweb/studies/{study}": DECIDE,
+    **{
+        f"GET /dicomweb{path}": READ
+        for path in (
+            "/studies",
+            "/series",
+            "/instances",
+            "/studies/{study}/series",
+            "/studies/{study}/instances",
+            "/studies/{study}/series/{series}/instances",
+            "/studies/{study}",
+            "/studies/{study}/series/{series}",
+            "/studies/{study}/series/{series}/instances/{instance}",
+            "/studies/{study}/metadata",
+            "/studies/{study}/series/{series}/metadata",
+            "/studies/{study}/series/{series}/instances/{instance}/metadata",
+            "/studies/{study}/series/{series}/instances/{instance}/frames/{numbers}",
+            "/studies/{study}/series/{series}/instances/{instance}/rendered",
+            "/studies/{study}/series/{series}/instances/{instance}/frames/{numbers}/rendered",
+        )
+    },
     "GET /api/retention/policies": ADMIN,
     "PUT /api/retention/policies": ADMIN,
     "GET /api/retention/policies/{number}/due": ADMIN,
@@ -141,6 +163,7 @@ ROUTES = {
 # What any route that changes a study takes, so that it is refused for the study and for nothing else.
 FORM = {"choice": "confirm", "version": "1", "note": "x", "answer": "complete"}
 BODY = {"decision": "confirm", "version": 1, "answer": "complete", "kind": "caliper", "box": [1, 1, 9, 9]}
+HOLD = {"reason": "a lawsuit"}
 # They never end, so only their refusals are tried here.
 STREAMS = ("GET /events", "GET /studies/{study_instance_uid}/events")
 
@@ -210,7 +233,13 @@ def test_what_belongs_to_another_site_is_not_there(
         method, path = route.split(" ", 1)
         path = path.replace("{study_instance_uid}", uid).replace("{sop_instance_uid}", f"{uid}.1.1")
         path = path.replace("{number}", "1").replace("{accession_number}", "A-1")
-        sent = {} if method == "GET" else {"json": BODY} if path.startswith("/api") else {"data": FORM}
+        sent = (
+            {}
+            if method == "GET"
+            else {"json": HOLD if path.endswith("hold") else BODY}
+            if path.startswith("/api")
+            else {"data": FORM}
+        )
         answer = elsewhere.request(method, path, **sent)
         assert answer.status_code == 404, (route, answer.status_code)
     for path in ("/worklist?tab=all", "/api/studies", "/flow"):

@@ -1,0 +1,173 @@
+"""What QIDO-RS and WADO-RS ask: studies, series and instances by their attributes, within one institution or all.
+
+Of an instance that came with different bytes the newest version is the one that is listed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.orm import Session, aliased, joinedload
+
+from service.db.tables import Instance, Release, Series, Study
+from service.errors import ConfigurationError, NotFound
+
+LEVELS = ("study", "series", "instance")
+
+
+class UnknownKey(ConfigurationError):
+    """A matching key that is not kept, or a value that is none of its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEntry:
+    study: Study
+    modalities: list[str]
+    series: int
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesEntry:
+    series: Series
+    study: Study
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceEntry:
+    instance: Instance
+    series: Series
+    study: Study
+    released: bool
+
+
+# Matching keys by level: attribute keyword → (column, kind of matching).
+KEYS: dict[str, dict[str, tuple[Any, str]]] = {
+    "study": {
+        "StudyInstanceUID": (Study.study_instance_uid, "uid"),
+        "PatientName": (Study.patient_name, "text"),
+        "PatientID": (Study.patient_id, "text"),
+        "AccessionNumber": (Study.accession_number, "text"),
+        "StudyDate": (Study.study_date, "date"),
+        "StudyDescription": (Study.description, "text"),
+        "ModalitiesInStudy": (Series.modality, "modality"),
+    },
+    "series": {
+        "SeriesInstanceUID": (Series.series_instance_uid, "uid"),
+        "Modality": (Series.modality, "text"),
+        "SeriesDescription": (Series.description, "text"),
+    },
+    "instance": {
+        "SOPInstanceUID": (Instance.sop_instance_uid, "uid"),
+        "SOPClassUID": (Instance.sop_class_uid, "uid"),
+        "InstanceNumber": (Instance.instance_number, "number"),
+    },
+}
+
+
+def studies(session: Session, keys: Mapping[str, str], site: str, limit: int, offset: int) -> list[StudyEntry]:
+    """Studies, the newest first."""
+    query = _matched(select(Study), keys, ("study",), site)
+    found = session.scalars(query.order_by(Study.id.desc()).limit(limit).offset(offset)).all()
+    ids = [study.id for study in found]
+    modalities: dict[int, list[str]] = {}
+    for study_id, modality in session.execute(
+        select(Series.study_id, Series.modality).where(Series.study_id.in_(ids)).order_by(Series.id)
+    ):
+        modalities.setdefault(study_id, []).append(modality)
+    images = _counts(session, Instance.study_id, ids)
+    return [
+        StudyEntry(
+            study,
+            sorted({each for each in modalities.get(study.id, []) if each}),
+            len(modalities.get(study.id, [])),
+            images.get(study.id, 0),
+        )
+        for study in found
+    ]
+
+
+def series(session: Session, keys: Mapping[str, str], site: str, limit: int, offset: int) -> list[SeriesEntry]:
+    """Series, in the order of their arrival."""
+    query = _matched(select(Series).join(Study).options(joinedload(Series.study)), keys, LEVELS[:2], site)
+    found = session.scalars(query.order_by(Series.id).limit(limit).offset(offset)).all()
+    images = _counts(session, Instance.series_id, [each.id for each in found])
+    return [SeriesEntry(each, each.study, images.get(each.id, 0)) for each in found]
+
+
+def instances(session: Session, keys: Mapping[str, str], site: str, limit: int, offset: int = 0) -> list[InstanceEntry]:
+    """Instances, in the order of their arrival."""
+    released = exists().where(Release.instance_id == Instance.id)
+    query = select(Instance, Series, Study, released)
+    query = query.join(Series, Series.id == Instance.series_id).join(Study, Study.id == Instance.study_id)
+    query = _matched(query.where(_newest()), keys, LEVELS, site)
+    rows = session.execute(query.order_by(Instance.id).limit(limit).offset(offset))
+    return [InstanceEntry(*row) for row in rows]
+
+
+def require(session: Session, keys: Mapping[str, str], site: str, limit: int = 100_000) -> list[InstanceEntry]:
+    """The same, and at least one; raises NotFound otherwise."""
+    found = instances(session, keys, site, limit)
+    if not found:
+        raise NotFound("There is nothing of that UID.", cure="It may have been removed, or belong to another site.")
+    return found
+
+
+def _newest() -> ColumnElement[bool]:
+    newer = aliased(Instance)
+    return ~exists().where(newer.sop_instance_uid == Instance.sop_instance_uid, newer.id > Instance.id)
+
+
+def _counts(session: Session, by: Any, ids: Sequence[int]) -> dict[int, int]:
+    query = select(by, func.count()).where(by.in_(ids), _newest()).group_by(by)
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
+def _matched(query: Any, keys: Mapping[str, str], levels: Sequence[str], site: str) -> Any:
+    known = {name: key for level in levels for name, key in KEYS[level].items()}
+    for name, value in keys.items():
+        if name not in known:
+            raise UnknownKey(f"{name[:64]} is no matching key at this level.", cure=f"Known: {', '.join(known)}.")
+        column, kind = known[name]
+        if value not in ("", "*"):
+            query = query.where(_condition(column, kind, name, value))
+    return query.where(Study.institution == site) if site else query
+
+
+def _condition(column: Any, kind: str, name: str, value: str) -> ColumnElement[bool]:
+    """Matching of PS3.4 section C.2.2.2: single value, list of UIDs, wild card, range."""
+    condition: ColumnElement[bool]
+    if kind == "uid":
+        condition = column.in_(value.replace("\\", ",").split(","))
+    elif kind == "modality":
+        condition = exists().where(Series.study_id == Study.id, column.in_(value.replace("\\", ",").split(",")))
+    elif kind == "date":
+        first, is_range, last = value.partition("-")
+        bounds = []
+        if first:
+            bounds.append(column >= _day(first, name))
+        if last or not is_range:
+            bounds.append(column <= _day(last or first, name))
+        condition = bounds[0] if len(bounds) == 1 else bounds[0] & bounds[1]
+    elif kind == "number":
+        if not value.lstrip("-").isdigit() or len(value) > 9:
+            raise UnknownKey(f"{name} is no number.")
+        condition = column == int(value)
+    elif "*" in value or "?" in value:
+        escaped = value.replace("/", "//").replace("%", "/%").replace("_", "/_")
+        condition = column.ilike(escaped.replace("*", "%").replace("?", "_"), escape="/")
+    else:
+        condition = column == value
+    return condition
+
+
+def _day(text: str, name: str) -> date:
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError as error:
+        raise UnknownKey(
+            f"{name} is no date or range of dates.", cure="Write 20260131 or 20260101-20260131."
+        ) from error

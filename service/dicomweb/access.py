@@ -1,0 +1,41 @@
+"""Who asks, as far as this room wants to know. Who *may* ask is decided by the dashboard that mounts it."""
+
+from typing import Any, Protocol, cast
+
+from fastapi import Request
+
+from service.db import audit
+from service.db.session import database
+
+
+class _Named(Protocol):
+    name: str
+
+
+class Caller(Protocol):
+    """The account behind a request."""
+
+    @property
+    def user(self) -> _Named: ...
+    @property
+    def site(self) -> str:
+        """The institution whose studies it may see; empty: all."""
+
+    @property
+    def address(self) -> str: ...
+
+
+def caller(request: Request) -> Caller:
+    """The account that the dashboard's check has let through."""
+    return cast(Caller, request.state.account)
+
+
+def note(who: Caller, action: str, subject: str = "", detail: dict[str, Any] | None = None) -> None:
+    """Audit in a transaction of its own."""
+    with database().begin() as session:
+        audit.record(session, who.user.name, action, subject, who.address, detail)
+
+
+def base_url(request: Request) -> str:
+    """Where this room answers, as the client reached it."""
+    return str(request.base_url).rstrip("/") + "/dicomweb"

@@ -1,0 +1,87 @@
+"""QIDO-RS (PS3.18 section 10.6): search for studies, series and instances."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydicom.datadict import keyword_for_tag
+from sqlalchemy.orm import Session
+
+from service.db import catalogue, studies
+from service.db.session import database
+from service.dicomweb import model
+from service.dicomweb.access import base_url, caller, note
+from service.dicomweb.store import JSON
+
+router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
+
+MOST = 1000
+FOREIGN = ("limit", "offset", "includefield", "fuzzymatching", "accept")
+Limit = Annotated[int, Query(ge=1)]
+Offset = Annotated[int, Query(ge=0, le=10_000_000)]
+
+
+@router.get("/studies")
+def search_studies(request: Request, limit: Limit = 200, offset: Offset = 0) -> Response:
+    """Studies that match, the newest first; 204 when there is none."""
+    with database().read() as session:
+        found = catalogue.studies(session, _keys(request), caller(request).site, min(limit, MOST), offset)
+        return _answer(request, [model.study(each, base_url(request)) for each in found])
+
+
+@router.get("/series")
+@router.get("/studies/{study}/series")
+def search_series(request: Request, study: str = "", limit: Limit = 200, offset: Offset = 0) -> Response:
+    """Series that match."""
+    keys = _keys(request, StudyInstanceUID=study)
+    with database().read() as session:
+        _require(session, request, study)
+        found = catalogue.series(session, keys, caller(request).site, min(limit, MOST), offset)
+        return _answer(request, [model.series(each, base_url(request)) for each in found])
+
+
+@router.get("/instances")
+@router.get("/studies/{study}/instances")
+@router.get("/studies/{study}/series/{series}/instances")
+def search_instances(
+    request: Request,
+    study: str = "",
+    series: str = "",
+    limit: Limit = 200,
+    offset: Offset = 0,
+) -> Response:
+    """Instances that match."""
+    keys = _keys(request, StudyInstanceUID=study, SeriesInstanceUID=series)
+    with database().read() as session:
+        _require(session, request, study)
+        found = catalogue.instances(session, keys, caller(request).site, min(limit, MOST), offset)
+        return _answer(request, [model.instance(each, base_url(request)) for each in found])
+
+
+def _require(session: Session, request: Request, study: str) -> None:
+    """A study that is not there, or not for this account, is told apart from one in which nothing matches."""
+    if study:
+        studies.brief(session, study, caller(request).site)
+
+
+def _keys(request: Request, **of_address: str) -> dict[str, str]:
+    """Matching keys of the query, by keyword; those of the address cannot be overruled."""
+    asked = {_keyword(name): value for name, value in request.query_params.items() if name.lower() not in FOREIGN}
+    return asked | {name: value for name, value in of_address.items() if value}
+
+
+def _keyword(name: str) -> str:
+    """Attributes are named by keyword or by eight hexadecimal digits."""
+    if len(name) == 8 and all(digit in "0123456789abcdefABCDEF" for digit in name):
+        return keyword_for_tag(int(name, 16)) or name
+    return name
+
+
+def _answer(request: Request, found: list[dict[str, Any]]) -> Response:
+    headers = {}
+    if request.query_params.get("fuzzymatching", "").lower() == "true":
+        headers["Warning"] = '299 sonomark "fuzzymatching is not supported, only literal matching was done"'
+    note(caller(request), "dicomweb.search", "", {"results": len(found)})
+    if not found:
+        return Response(status_code=204, headers=headers)
+    return JSONResponse(found, media_type=JSON, headers=headers)

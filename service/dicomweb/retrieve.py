@@ -1,0 +1,188 @@
+"""WADO-RS (PS3.18 section 10.4): instances as they are stored, their metadata, frames, and pictures of them."""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import cv2
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydicom import dcmread
+from pydicom.dataelem import DataElement
+from pydicom.encaps import generate_frames
+from pydicom.uid import UID
+
+from service.archive.store import archive
+from service.db import catalogue
+from service.db.catalogue import InstanceEntry
+from service.db.session import database
+from service.dicom.pixels import read_frames
+from service.dicomweb.access import base_url, caller, note
+from service.dicomweb.parts import new_boundary, written
+from service.dicomweb.store import DICOM, JSON
+from service.errors import NotFound, Undecodable
+
+router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
+
+LARGEST_INLINE = 1 << 16  # bytes of a value within the metadata; longer ones are left to the instance itself
+OCTETS = "application/octet-stream"
+JPEG_QUALITY = 90
+
+STUDY = "/studies/{study}"
+SERIES = STUDY + "/series/{series}"
+INSTANCE = SERIES + "/instances/{instance}"
+
+
+class NotAcceptable(Undecodable):
+    """The client takes nothing that can be made of what is stored."""
+
+
+@router.get(STUDY)
+@router.get(SERIES)
+@router.get(INSTANCE)
+def retrieve(request: Request, study: str, series: str = "", instance: str = "") -> Response:
+    """Instances byte for byte as they are archived, one part each."""
+    found = _find(request, study, series, instance)
+    _require_syntax(request, found)
+    if instance and "multipart" not in request.headers.get("accept", "multipart"):
+        name = {"Content-Disposition": f'attachment; filename="{instance[-48:]}.dcm"'}
+        return StreamingResponse(_bytes(found[0]), media_type=DICOM, headers=name)
+    parts = ((f"{DICOM}; transfer-syntax={each.instance.transfer_syntax_uid}", _bytes(each)) for each in found)
+    return _multipart(DICOM, parts)
+
+
+@router.get(STUDY + "/metadata")
+@router.get(SERIES + "/metadata")
+@router.get(INSTANCE + "/metadata")
+def metadata(request: Request, study: str, series: str = "", instance: str = "") -> Response:
+    """Every element but the pixels, as DICOM JSON."""
+    found = _find(request, study, series, instance)
+    return JSONResponse([_metadata(each, base_url(request)) for each in found], media_type=JSON)
+
+
+@router.get(INSTANCE + "/frames/{numbers}")
+def frames(request: Request, study: str, series: str, instance: str, numbers: str) -> Response:
+    """Frames as they are encoded: native ones as octets, compressed ones in their own transfer syntax."""
+    found = _find(request, study, series, instance)[0]
+    wanted = _numbers(numbers, found)
+    syntax = UID(found.instance.transfer_syntax_uid)
+    if not syntax.is_encapsulated:
+        kind = OCTETS
+    else:
+        kind = _media_type(syntax)
+        accepted = request.headers.get("accept", "*/*")
+        if not any(each in accepted for each in ("transfer-syntax=*", "*/*", kind, str(syntax))):
+            raise NotAcceptable(
+                "The frames are stored compressed.", cure=f'Accept {kind}, or transfer-syntax=*, or ask for "rendered".'
+            )
+    content_type = f"{kind}; transfer-syntax={syntax}"
+    return _multipart(kind, ((content_type, [data]) for data in _encoded(found, wanted)))
+
+
+@router.get(INSTANCE + "/rendered")
+@router.get(INSTANCE + "/frames/{numbers}/rendered")
+def rendered(
+    request: Request,
+    study: str,
+    series: str,
+    instance: str,
+    numbers: str = "1",
+    quality: Annotated[int, Query(ge=1, le=100)] = JPEG_QUALITY,
+) -> Response:
+    """One frame as displayed: JPEG, or PNG where only that is accepted."""
+    found = _find(request, study, series, instance)[0]
+    pixels = read_frames(archive().path(found.instance.archive_key), _numbers(numbers, found)[:1])[0]
+    accepted = request.headers.get("accept", "*/*")
+    as_png = "image/png" in accepted and "image/jpeg" not in accepted
+    options = [] if as_png else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    made, data = cv2.imencode(".png" if as_png else ".jpg", pixels[:, :, ::-1], options)
+    if not made:
+        raise Undecodable("The frame could not be encoded.")
+    return Response(data.tobytes(), media_type="image/png" if as_png else "image/jpeg")
+
+
+def _find(request: Request, study: str, series: str, instance: str) -> list[InstanceEntry]:
+    """The instances of that address whose bytes are here; the look at them is audited."""
+    asked = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
+    keys = {name: value for name, value in asked.items() if value}
+    with database().read() as session:
+        found = [each for each in catalogue.require(session, keys, caller(request).site) if not each.released]
+    if not found:
+        raise NotFound("The bytes were released by the retention policy.", cure="Ask the PACS for the study.")
+    note(caller(request), "dicomweb.retrieve", instance or series or study, {"instances": len(found)})
+    return found
+
+
+def _bytes(of: InstanceEntry) -> Iterator[bytes]:
+    return archive().stream(of.instance.archive_key)
+
+
+def _multipart(kind: str, parts: Iterable[tuple[str, Iterable[bytes]]]) -> Response:
+    boundary = new_boundary()
+    media_type = f'multipart/related; type="{kind}"; boundary={boundary}'
+    return StreamingResponse(written(boundary, parts), media_type=media_type)
+
+
+def _require_syntax(request: Request, found: list[InstanceEntry]) -> None:
+    """Instances go out as they came: a client that insists on another transfer syntax is told so."""
+    accepted = request.headers.get("accept", "*/*").replace('"', "").replace(" ", "")
+    ranges = [each.partition("transfer-syntax=")[2].split(";")[0] for each in accepted.split(",")]
+    asked = {syntax for syntax in ranges if syntax}
+    if asked and "*" not in asked and any(each.instance.transfer_syntax_uid not in asked for each in found):
+        raise NotAcceptable("The instances are stored in another transfer syntax.", cure="Accept transfer-syntax=*.")
+
+
+def _metadata(of: InstanceEntry, base: str) -> dict[str, Any]:
+    data_set = dcmread(archive().path(of.instance.archive_key), stop_before_pixels=True)
+    where = (
+        f"{base}/studies/{of.study.study_instance_uid}/series/{of.series.series_instance_uid}"
+        f"/instances/{of.instance.sop_instance_uid}"
+    )
+
+    def elsewhere(_: DataElement) -> str:
+        return where
+
+    told: dict[str, Any] = data_set.to_json_dict(LARGEST_INLINE, elsewhere, suppress_invalid_tags=True)
+    told["00083002"] = {"vr": "UI", "Value": [of.instance.transfer_syntax_uid]}
+    if of.instance.number_of_frames:
+        told["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{where}/frames/1"}
+    return told
+
+
+def _numbers(text: str, of: InstanceEntry) -> list[int]:
+    parts = text.replace("%2C", ",").split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts) or len(parts) > 1000:
+        raise NotFound("Frames are named by their numbers, separated by commas.")
+    numbers = [int(part) for part in parts]
+    if not all(1 <= number <= of.instance.number_of_frames for number in numbers):
+        raise NotFound(f"This instance has {of.instance.number_of_frames} frames.")
+    return numbers
+
+
+def _encoded(of: InstanceEntry, numbers: list[int]) -> Iterator[bytes]:
+    """The frames' bytes as they stand in the pixel data, without decoding any."""
+    data_set = dcmread(archive().path(of.instance.archive_key), defer_size=1 << 20)
+    pixels, count = data_set.PixelData, of.instance.number_of_frames
+    if UID(of.instance.transfer_syntax_uid).is_encapsulated:
+        kept = dict(zip(range(1, max(numbers) + 1), generate_frames(pixels, number_of_frames=count), strict=False))
+        yield from (kept[number] for number in numbers)
+        return
+    length = data_set.Rows * data_set.Columns * data_set.SamplesPerPixel * data_set.BitsAllocated // 8
+    if length * count > len(pixels):
+        raise Undecodable("The pixel data is shorter than its header says.")
+    yield from (pixels[(number - 1) * length : number * length] for number in numbers)
+
+
+def _media_type(syntax: UID) -> str:
+    """PS3.18 table 8.7.3-5."""
+    text = str(syntax)
+    if text.startswith(("1.2.840.10008.1.2.4.5", "1.2.840.10008.1.2.4.70")):
+        return "image/jpeg"
+    if text in ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"):
+        return "image/jls"
+    if text in ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"):
+        return "image/jp2"
+    if text in ("1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.93"):
+        return "image/jpx"
+    if text == "1.2.840.10008.1.2.5":
+        return "image/dicom-rle"
+    return OCTETS

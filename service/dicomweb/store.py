@@ -1,0 +1,213 @@
+"""STOW-RS (PS3.18 section 10.5): instances come in by HTTP, and go the same way as those of a C-STORE.
+
+Each part goes straight to a temporary file; what makes it durable, checks and queues it is the receiver's own intake.
+"""
+
+from datetime import timedelta
+from functools import lru_cache
+from secrets import token_hex
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from service import logs, telemetry
+from service.archive.store import archive
+from service.db.session import database
+from service.dicom.header import FileMeta, file_meta
+from service.dicomweb.access import Caller, base_url, caller, note
+from service.dicomweb.parts import BadBody, Reader, boundary_of
+from service.errors import DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, SonomarkError
+from service.receive.contexts import TRANSFER_SYNTAXES, storage_classes
+from service.receive.incoming import Berth, Incoming, StoreRequest
+from service.receive.intake import Intake
+from service.receive.status import Status, answer
+from service.settings import settings
+
+router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
+log = logs.get(__name__)
+
+DICOM = "application/dicom"
+JSON = "application/dicom+json"
+LONGEST_META = 1 << 16
+CALLING = 16  # characters of an AE title
+
+# Failure reasons beside those of C-STORE (PS3.18 section I.2.2, PS3.7 annex C).
+SOP_CLASS_NOT_SUPPORTED, TRANSFER_SYNTAX_NOT_SUPPORTED, NOT_AUTHORIZED = 0x0122, 0xC122, 0x0124
+
+
+class Unsupported(DataSetMismatch):
+    """A SOP class or transfer syntax that C-STORE would not negotiate either."""
+
+    def __init__(self, what: str, reason: int) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+@lru_cache
+def intake() -> Intake:
+    """This process's way into archive and queue."""
+    chosen = settings()
+    archive().prepare()
+    settle = timedelta(seconds=chosen.study_settle_s)
+    return Intake(archive(), database(), settle, chosen.disk_reserve_mb << 20)
+
+
+class Storing:
+    """The parts of one request, each an instance."""
+
+    def __init__(self, who: Caller, study_instance_uid: str, base: str) -> None:
+        self.stored: list[dict[str, Any]] = []
+        self.failed: list[dict[str, Any]] = []
+        self._who = who
+        self._study = study_instance_uid
+        self._base = base
+        self._correlation_id = token_hex(16)
+        self._berth = Berth(archive())
+        self._head = b""
+        self._meta: FileMeta | None = None
+        self._incoming: Incoming | None = None
+        self._failure: SonomarkError | None = None
+
+    def begin(self, media_type: str) -> None:
+        self._head, self._meta, self._incoming, self._failure = b"", None, None, None
+        if media_type != DICOM:
+            self._failure = NotDicom(f"A part's media type is not {DICOM}.")
+        elif archive().free_bytes() < settings().disk_reserve_mb << 20:
+            self._failure = OutOfSpace("The archive's disk is above its watermark.")
+
+    def write(self, data: memoryview) -> None:
+        if self._failure is not None:
+            return
+        if self._incoming is not None:
+            self._incoming.write(data)
+            return
+        self._head += data
+        if len(self._head) >= LONGEST_META:
+            self._open()
+
+    def end(self) -> None:
+        try:
+            if self._failure is None and self._incoming is None:
+                self._open()
+            if self._failure is not None:
+                raise self._failure
+            self._take()
+        except Exception as error:  # noqa: BLE001 - whatever broke, the client hears of each instance
+            self._note_failure(error)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Forget a part that did not arrive completely."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.discard()
+
+    def response(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and Store Instances Response Module (PS3.18 section 10.5.3)."""
+        body: dict[str, Any] = {}
+        if self._study:
+            body["00081190"] = {"vr": "UR", "Value": [f"{self._base}/studies/{self._study}"]}
+        if self.stored:
+            body["00081199"] = {"vr": "SQ", "Value": self.stored}
+        if self.failed:
+            body["00081198"] = {"vr": "SQ", "Value": self.failed}
+        if not self.failed:
+            return (200 if self.stored else 400), body
+        if self.stored:
+            return 202, body
+        reasons = {failure["00081197"]["Value"][0] for failure in self.failed}
+        return (503 if reasons == {Status.OUT_OF_RESOURCES} else 409), body
+
+    def _open(self) -> None:
+        """The File Meta Information is here: make room for the data set behind it."""
+        try:
+            self._meta = meta = file_meta(self._head)
+            if meta.transfer_syntax_uid not in TRANSFER_SYNTAXES:
+                raise Unsupported("The transfer syntax is not supported.", TRANSFER_SYNTAX_NOT_SUPPORTED)
+            if meta.sop_class_uid not in storage_classes(settings().extra_sop_classes):
+                raise Unsupported("The SOP class is not supported.", SOP_CLASS_NOT_SUPPORTED)
+        except SonomarkError as error:
+            self._failure = error
+            return
+        request = StoreRequest(
+            sop_class_uid=meta.sop_class_uid,
+            sop_instance_uid=meta.sop_instance_uid,
+            context_sop_class_uid=meta.sop_class_uid,
+            transfer_syntax_uid=meta.transfer_syntax_uid,
+            calling_ae_title=self._who.user.name[:CALLING],
+            correlation_id=self._correlation_id,
+        )
+        self._incoming = Incoming(self._berth, request)
+        self._incoming.write(self._head[meta.position :])
+        self._head = b""
+
+    def _take(self) -> None:
+        assert self._incoming is not None and self._meta is not None
+        self._incoming.require_whole()
+        header = self._incoming.header()
+        if self._study and header.study_instance_uid != self._study:
+            raise DataSetMismatch("The instance belongs to another study than the address says.")
+        if self._who.site and header.study["institution"] != self._who.site:
+            raise NotAllowed("The instance is of an institution that this account is not bound to.")
+        registration = intake().take(self._incoming)
+        telemetry.STORED.labels(status=Status.SUCCESS.label).inc()
+        log.info(
+            "stored" if registration.created else "stored before",
+            sop_instance_uid=self._meta.sop_instance_uid,
+            octets=self._incoming.size,
+            conflict=registration.conflict,
+            correlation_id=self._correlation_id,
+        )
+        where = (
+            f"{self._base}/studies/{header.study_instance_uid}/series/{header.series_instance_uid}"
+            f"/instances/{header.sop_instance_uid}"
+        )
+        self.stored.append({**_reference(self._meta), "00081190": {"vr": "UR", "Value": [where]}})
+
+    def _note_failure(self, error: Exception) -> None:
+        if isinstance(error, Unsupported):
+            reason = error.reason
+        else:
+            reason = NOT_AUTHORIZED if isinstance(error, NotAllowed) else int(answer(error))
+        told = error.what if isinstance(error, SonomarkError) else type(error).__name__
+        log.warning("refused", status=f"0x{reason:04X}", reason=told, correlation_id=self._correlation_id)
+        label = Status(reason).label if reason in Status.__members__.values() else "not_supported"
+        telemetry.STORED.labels(status=label).inc()
+        reference = _reference(self._meta) if self._meta else {}
+        self.failed.append({**reference, "00081197": {"vr": "US", "Value": [reason]}})
+
+
+@router.post("/studies")
+@router.post("/studies/{study}")
+async def store(request: Request, study: str = "") -> JSONResponse:
+    """Store instances: 200 when all of them are durable and queued, 202 when some are, 409 when none is."""
+    who = caller(request)
+    storing = Storing(who, study, base_url(request))
+    reader = Reader(boundary_of(request.headers.get("content-type", ""), DICOM), storing)
+    try:
+        async for chunk in request.stream():
+            await run_in_threadpool(reader.feed, chunk)
+    except (BadBody, ClientDisconnect):
+        # What was complete before is stored, and the same request again finds it so.
+        if not storing.stored and not storing.failed:
+            raise
+    finally:
+        await run_in_threadpool(storing.discard)
+    if not reader.complete:
+        storing.failed.append({"00081197": {"vr": "US", "Value": [int(Status.CANNOT_UNDERSTAND)]}})
+    status, body = storing.response()
+    counts = {"stored": len(storing.stored), "failed": len(storing.failed)}
+    await run_in_threadpool(note, who, "dicomweb.store", study, counts)
+    headers = {"Retry-After": "60"} if status == 503 else None
+    return JSONResponse(body, status_code=status, media_type=JSON, headers=headers)
+
+
+def _reference(meta: FileMeta) -> dict[str, Any]:
+    return {
+        "00081150": {"vr": "UI", "Value": [meta.sop_class_uid]},
+        "00081155": {"vr": "UI", "Value": [meta.sop_instance_uid]},
+    }

@@ -1,0 +1,161 @@
+"""QIDO-RS and WADO-RS, asked by dicomweb-client: what is stored is found, and comes back as it was."""
+
+import hashlib
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from dicomweb_client.api import DICOMwebClient
+from pydicom import dcmread, examples
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from requests import HTTPError
+
+from service.db import audit
+from service.db.session import Database
+from service.db.tables import Release, Role
+from tests.dicomweb.conftest import Server, whole
+from tests.receive.conftest import instances, ultrasound
+
+
+@pytest.fixture
+def stored(client: DICOMwebClient) -> list[Dataset]:
+    """Two images of one study, one of another."""
+    study, series = generate_uid(), generate_uid()
+    common = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "InstitutionName": "North"}
+    sent = [
+        ultrasound(**common, InstanceNumber=1, StudyDate="20260301", AccessionNumber="A1"),
+        ultrasound(**common, InstanceNumber=2, StudyDate="20260301", AccessionNumber="A1"),
+        ultrasound(InstitutionName="South", StudyDate="20260401", AccessionNumber="B_1", PatientName="Other^Person"),
+    ]
+    sent = [whole(each) for each in sent]
+    client.store_instances(sent)
+    return sent
+
+
+def test_studies_are_found_by_their_attributes(client: DICOMwebClient, stored: list[Dataset]) -> None:
+    first, last = stored[0].StudyInstanceUID, stored[2].StudyInstanceUID
+
+    def found(**filters: str) -> list[str]:
+        return [each["0020000D"]["Value"][0] for each in client.search_for_studies(search_filters=filters)]
+
+    assert found() == [last, first]
+    assert found(StudyDate="20260301") == [first]
+    assert found(StudyDate="20260302-") == [last]
+    assert found(StudyDate="-20260331") == [first]
+    assert found(PatientName="canary*") == [first]
+    assert found(PatientName="Oth?r^P*") == [last]
+    assert found(AccessionNumber="B_*") == [last] and found(AccessionNumber="_1") == []
+    assert found(StudyInstanceUID=f"{first},{last}") == [last, first]
+    assert found(ModalitiesInStudy="US") == [last, first] and found(ModalitiesInStudy="CT") == []
+    assert found(**{"00100010": "Other^Person"}) == [last]
+    assert [len(client.search_for_studies(limit=1, offset=offset)) for offset in (0, 1, 2)] == [1, 1, 0]
+    study = client.search_for_studies(search_filters={"AccessionNumber": "A1"})[0]
+    assert (study["00201206"]["Value"], study["00201208"]["Value"]) == ([1], [2])
+    assert study["00080061"]["Value"] == ["US"]
+
+
+def test_series_and_instances(client: DICOMwebClient, stored: list[Dataset]) -> None:
+    study, series = stored[0].StudyInstanceUID, stored[0].SeriesInstanceUID
+    (found,) = client.search_for_series(study)
+    assert found["0020000E"]["Value"] == [series] and found["00201209"]["Value"] == [2]
+    assert len(client.search_for_series()) == 2
+    images = client.search_for_instances(study, series)
+    assert [each["00200013"]["Value"][0] for each in images] == [1, 2]
+    assert images[0]["00280010"]["Value"] == [32]
+    assert len(client.search_for_instances()) == 3
+    assert len(client.search_for_instances(study, search_filters={"InstanceNumber": "2"})) == 1
+    with pytest.raises(HTTPError) as unknown:
+        client.search_for_studies(search_filters={"PatientBirthName": "x"})
+    assert unknown.value.response.status_code == 400
+    with pytest.raises(HTTPError) as nothing:
+        client.search_for_series("1.2.3")
+    assert nothing.value.response.status_code == 404
+
+
+def test_instances_come_back_as_they_were(client: DICOMwebClient, stored: list[Dataset], db: Database) -> None:
+    study, series = stored[0].StudyInstanceUID, stored[0].SeriesInstanceUID
+    for found in (client.retrieve_study(study), client.retrieve_series(study, series)):
+        assert [each.PixelData for each in found] == [each.PixelData for each in stored[:2]]
+    one = client.retrieve_instance(study, series, stored[1].SOPInstanceUID)
+    assert one == stored[1]
+    told = client.retrieve_study_metadata(study)
+    assert [each["00080018"]["Value"][0] for each in told] == [str(each.SOPInstanceUID) for each in stored[:2]]
+    assert Dataset.from_json(told[0]).Rows == 32
+    with db.read() as session:
+        seen = audit.search(session, action="dicomweb.retrieve")
+    assert {event.subject for event in seen} >= {study, series, stored[1].SOPInstanceUID}
+
+
+def test_the_stored_bytes_stream_whole(server: Server, stored: list[Dataset], db: Database) -> None:
+    row = instances(db)[0]
+    address = f"{server.url}/studies/{stored[0].StudyInstanceUID}/series/{stored[0].SeriesInstanceUID}"
+    answer = server.session().get(
+        f"{address}/instances/{row.sop_instance_uid}", headers={"Accept": "application/dicom"}, timeout=10
+    )
+    assert answer.headers["content-type"] == "application/dicom"
+    assert (
+        answer.headers["x-content-type-options"] == "nosniff" and "attachment" in answer.headers["content-disposition"]
+    )
+    data = answer.content
+    assert hashlib.sha256(data[-row.size :]).hexdigest() == row.sha256
+
+
+def test_frames_native_and_compressed(client: DICOMwebClient, server: Server) -> None:
+    native, compressed = dcmread(examples.get_path("rgb_color")), dcmread(examples.get_path("ybr_color"))
+    compressed.SOPClassUID = compressed.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.3.1"
+    client.store_instances([native, compressed])
+    of = native.StudyInstanceUID, native.SeriesInstanceUID, native.SOPInstanceUID
+    assert client.retrieve_instance_frames(*of, [1]) == [native.PixelData]
+    of = compressed.StudyInstanceUID, compressed.SeriesInstanceUID, compressed.SOPInstanceUID
+    syntax = str(compressed.file_meta.TransferSyntaxUID)
+    frames = client.retrieve_instance_frames(*of, [1, 30], media_types=(("image/jpeg", syntax),))
+    assert len(frames) == 2 and all(frame[:2] == b"\xff\xd8" for frame in frames) and frames[0] != frames[1]
+    with pytest.raises(HTTPError) as refused:
+        client.retrieve_instance_frames(*of, [1], media_types=(("application/octet-stream", "1.2.840.10008.1.2.1"),))
+    assert refused.value.response.status_code == 406
+    with pytest.raises(HTTPError) as beyond:
+        client.retrieve_instance_frames(*of, [31])
+    assert beyond.value.response.status_code == 404
+    picture = client.retrieve_instance_rendered(*of, media_types=("image/png",))
+    shown = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape[:2] == (compressed.Rows, compressed.Columns)
+    third = client.retrieve_instance_frames_rendered(*of, [3], media_types=("image/jpeg",))
+    assert third[:2] == b"\xff\xd8"
+
+
+def test_other_sites_are_not_there(server: Server, stored: list[Dataset]) -> None:
+    south = server.client(Role.REVIEWER, "read", "South")
+    north_study, north_series = stored[0].StudyInstanceUID, stored[0].SeriesInstanceUID
+    assert [each["0020000D"]["Value"][0] for each in south.search_for_studies()] == [stored[2].StudyInstanceUID]
+    assert len(south.search_for_series()) == len(south.search_for_instances()) == 1
+    for ask in (
+        lambda: south.retrieve_study(north_study),
+        lambda: south.retrieve_study_metadata(north_study),
+        lambda: south.retrieve_instance(north_study, north_series, stored[0].SOPInstanceUID),
+        lambda: south.search_for_instances(north_study),
+        lambda: south.retrieve_instance_rendered(north_study, north_series, stored[0].SOPInstanceUID),
+    ):
+        with pytest.raises(HTTPError) as refused:
+            ask()
+        assert refused.value.response.status_code == 404
+
+
+def test_released_bytes_are_said_to_be_gone(server: Server, stored: list[Dataset], db: Database) -> None:
+    from service.db import retention
+
+    with db.begin() as session:
+        policy = retention.keep_draft(session, "p", "0" * 64, "", "boss")
+        for row in instances(db)[:2]:
+            session.add(Release(instance_id=row.id, policy_id=policy.id, rule="r"))
+    client = server.client()
+    assert client.search_for_instances(stored[0].StudyInstanceUID)[0]["00080056"]["Value"] == ["OFFLINE"]
+    answer = server.session().get(f"{server.url}/studies/{stored[0].StudyInstanceUID}", timeout=10)
+    assert answer.status_code == 404 and "retention" in answer.json()["detail"]
+
+
+def test_no_name_leaks_into_errors(server: Server, stored: list[Dataset]) -> None:
+    answer = server.session().get(f"{server.url}/studies?Canary^Patient=1", timeout=10)
+    assert answer.status_code == 400
+    assert BytesIO(answer.content).read().count(b"CANARY-ID") == 0
