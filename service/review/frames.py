@@ -19,6 +19,7 @@ from service.db.session import database
 from service.db.tables import Instance
 from service.dicom.pixels import read_frames
 from service.errors import NotFound
+from service.settings import settings
 
 Pixels = NDArray[np.uint8]
 
