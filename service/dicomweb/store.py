@@ -3,7 +3,6 @@
 Each part goes straight to a temporary file; what makes it durable, checks and queues it is the receiver's own intake.
 """
 
-from datetime import timedelta
 from functools import lru_cache
 from secrets import token_hex
 from typing import Any
@@ -51,8 +50,7 @@ def intake() -> Intake:
     """This process's way into archive and queue."""
     chosen = settings()
     archive().prepare()
-    settle = timedelta(seconds=chosen.study_settle_s)
-    return Intake(archive(), database(), settle, chosen.disk_reserve_mb << 20)
+    return Intake(archive(), database(), chosen.settle_after, chosen.disk_reserve_mb << 20)
 
 
 class Storing:
