@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.db import patience
 from service.db.statement import Cursor
 from service.errors import ConfigurationError, DatabaseAway
 from service.settings import settings
@@ -110,6 +111,8 @@ def _engine(url: str) -> Engine:
         # The URL itself may hold a password.
         what = f"SONOMARK_DATABASE_URL cannot be used ({type(error).__name__})."
         raise ConfigurationError(what, cure=_URLS) from error
+    if engine.dialect.name == "postgresql":
+        patience.bound(engine)
     if not url.startswith("sqlite"):
         return engine
     event.listen(engine, "connect", _prepare_sqlite)

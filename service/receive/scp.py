@@ -12,6 +12,7 @@ from pynetdicom import AE, _config
 from service import failpoints, logs
 from service.archive.reconcile import reconcile
 from service.archive.store import archive
+from service.db import patience
 from service.db.heartbeats import keep_beating
 from service.db.session import database
 from service.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -31,6 +32,7 @@ log = logs.get(__name__)
 
 ASSOCIATION_REQUEST_DEADLINE_S = 10.0
 DRAIN_S = 20.0
+ANSWER_S = 10.0  # of PostgreSQL: a wait, and one for a new connection, must fit into what a cart waits for a response
 WAKE_S = 0.5
 ACTIVITY_INTERVAL_S = 2.0
 RECONCILE_INTERVAL_S = 24 * 3600.0
@@ -42,6 +44,7 @@ class Receiver:
     def __init__(self, chosen: Settings, place: int = 0) -> None:
         _quieten()
         failpoints.refuse_in_production()
+        patience.limit(ANSWER_S)
         self._settings = chosen
         self._peers = Register(Peers.parse(chosen.peers, chosen.peers_file), database())
         tally = Tally(chosen.data_dir / "seats", chosen.receivers)

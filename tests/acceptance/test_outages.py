@@ -60,7 +60,6 @@ def test_a_crashed_postgres_is_said_in_time(on_postgres: Parts, postgres: Postgr
     checkers.no_loss(ledger, house.inventory())
 
 
-@pytest.mark.xfail(strict=True, reason="nothing bounds the wait for an answer of PostgreSQL")
 def test_a_frozen_postgres_is_said_in_time(on_postgres: Parts, postgres: Postgres) -> None:
     """It takes connections and questions, and answers none."""
     house, ledger = on_postgres, on_postgres.new_ledger("frozen")

@@ -1,6 +1,7 @@
 """The receiver's hot path writes the same rows on SQLite and on a real PostgreSQL."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ from sqlalchemy import select
 from service.db.instances import register_all
 from service.db.session import Database
 from service.db.tables import Base, Instance
-from tests.db.test_instances import SETTLE, arrival
+from tests.db.test_instances import arrival
 from tests.faults.servers import Postgres
+
+
+def _soon(calling_ae_title: str) -> timedelta:
+    return timedelta(seconds=30)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -27,9 +32,9 @@ def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
 def test_arrivals_are_registered_once(both: Database) -> None:
     batch = [arrival(), arrival("b" * 64), arrival("c" * 64, sop="1.2.4")]
     with both.cursor() as cursor:
-        made = register_all(cursor, batch, SETTLE)
+        made = register_all(cursor, batch, _soon)
     with both.cursor() as cursor:
-        again = register_all(cursor, batch, SETTLE)
+        again = register_all(cursor, batch, _soon)
     assert [one.created for one in made] == [True, True, True]
     assert [one.created for one in again] == [False, False, False]
     with both.read() as session:
