@@ -6,6 +6,7 @@ is fetched, and a wheel without them is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,6 +30,8 @@ Box = tuple[int, int, int, int]  # x, y, width, height
 INSTALL = "Install it: pip install 'sonomark[ocr]'."
 _DETECTION, _RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 SURE = 0.6  # confidence below which a line counts as not read
+# "lt 11 o'clock": in the scanners' fonts a small l is a capital I, and nobody writes "It" on an image.
+_SMALL_L = re.compile(r"\bIt(?=\d|\b)")
 _SAME = 3.0  # mean difference of grey levels up to which two frames of a cine show the same text
 
 
@@ -101,7 +104,7 @@ class TextReader:
         if found.txts is None:
             return []
         lines = [
-            Line(str(text).strip(), float(score), _around(corners))
+            Line(_SMALL_L.sub("lt", str(text).strip()), float(score), _around(corners))
             for text, score, corners in zip(found.txts, found.scores, found.boxes, strict=True)
         ]
         return [line for line in lines if line.text]

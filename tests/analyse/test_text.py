@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.analyse.annotations import Annotation, Kind
-from service.analyse.text import Line, NoReader, Reading, TextReader, models, with_text
+from service.analyse.text import _SMALL_L, Line, NoReader, Reading, TextReader, models, with_text
 
 pytest.importorskip("rapidocr")
 
@@ -41,6 +41,11 @@ def test_laterality_location_and_the_organ_that_cannot_be_seen(reader: TextReade
         assert [line.text for line in reading.lines] == [text] and reading.whole
         x, y, width, height = reading.lines[0].box
         assert abs(x - 20) < 12 and y < 262 < y + height and width > 40
+
+
+def test_a_small_l_is_no_capital_i(reader: TextReader) -> None:
+    assert _SMALL_L.sub("lt", "It11 above nipple") == "lt11 above nipple"
+    assert _SMALL_L.sub("lt", "ITEM It, SPLIt") == "ITEM lt, SPLIt"
 
 
 def test_a_frame_without_text(reader: TextReader) -> None:
