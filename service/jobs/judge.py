@@ -41,7 +41,7 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
     changed = verdicts.record(session, study_id, None, outcome, by)
     verdicts.settle(session, study, outcome.verdict, changed=changed)
     double_reads.draw(session, study, settings().double_read_share)
-    standing = verdicts.standing(session, study_id) if changed else None
+    standing = verdicts.standing(session, study_id) if changed and deliveries.wanted() else None
     if standing is not None:
         deliveries.plan_verdict(session, study, standing)
     return outcome.verdict
