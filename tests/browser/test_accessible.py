@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.db import double_reads, studies
+from service.db import double_reads, peers, rulebooks, selftests, studies, switches
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role, Verdict
 from tests.review import ward
@@ -23,12 +23,35 @@ def violations(page, axe: str) -> list[str]:
     ]
 
 
+BOOK = """name = "small"
+version = "1"
+title = "One rule"
+[[requirement]]
+id = "marker"
+title = "Body marker"
+severity = "major"
+applies_to = { exam = "breast" }
+expect = { annotation = "body_marker" }
+"""
+
+
 def fill(db: Database) -> str:
     held = ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.", cure="Install one.")
     ward.admit(db, 2, Verdict.INDETERMINATE, pictures=[held])
     ward.admit(db, 3, Verdict.COMPLIANT)
     ward.admit(db, 4, None)
     uid = ward.admit(db, 1, pictures=[ward.rgb(), ward.cine(), held])
+    with db.begin() as session:
+        rulebooks.save(session, BOOK, "admin")
+        peers.add(session, "US07", "127.0.0.1", 104, "Room 4", "admin")
+        peers.note(session, "US07", "127.0.0.1", peers.Tally(stored=3, refused=1, last_refusal="too many associations"))
+        switches.turn_on(session, switches.PAUSED, "admin", "a new disk")
+        test = selftests.begin(session, "admin", "1.2.3")
+        test.steps = [
+            {"name": "C-STORE", "seconds": 0.2, "ok": True, "told": "0x0000", "cure": ""},
+            {"name": "archived", "seconds": 0.0, "ok": False, "told": "not there", "cure": "Look."},
+        ]
+        test.finished_at = test.begun_at
     with db.begin() as session:
         double_reads.draw(session, studies.brief(session, uid), 1.0)
     return uid
@@ -46,8 +69,17 @@ def fill(db: Database) -> str:
         "/second-reads/{uid}",
         "/flow",
         "/reports?group_by=station",
+        "/reports/studies?group_by=station&key=US-03",
         "/rulebooks",
+        "/rulebooks/1/activate",
+        "/models",
+        "/models/sonomark/activate",
+        "/peers",
+        "/self-test",
+        "/profile",
+        "/profile/second-factor",
         "/users",
+        "/users/admin",
         "/tokens",
         "/audit?verify=true",
         "/docs",

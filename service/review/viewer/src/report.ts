@@ -20,6 +20,8 @@ interface Chart {
 type Column = (number | null)[];
 
 const HEIGHT = 230;
+const WEEK = 7 * 86_400; // seconds
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000];
 const percent = (rate: number | null | undefined): string => (rate == null ? "–" : `${(100 * rate).toFixed(1)} %`);
 
 for (const figure of document.querySelectorAll<HTMLElement>("figure[data-chart]")) {
@@ -101,8 +103,8 @@ function options(chart: Chart, width: number, places: number[]): uPlot.Options {
     legend: { show: false },
     cursor: { points: { show: false }, drag: { setScale: false } },
     tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
-    scales: { x: { time: inTime, range: (_, low, high) => padded(low, high) }, y: { range: (_, low) => [Math.max(0, low - 0.05), 1.02] } },
-    axes: [axis, { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(100 * tick)} %`), size: 56 }],
+    scales: { x: { time: inTime, range: (_, low, high) => padded(low, high, inTime ? WEEK : 1) }, y: { range: (_, low) => [Math.max(0, low - 0.05), 1.02] } },
+    axes: [inTime ? axis : { ...axis, incrs: WHOLE }, { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(100 * tick)} %`), size: 56 }],
     series: [
       {},
       {
@@ -147,8 +149,9 @@ function marks(plot: uPlot, chart: Chart, places: number[], colour: (name: strin
   ctx.restore();
 }
 
-function padded(low: number, high: number): [number, number] {
-  const margin = (high - low || Math.abs(high) || 1) * 0.03;
+/** A little room on both sides, and at least so much that a single point does not stand alone on its axis. */
+function padded(low: number, high: number, least: number): [number, number] {
+  const margin = Math.max((high - low) * 0.03, low === high ? least : 0);
   return [low - margin, high + margin];
 }
 
