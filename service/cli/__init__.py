@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import accounts, archive, corrections, files, house, report, retention, roles, rules
+from service.cli import accounts, archive, backfill, corrections, files, house, report, retention, roles, rules
 from service.cli.console import err, out
 from service.errors import SonomarkError
 
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Checks that ultrasound images carry the annotations a hospital requires.",
 )
-for room in (house, roles, files, report, corrections):
+for room in (house, roles, files, backfill, report, corrections):
     app.registered_commands += room.app.registered_commands
 app.add_typer(accounts.app, name="user")
 app.add_typer(rules.app, name="rules")

@@ -17,3 +17,12 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def progress_of_unknown(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """The same when the total becomes known on the way; yields a function that sets it, and one that moves on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield (lambda total: bar.update(task, total=total)), (lambda: bar.advance(task))

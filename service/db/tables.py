@@ -99,6 +99,14 @@ class Condition(StrEnum):
     MISSING = "missing"  # not there, though nobody released them
 
 
+class BackfillState(StrEnum):
+    """Where a study of a backfill stands."""
+
+    FOUND = "found"  # the PACS has it; not looked at yet, or not finished
+    DONE = "done"  # everything that the PACS lists of it is here
+    FAILED = "failed"  # something of it did not come; the next run tries again
+
+
 class Decision(StrEnum):
     """What a reviewer said; append-only, the newest one that is not withdrawn outranks the verdict."""
 
@@ -702,6 +710,40 @@ class SelfTest(Base):
     finished_at: Mapped[datetime | None]
     study_instance_uid: Mapped[str] = mapped_column(String(64))
     steps: Mapped[list[Any]] = mapped_column(default=list)  # [{"name", "seconds", "ok", "told", "cure"}, …] in order
+
+
+class Backfill(Base):
+    """Old studies of a PACS, fetched day by day. A run that is cut off goes on where the last commit ended."""
+
+    __tablename__ = "backfills"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    node: Mapped[str] = mapped_column(String(256))  # AET@HOST:PORT
+    first_day: Mapped[date]
+    last_day: Mapped[date]  # included
+    modality: Mapped[str] = mapped_column(String(16), default="")  # empty: all
+    listed_to: Mapped[date | None]  # the last day whose studies are in `backfill_studies`
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+
+    studies: Mapped[list["BackfillStudy"]] = relationship(back_populates="backfill")
+
+
+class BackfillStudy(Base):
+    """One study that the PACS listed for a backfill."""
+
+    __tablename__ = "backfill_studies"
+
+    backfill_id: Mapped[int] = mapped_column(ForeignKey("backfills.id"), primary_key=True, autoincrement=False)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[date]
+    state: Mapped[BackfillState] = mapped_column(_named(BackfillState), default=BackfillState.FOUND)
+    instances: Mapped[int] = mapped_column(default=0)  # that the PACS lists
+    fetched: Mapped[int] = mapped_column(default=0)  # that this backfill brought
+    reason: Mapped[str] = mapped_column(Text, default="")  # why it is not done, without patient data
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+    backfill: Mapped[Backfill] = relationship(back_populates="studies")
 
 
 class Heartbeat(Base):
