@@ -33,7 +33,9 @@ def test_power_cuts_lose_nothing_acknowledged(make_parts: MakeParts, tmp_path: P
         for _ in range(POWER_CUTS):
             house.start("receive")
             with Load(house.dicom_port, ledger, moments.randrange(1 << 30)):
-                time.sleep(moments.uniform(0.1, 1.5))
+                known = len(ledger.history().acknowledged)
+                house.until(lambda known=known: len(ledger.history().acknowledged) > known, 60, "acknowledged")
+                time.sleep(moments.uniform(0.0, 1.5))
                 disk.cut_power()
                 house.kill("receive")
             disk.restore_power()

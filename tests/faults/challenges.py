@@ -31,6 +31,22 @@ def order_of_syncs(house: Parts) -> None:
         assert "sonomark.sqlite-wal" in synced and len(synced) > 1, f"synced were {synced} alone"
 
 
+def filed_before_recycling(house: Parts) -> None:
+    """A lane of the journal begins anew only when what was in it has files, names and folders on disk."""
+    tracing.require_strace()
+    trace = house.logs / "trace"
+    house.start("receive", prefix=tracing.recording(trace))
+    ledger = house.new_ledger("filing")
+    assert send(house.dicom_port, ledger, [image() for _ in range(5)]) == [SUCCESS] * 5
+    deadline = time.monotonic() + SOON_S
+    while not (found := tracing.unfiled_at_recycling(trace, house.archive_folder))[0]:
+        assert time.monotonic() < deadline, "no lane was ever used again"
+        time.sleep(0.2)
+    house.kill("receive")
+    assert not found[1], f"a lane began anew before these were on disk: {found[1]}"
+    checkers.no_loss(ledger, house.inventory())
+
+
 def short_writes(house: Parts) -> None:
     """Now and then the kernel says that it wrote 100 bytes, and wrote none: never Success."""
     tracing.require_strace()
@@ -113,6 +129,7 @@ def _wait(house: Parts, state: AnalysisState, attempts: int) -> None:
 
 CHALLENGES = (
     order_of_syncs,
+    filed_before_recycling,
     short_writes,
     killed_at_the_answer,
     a_sync_that_fails,

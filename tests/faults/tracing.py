@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+PAGE = 4096
 CALLS = "fsync,fdatasync,write,pwrite64,writev,pwritev,pwritev2,sendto,sendmsg,rename,renameat,renameat2,openat,unlink"
-CALLS += ",unlinkat,copy_file_range,sendfile,ftruncate,fallocate,mkdir"
+CALLS += ",syncfs,sync,unlinkat,copy_file_range,sendfile,ftruncate,fallocate,mkdir"
 
 
 def require_strace() -> None:
@@ -130,6 +131,33 @@ def answers(file: Path, folder: Path) -> list[Answer]:
                 state.unsynced |= set(inside[:1])
                 state.written |= set(inside[:1])
     return found
+
+
+def unfiled_at_recycling(file: Path, folder: Path) -> tuple[int, set[str]]:
+    """How often a lane of the journal began anew, and what of the files taken out of it was not on disk then."""
+    dirty: set[str] = set()
+    recycled, late = 0, set()
+    for call in calls(file):
+        if not call.ok:
+            continue
+        inside = [path for path in call.paths if path.startswith(str(folder)) and "/journal/" not in path]
+        match call.name:
+            case "syncfs" | "sync":
+                dirty.clear()
+            case "fsync" | "fdatasync":
+                dirty -= set(inside)
+            case "rename" | "renameat" | "renameat2" if inside:
+                source, target = inside[-2:]
+                dirty = (dirty - {source}) | ({target} if source in dirty else set()) | {str(Path(target).parent)}
+            case "pwrite64" if call.text.endswith(f", {PAGE}, 0") and call.paths[0].endswith(".lane"):
+                recycled += 1
+                late |= dirty
+            case "write" | "pwrite64" | "sendfile" | "copy_file_range":
+                # The file that is written comes last: `sendfile` and `copy_file_range` name their source as well.
+                dirty |= set(inside[:1])
+            case "unlink" | "unlinkat":
+                dirty -= set(inside)
+    return recycled, late
 
 
 def synced_again(file: Path, folder: Path) -> list[str]:

@@ -26,6 +26,8 @@ The checklist, and where each line of it is answered:
 | D17 | character sets and names made to break something | `test_names_made_to_break_something_stay_text` |
 | D18 | DICOMDIR with a path in it | `test_there_is_no_reader_of_dicomdirs` |
 | D19 | a shell reached by a name | `test_nothing_starts_a_shell` |
+| D20 | commitment of what is not stored, or of a huge list | `test_commitment` |
+| D21 | TLS without certificate, of another CA, old, plain, half | `test_tls` |
 """
 
 import ast

@@ -148,6 +148,20 @@ def test_an_instance_still_in_the_journal_is_committed(start_receiver: StartRece
     assert "FailedSOPSequence" not in information
 
 
+def test_killed_before_a_report(start_receiver: StartReceiver, db: Database, cart: Cart) -> None:
+    """What was examined and not told is owed by the next receiver, and nothing of it is forgotten."""
+    receiver = start_receiver(PEERS=f"US01;port={cart.port}", FAILPOINTS="receive.before_report=kill@1")
+    cart.listen()
+    dataset = ultrasound()
+    receiver.store(dataset)
+    assert ask(receiver, [(US_IMAGE, str(dataset.SOPInstanceUID))]) == 0
+    receiver.process.wait(30)
+    assert not cart.heard
+    with db.read() as session:
+        owed = session.scalars(select(Commitment)).one()
+        assert owed.state is not CommitmentState.REPORTED
+
+
 def test_a_report_waits_for_a_peer_that_is_away_and_outlives_a_crash(
     start_receiver: StartReceiver, db: Database, cart: Cart
 ) -> None:
