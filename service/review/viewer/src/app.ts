@@ -1,3 +1,4 @@
+import { startChosen } from "./chosen";
 import { startDrafts } from "./drafts";
 import { listen } from "./keys";
 import { startLive } from "./live";
@@ -13,4 +14,5 @@ startRows();
 startLive();
 startDrafts();
 startRulebook();
+startChosen();
 document.querySelector<HTMLElement>(".error-summary")?.focus();
