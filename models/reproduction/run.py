@@ -72,13 +72,17 @@ class Workshop:
     def jobs(self, recipes: Sequence[Recipe]) -> list[Job]:
         """Every cell once for each seed; what a short run should have done comes first.
 
-        All tables with one seed come before the next seed, the paper's own network before the others, which follow from
-        cheap to dear, and what compares networks and schemes before what varies loss, input and optimiser.
+        All tables with one seed come before the next seed, the paper's own network before the others, which follow table
+        by table and from cheap to dear, and what compares networks and schemes before what varies loss, input and
+        optimiser.
         """
 
-        def place(cell: Cell) -> tuple[bool, float, bool]:
+        kinds = list(dict.fromkeys(recipe.kind for recipe in recipes))
+
+        def place(cell: Cell) -> tuple[bool, int, float, bool]:
+            other = cell.network not in (*UNTRAINED, "costumed_unet")
             varied = (cell.loss, cell.input, cell.optimiser) != ("L1", "linear", "AdamW")
-            return cell.network not in (*UNTRAINED, "costumed_unet"), gflop(cell.network), varied
+            return other, kinds.index(cell.kind) if other else 0, gflop(cell.network), varied
 
         ordered = sorted(dict.fromkeys(cell for recipe in recipes for cell in recipe.cells), key=place)
         first, *further = self.scale.seeds
