@@ -15,6 +15,7 @@ from service.errors import SonomarkError
 
 app = typer.Typer(help="Train, calibrate, evaluate and export Sonomark's networks.", no_args_is_help=True)
 console = Console(stderr=True)
+WEIGHTS = Path(__file__).with_name("weights") / "sonomark"
 
 Data = Annotated[
     Path, typer.Option(help="Folder with frames, or with a CSV listing them.", exists=True, file_okay=False)
@@ -91,7 +92,7 @@ def calibrate(
             run,
             samples,
             seed,
-            lambda line: console.print(line, highlight=False),
+            _say,
         )
         console.print(f"Calibrated: {path}")
 
@@ -103,6 +104,49 @@ def export(run: Run, weights: Annotated[Path, typer.Argument(help="Folder for mo
 
     with _told():
         console.print(f"Exported: {exporting.export(run, weights)}")
+
+
+@app.command()
+def adapt(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The new weights folder.")],
+    weights: Annotated[Path, typer.Option(help="The weights to start from.", exists=True, file_okay=False)] = WEIGHTS,
+    layers: Annotated[str, typer.Option(help="What is trained: all, last or normalisation.")] = "all",
+    minutes: Annotated[float, typer.Option(help="Minutes of training; measuring takes about three more.")] = 6.0,
+    old: Annotated[
+        Path | None, typer.Option(help="Data the weights were made for: shows what they forget.", file_okay=False)
+    ] = None,
+    overlaid: Annotated[
+        bool, typer.Option(help="The frames carry marks already: take them away before drawing others.")
+    ] = False,
+    samples: Annotated[int, typer.Option(help="Synthetic frames that measure each side.")] = 40,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+) -> None:
+    """Fine-tune released weights on a site's own frames, and say what they gained and forgot."""
+    import torch
+
+    from models import adapt as adaptation
+
+    if threads:
+        torch.set_num_threads(threads)
+    with _told():
+        plan = adaptation.Plan(layers, minutes, samples, overlaid)
+        console.print(f"Adapted: {adaptation.adapt(weights, data, out, plan, old, _say)}")
+
+
+@app.command()
+def quantise(
+    weights: Annotated[
+        Path, typer.Argument(help="Folder with model.onnx and card.toml.", exists=True, file_okay=False)
+    ],
+    data: Data,
+    frames: Annotated[int, typer.Option(help="Synthetic screens the scales are taken from.")] = 24,
+) -> None:
+    """Write model.int8.onnx beside the model, unless it changes a verdict on real annotated frames."""
+    from models import quantise as quantisation
+
+    with _told():
+        console.print(f"Quantised: {quantisation.quantise(weights, data, frames, _say)}")
 
 
 @app.command()
@@ -172,7 +216,7 @@ def evaluate(
 def tables(
     data: Data,
     out: Annotated[Path, typer.Option(help="Keeps drawn crops and finished cells; a second run goes on from there.")],
-    scale: Annotated[str, typer.Option(help="How much is run: smoke, cpu or gpu.")] = "smoke",
+    scale: Annotated[str, typer.Option(help="How much is run: smoke, mini, pilot, cpu or gpu.")] = "smoke",
     document: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/reproduction.md"),
     time_budget: Annotated[float | None, typer.Option(help="Minutes; cells that would take longer wait.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
@@ -186,6 +230,10 @@ def tables(
         torch.set_num_threads(threads)
     with _told():
         console.print(f"Written: {reproduction.tables(scale, data, out, document, console, time_budget)}")
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False)
 
 
 class _told:

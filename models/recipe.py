@@ -22,13 +22,15 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """AdamW under a one-cycle schedule; ``average`` is the decay of the weights' exponential moving average."""
+    """AdamW under a one-cycle schedule; ``average`` is the decay of the weights' exponential moving average,
+    ``layers`` which of them are trained (see `models.layers.hold_still`)."""
 
     rate: float = 2e-3
     weight_decay: float = 1e-2
     warm_up: float = 0.1
     average: float = 0.998
     largest_gradient: float = 2.0
+    layers: str = "all"
 
 
 @dataclass(frozen=True)

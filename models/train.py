@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.dataset import Split, clean_frames, split
+from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError
+from models.layers import hold_still
 from models.loss import product_loss
 from models.pool import CropPool
 from models.recipe import Recipe, from_values
@@ -46,22 +49,38 @@ def train(
     """Train by a recipe on the clean frames below ``data`` and return the run's folder.
 
     The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
-    schedule follows the clock and ends with it; without, it follows the recipe's steps. ``start_from`` takes weights
+    schedule follows the clock and ends with it; without, it follows the recipe's steps. Under `torchrun` each process
+    takes a batch of its own and gradients are averaged. ``start_from`` takes weights
     of another run, or of a released weights folder, and starts a new schedule. Raises `DataError`, `LeakySplit`,
     `RecipeError` and `Diverged`.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     keep_freed_memory()
     end_cleanly_when_told()
-    run.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
-    refuse_other_split(run, parts, data, resume)
+    with Ranks() as ranks:
+        _train(recipe, data, run, ranks, resume, start_from, time_budget_min)
+    return run
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def _train(
+    recipe: Recipe,
+    data: Path,
+    run: Path,
+    ranks: Ranks,
+    resume: bool,
+    start_from: Path | None,
+    time_budget_min: float | None,
+) -> None:
+    parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
+    run.mkdir(parents=True, exist_ok=True)
+    if ranks.first:
+        refuse_other_split(run, parts, data, resume)
+    ranks.wait()
+
+    device = ranks.device
+    torch.manual_seed(recipe.seed + ranks.seed_offset)
+    rng = np.random.default_rng(recipe.seed + ranks.seed_offset)
     network = build(recipe).to(device, memory_format=torch.channels_last)
+    hold_still(network, recipe.optimiser.layers)
     average = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(parameter_groups(network, recipe.optimiser.weight_decay), lr=recipe.optimiser.rate)
     state = {"step": 0, "elapsed_s": 0.0}
@@ -79,23 +98,26 @@ def train(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    pool = CropPool(parts.training, recipe.crops, recipe.pool, recipe.workers, recipe.seed + state["step"])
-    with pool, SummaryWriter(str(run)) as events, Progress(*columns, transient=True) as progress:
+    seed = recipe.seed + state["step"] + ranks.seed_offset
+    pool = CropPool(parts.training, recipe.crops, recipe.pool, recipe.workers, seed)
+    with pool, _events(run, ranks) as events, Progress(*columns, transient=True, disable=not ranks.first) as progress:
         bar = progress.add_task(recipe.name, total=recipe.steps if budget_s is None else int(budget_s))
         pool.wait()
         if start_from is not None:
             examples, _, _ = varied(*pool.batch(rng, _EXAMPLES), rng)
             state |= begin_from(start_from, recipe, network, average, examples.to(device))
+        joined = ranks.joined(network)
         if state["step"] == 0:
             started = time.monotonic()
-        while (done := _progress(recipe, state["step"], time.monotonic() - started, budget_s)) < 1.0:
+        # With a budget every rank has its own clock: all stop with the one that is first.
+        while not ranks.any((done := _progress(recipe, state["step"], time.monotonic() - started, budget_s)) >= 1.0):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.optimiser.rate * one_cycle(done, recipe.optimiser.warm_up)
             noisy, second, kinds = (part.to(device) for part in varied(*pool.batch(rng, recipe.batch), rng))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
-                restoration, logits = network(noisy)
+                restoration, logits = joined(noisy)
             loss, terms = product_loss(restoration.float(), logits.float(), second, kinds, recipe.loss)
-            if not torch.isfinite(loss):
+            if ranks.any(not torch.isfinite(loss)):
                 raise Diverged(
                     f"The loss of step {state['step']} is {loss.item()}; the checkpoint in {run} is from before."
                 )
@@ -106,26 +128,32 @@ def train(
             state["step"] += 1
             follow(average, network, recipe.optimiser.average, state["step"])
 
+            elapsed_s = time.monotonic() - started
             if state["step"] % _LOG_EVERY == 0:
                 pool.refuse_dead_workers()
-                log(
-                    events,
-                    state["step"],
-                    loss,
-                    terms,
-                    optimiser.param_groups[0]["lr"],
-                    pool,
-                    time.monotonic() - started,
-                    recipe,
-                )
-            progress.update(bar, completed=state["step"] if budget_s is None else int(time.monotonic() - started))
-            if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
-                state["elapsed_s"] = time.monotonic() - started
-                save(run / CHECKPOINT, recipe, network, average, optimiser, state)
+                if events is not None:
+                    rate = optimiser.param_groups[0]["lr"]
+                    log(events, state["step"], loss, terms, rate, pool, elapsed_s, recipe)
+            progress.update(bar, completed=state["step"] if budget_s is None else int(elapsed_s))
+            if ranks.first and time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                save(run / CHECKPOINT, recipe, network, average, optimiser, state | {"elapsed_s": elapsed_s})
                 saved = time.monotonic()
-    state["elapsed_s"] = time.monotonic() - started
-    save(run / CHECKPOINT, recipe, network, average, optimiser, state)
-    return run
+    if ranks.first:
+        elapsed_s = time.monotonic() - started
+        save(run / CHECKPOINT, recipe, network, average, optimiser, state | {"elapsed_s": elapsed_s})
+    ranks.wait()
+
+
+@contextmanager
+def _events(run: Path, ranks: Ranks) -> Iterator[Any]:
+    """Where the first rank writes TensorBoard events; None for the others."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    if ranks.first:
+        with SummaryWriter(str(run)) as events:
+            yield events
+    else:
+        yield None
 
 
 def begin_from(
@@ -224,8 +252,9 @@ def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for convolutions, none for biases and normalisation."""
-    kernels = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    trained = [p for p in network.parameters() if p.requires_grad]
+    kernels = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 

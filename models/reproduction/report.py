@@ -184,7 +184,7 @@ _INTRODUCTION = """
 
 Zhang, Jiang, Xie, Cao and Teng: *Ultrasonic Image's Annotation Removal: A Self-supervised Noise2Noise Approach*, AI
 Medicine 1(1):4, 2024 (arXiv 2307.04133). This page is written by
-`python -m models tables --scale smoke|mini|cpu|gpu --data FOLDER --out DIR`.
+`python -m models tables --scale smoke|mini|pilot|cpu|gpu --data FOLDER --out DIR`.
 
 The figures in the paper's own tables are not recoverable from any source at hand, so nothing here stands beside them;
 what can be checked is whether its claims hold. Its data (a hospital's frames and icons) are not public: the marks are

@@ -72,8 +72,8 @@ class Workshop:
     def jobs(self, recipes: Sequence[Recipe]) -> list[Job]:
         """Every cell once for each seed; what a short run should have done comes first.
 
-        All tables with one seed come before the next seed, the paper's own network before the others, which follow table
-        by table and from cheap to dear, and what compares networks and schemes before what varies loss, input and
+        All tables with one seed come before the next seed, the network of the paper before the others, which follow
+        table by table and from cheap to dear, and what compares networks and schemes before what varies loss, input and
         optimiser.
         """
 

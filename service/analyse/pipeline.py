@@ -246,7 +246,7 @@ class Pipeline:
             sop_instance_uid=file.sop_instance_uid,
             number_of_frames=file.number_of_frames,
             frames=tuple(file.assessed),
-            network=card.identity,
+            network=self._network.name,
             thresholds=card.digest,
             bands={kind: (limits.absent, limits.present) for kind, limits in self._thresholds.items()},
             provider=self._network.provider,

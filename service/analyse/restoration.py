@@ -62,6 +62,8 @@ class Card:
     max_side: int
     thresholds: Mapping[str, Mapping[str, Any]]
     calibration: Mapping[str, Mapping[str, Any]]
+    quantised: str = ""
+    """Digest of ``model.int8.onnx``, where one was found to change no verdict; the plain CPU then runs that."""
 
     @property
     def identity(self) -> str:
@@ -88,6 +90,7 @@ class Card:
                 max_side=int(card.get("max_side", 2048)),
                 thresholds=card["thresholds"],
                 calibration=card["calibration"],
+                quantised=card.get("quantised", {}).get("sha256", ""),
             )
         except FileNotFoundError:
             raise NetworkError(f"There is no network at {path.parent}.", cure=_CURE) from None
@@ -106,7 +109,8 @@ class Network:
         Raises `NetworkError` when the weights are missing, damaged, or the device will not take them.
         """
         self.card = Card.read(folder / "card.toml")
-        self._graph = _graph(folder / "model.onnx", self.card)
+        self._graph = _graph(folder / "model.onnx", self.card.sha256)
+        self._in_bytes = _graph(folder / "model.int8.onnx", self.card.quantised) if self.card.quantised else None
         self._options = options or Options()
         self._may_fall_back = may_fall_back
         self._sessions: OrderedDict[tuple[int, ...], onnxruntime.InferenceSession] = OrderedDict()
@@ -130,8 +134,9 @@ class Network:
 
     @property
     def name(self) -> str:
-        """``name@digest`` of the weights."""
-        return self.card.identity
+        """``name@digest`` of the weights, with ``+int8`` where their quantised form is run."""
+        in_bytes = self.provider == "cpu" and self._in_bytes is not None
+        return f"{self.card.identity}+int8" if in_bytes else self.card.identity
 
     def restore(self, frames: Sequence[Frame]) -> list[Restored]:
         """Restore RGB frames of any size; those of one size go through the network together."""
@@ -209,7 +214,8 @@ class Network:
 
     def _open(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
         try:
-            return open_session(self._graph, self.provider, self._options, size)
+            graph = self._in_bytes if self.provider == "cpu" and self._in_bytes is not None else self._graph
+            return open_session(graph, self.provider, self._options, size)
         except NetworkError:
             raise
         except Exception as error:  # onnxruntime's own classes have no common base
@@ -270,16 +276,18 @@ def installed(settings: Settings) -> list[Path]:
 
 def verify_weights(folder: Path, card: Card) -> None:
     """Raises `NetworkError` unless the folder's weights are exactly those that the card describes."""
-    _graph(folder / "model.onnx", card)
+    _graph(folder / "model.onnx", card.sha256)
+    if card.quantised:
+        _graph(folder / "model.int8.onnx", card.quantised)
 
 
-def _graph(path: Path, card: Card) -> bytes:
+def _graph(path: Path, digest: str) -> bytes:
     """The graph's bytes, which are exactly those its card describes; from memory it can refer to no other file."""
     try:
         graph = path.read_bytes()
     except OSError as error:
         raise NetworkError(f"The weights {path} cannot be read.", cure=_CURE) from error
-    if sha256(graph).hexdigest() != card.sha256:
+    if sha256(graph).hexdigest() != digest:
         raise NetworkError(f"The weights {path} are not those their card describes.", cure=_CURE)
     return graph
 

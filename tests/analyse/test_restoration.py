@@ -104,6 +104,36 @@ def test_weights_that_are_not_what_they_claim_are_refused(tmp_path: Path, damage
     assert refused.value.cure
 
 
+def quantised(folder: Path, digest: str | None = None) -> Path:
+    """The folder with a second graph that a card may call its quantised form: the same one under other bytes."""
+    from hashlib import sha256
+
+    model = onnx.load(str(folder / "model.onnx"))
+    model.doc_string = "in bytes"
+    graph = model.SerializeToString()
+    (folder / "model.int8.onnx").write_bytes(graph)
+    card = tomllib.loads((folder / "card.toml").read_text())
+    card["quantised"] = {"sha256": digest or sha256(graph).hexdigest()}
+    (folder / "card.toml").write_text(tomli_w.dumps(card))
+    return folder
+
+
+def test_quantised_weights_are_run_and_named(tmp_path: Path) -> None:
+    plain, folder = Network(write_weights(tmp_path / "plain")), quantised(write_weights(tmp_path / "both"))
+    network = Network(folder)
+    assert network.name == f"{plain.name}+int8"
+    assert (network.restore([marked(40, 50)])[0].kinds == plain.restore([marked(40, 50)])[0].kinds).all()
+
+
+def test_quantised_weights_that_are_not_what_the_card_says_are_refused(tmp_path: Path) -> None:
+    folder = quantised(write_weights(tmp_path / "weights"), digest="00" * 32)
+    with pytest.raises(NetworkError, match=r"model\.int8\.onnx are not those"):
+        Network(folder)
+    (folder / "model.int8.onnx").unlink()
+    with pytest.raises(NetworkError, match="cannot be read"):
+        Network(folder)
+
+
 def replace_graph(folder: Path, card: dict[str, object], graph: bytes) -> None:
     from hashlib import sha256
 

@@ -1,0 +1,220 @@
+"""Adaptation: released weights fine-tuned on a site's own frames, and what they gained there and forgot elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import tomli_w
+
+from models import evaluate, recipe
+from models.calibrate import CALIBRATION, calibrate
+from models.dataset import CleanFrame, Split, clean_frames, read_frame, split
+from models.errors import TrainingError
+from models.export import MAX_SIDE, export, graph_of
+from models.recipe import Recipe
+from models.served import Graph, Weights
+from models.train import SPLIT, train
+from service.analyse.residual import grown, inpainted
+
+TEST_SHARE = 0.3
+"""Share of the site's patient groups that neither training nor thresholds see."""
+ENOUGH_FRAMES, ENOUGH_GROUPS = 20, 8
+"""Validation frames and groups from which thresholds are fitted anew; with fewer, the parent's are better."""
+_OLD_FRAMES = 60
+_SEED = 23
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How weights are adapted: which ``layers`` are trained (see `models.layers.hold_still`), for how many minutes, and
+    how many synthetic frames measure each side. ``overlaid`` frames carry marks already, which the released network
+    takes away before they are drawn on."""
+
+    layers: str = "all"
+    minutes: float = 6.0
+    samples: int = 40
+    overlaid: bool = False
+
+
+def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, tell: Callable[[str], None]) -> Path:
+    """Fine-tune the released ``weights`` on the frames below ``data`` and write a new weights folder.
+
+    ``out`` gets model.onnx, card.toml with the parent's digest, and adaptation.md and .json with every figure before
+    and after, on frames of the site and, where ``old`` is given, on frames the weights were made for. It appears whole
+    or not at all. Raises `DataError`, `LeakySplit`, `RecipeError`, `TrainingError` and `Diverged`.
+    """
+    if out.exists():
+        raise TrainingError(f"{out} is there already.", cure="Give a new folder: weights are never overwritten.")
+    parent = Weights(weights)
+    chosen = _recipe(parent.card, plan.layers)
+    site = split(clean_frames(data), (), TEST_SHARE, chosen.seed)
+    home = _home(old, parent.card) if old is not None else None
+    with TemporaryDirectory() as folder:
+        frames, run = Path(folder) / "frames", Path(folder) / "run"
+        taken = prepare(site.training, frames, parent if plan.overlaid else None)
+        train(chosen, frames, run, start_from=weights, time_budget_min=plan.minutes)
+        fitted = _thresholds(run, frames, parent.card, tell)
+        staged = out.with_name(f".{out.name}.part")
+        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            export(run, staged)
+            child = Weights(staged)
+            table = {"new": _change(parent, child, site.validation, plan, data)}
+            if home is not None and old is not None:
+                table["old"] = _change(parent, child, home, plan, old)
+            _describe(staged, out.name, parent.card, plan, site, taken, fitted, table)
+            staged.replace(out)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    tell((out / "adaptation.md").read_text())
+    return out
+
+
+def _recipe(card: Mapping[str, Any], layers: str) -> Recipe:
+    """The recipe `adapt` with the network that the card describes."""
+    chosen, shape = recipe.load("adapt"), card["architecture"]
+    network = replace(
+        chosen.network,
+        channels=tuple(shape["channels"]),
+        top_blocks=shape["top_blocks"],
+        dilations=tuple(shape["dilations"]),
+    )
+    return replace(chosen, network=network, optimiser=replace(chosen.optimiser, layers=layers))
+
+
+def _home(old: Path, card: Mapping[str, Any]) -> tuple[CleanFrame, ...]:
+    """Frames of the data the weights were made for: those their own run held out, where its recipe is at hand."""
+    made = recipe.load(card["recipe"])
+    held_out = split(clean_frames(old), made.split.held_out_sources, made.split.share, card["seed"]).validation
+    step = max(1, len(held_out) // _OLD_FRAMES)
+    return held_out[::step]
+
+
+def prepare(frames: Sequence[CleanFrame], folder: Path, network: Weights | None) -> int:
+    """Copy frames as displayed into ``folder`` with a listing that keeps source and group; how many marks were taken
+    away first, where a ``network`` is given to find them.
+
+    What is in a frame already would else be taught as background: both of Noise2Noise's pictures hold it.
+    """
+    folder.mkdir(parents=True)
+    taken = 0
+    with (folder / "frames.csv").open("w", newline="") as text:
+        rows = csv.writer(text)
+        rows.writerow(["file", "source", "group", "licence"])
+        for number, frame in enumerate(frames):
+            image = read_frame(frame.path)
+            if network is not None:
+                output = network.graph(image)
+                evidence = network.read(output)
+                taken += len(evidence.annotations)
+                image = inpainted(output.frame, grown(evidence.mask, 2))
+            cv2.imwrite(str(folder / f"{number}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            rows.writerow([f"{number}.png", frame.source, frame.group, frame.licence])
+    return taken
+
+
+def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
+    """Fit thresholds on the site's validation frames where they are enough, else keep the parent's."""
+    parts = Split.read(run / SPLIT, frames)
+    groups = {frame.group for frame in parts.validation}
+    enough = len(parts.validation) >= ENOUGH_FRAMES and len(groups) >= ENOUGH_GROUPS
+    if enough:
+        with TemporaryDirectory() as folder:
+            graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE)
+            calibrate(graph, parts, run, 10 * len(parts.validation), _SEED, tell)
+    else:
+        tell(f"{len(parts.validation)} validation frames of {len(groups)} groups: the parent's thresholds are kept.")
+        kept = {name: card[name] for name in ("thresholds", "calibration")}
+        (run / CALIBRATION).write_text(tomli_w.dumps(kept))
+    return enough
+
+
+def _change(
+    parent: Weights, child: Weights, frames: Sequence[CleanFrame], plan: Plan, data: Path
+) -> dict[str, dict[str, float]]:
+    """Every figure of both weights on the same frames with the same marks: measure → before and after."""
+    before, after = (_figures(each, frames, plan, data) for each in (parent, child))
+    return {name: {"before": before[name], "after": after[name]} for name in before if name in after}
+
+
+def _figures(weights: Weights, frames: Sequence[CleanFrame], plan: Plan, data: Path) -> Figures:
+    report = evaluate.Report(weights.card["name"])
+    found: Figures = {}
+    if not plan.overlaid:
+        evaluate.clean_frames(weights, frames, report)
+        found["clean frames: share of pixels in the mask"] = float(report.clean["share of pixels in the mask"])
+        false = sum(value for name, value in report.clean.items() if name.startswith("false "))
+        found["clean frames: false annotations a frame"] = false / max(1, len(frames))
+    evaluate.synthetic_frames(weights, frames, plan.samples, _SEED, report)
+    for kind, row in report.synthetic.items():
+        found |= {f"{kind}, drawn: {name}": float(value) for name, value in row.items() if name != "IoU"}
+    labels = evaluate.labels_of(data)
+    if labels is not None:
+        evaluate.real_frames(weights, labels, report)
+        for kind, estimates in report.real.items():
+            found |= {f"{kind}, real: {name}": float(one.value) for name, one in estimates.items() if one.cases}
+    return found
+
+
+def _describe(
+    folder: Path,
+    name: str,
+    parent: Mapping[str, Any],
+    plan: Plan,
+    site: Split,
+    taken: int,
+    fitted: bool,
+    table: dict[str, dict[str, dict[str, float]]],
+) -> None:
+    """Card, table and JSON of the adapted weights."""
+    card = tomllib.loads((folder / "card.toml").read_text())
+    facts = {
+        "layers": plan.layers,
+        "minutes": plan.minutes,
+        "frames": len(site.training),
+        "test_frames": len(site.validation),
+        "marks_taken_away": taken,
+        "thresholds_fitted": fitted,
+    }
+    card |= {
+        "name": name,
+        "parent": {key: parent[key] for key in ("name", "version", "sha256")},
+        "parent_data": parent["data"],
+        "adaptation": facts | {"change": table},
+    }
+    (folder / "card.toml").write_text(tomli_w.dumps(card))
+    whole = {"parent": card["parent"], "sha256": card["sha256"], "plan": asdict(plan), **facts, "change": table}
+    (folder / "adaptation.json").write_text(json.dumps(whole, indent=1))
+    (folder / "adaptation.md").write_text(_markdown(name, parent, facts, table))
+
+
+def _markdown(
+    name: str, parent: Mapping[str, Any], facts: Mapping[str, Any], table: dict[str, dict[str, dict[str, float]]]
+) -> str:
+    lines = [
+        f"# {name}, adapted from {parent['name']}@{parent['sha256'][:12]}",
+        "",
+        f"{facts['frames']} frames, layers: {facts['layers']}, {facts['minutes']:g} minutes; thresholds"
+        f" {'fitted on the site' if facts['thresholds_fitted'] else 'of the parent'}. New:"
+        f" {facts['test_frames']} frames of the site that training did not see. Old: frames of the data the parent was"
+        " made for.",
+        "",
+        "| data | measure | before | after |",
+        "|---|---|---:|---:|",
+    ]
+    for side, rows in table.items():
+        lines += [f"| {side} | {what} | {row['before']:.4g} | {row['after']:.4g} |" for what, row in rows.items()]
+    if "old" not in table:
+        lines += ["", "Forgetting was not measured: give `--old` a folder of the data the parent was made for."]
+    return "\n".join(lines) + "\n"

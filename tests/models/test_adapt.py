@@ -1,0 +1,155 @@
+"""Adaptation of released weights to a site, and their quantised form: what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models import adapt as adaptation
+from models import quantise as quantisation
+from models.adapt import Plan, adapt, prepare
+from models.architectures.unshuffle_unet import UnshuffleUNet
+from models.dataset import CleanFrame, clean_frames, read_frame
+from models.errors import DataError, RecipeError, TrainingError
+from models.layers import hold_still
+from models.recipe import load
+from models.served import Weights
+from service.analyse.restoration import Network
+from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
+
+PLAN = Plan(layers="normalisation", minutes=0.02, samples=2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_speckle(tmp_path_factory.mktemp("site"), 14)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe of an adaptation with crops that a test has time for."""
+    smoke, whole = load("smoke"), load("adapt")
+    quick = whole.__class__(**{**vars(whole), "crops": smoke.crops, "pool": 16, "batch": 2})
+    monkeypatch.setattr(adaptation.recipe, "load", lambda name: quick if name == "adapt" else load(name))
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.mark.usefixtures("small")
+def test_adapted_weights_name_their_parent_and_say_what_changed(weights: Path, site: Path, tmp_path: Path) -> None:
+    out = adapt(weights, site, tmp_path / "adapted", PLAN, site, silent)
+    parent, card = (tomllib.loads((folder / "card.toml").read_text()) for folder in (weights, out))
+    assert card["parent"]["sha256"] == parent["sha256"] != card["sha256"]
+    assert card["steps"] > parent["steps"] and card["thresholds"] == parent["thresholds"]
+    assert card["adaptation"]["frames"] + card["adaptation"]["test_frames"] == 14
+    assert not card["adaptation"]["thresholds_fitted"]
+    told = json.loads((out / "adaptation.json").read_text())
+    assert set(told["change"]) == {"old", "new"}
+    assert all(set(row) == {"before", "after"} for rows in told["change"].values() for row in rows.values())
+    assert "caliper, drawn: Dice" in (out / "adaptation.md").read_text()
+    assert Network(out).name.startswith("adapted@")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapted"]
+
+
+@pytest.mark.usefixtures("small")
+def test_an_adaptation_that_fails_leaves_nothing(weights: Path, site: Path, tmp_path: Path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise TrainingError("The measure failed.")
+
+    monkeypatch.setattr(adaptation, "_change", fail)
+    with pytest.raises(TrainingError, match="measure"):
+        adapt(weights, site, tmp_path / "adapted", PLAN, None, silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_never_overwritten(weights: Path, site: Path) -> None:
+    with pytest.raises(TrainingError, match="there already"):
+        adapt(weights, site, weights, PLAN, None, silent)
+
+
+def test_a_site_without_frames_and_changed_weights_are_refused(weights: Path, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="No image"):
+        adapt(weights, tmp_path / "empty", tmp_path / "out", PLAN, None, silent)
+    changed = write_tiny_weights(tmp_path / "changed")
+    with (changed / "model.onnx").open("ab") as graph:
+        graph.write(b"\0")
+    with pytest.raises(DataError, match="not the file its card describes"):
+        adapt(changed, site, tmp_path / "out", PLAN, None, silent)
+
+
+def test_marks_that_are_there_already_are_taken_away_first(tmp_path: Path) -> None:
+    """The shipped network finds a caliper on speckle; what it finds is gone from what is trained on."""
+    frame = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 120, (256, 320), np.uint8), (0, 0), 2)
+    marked = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    for x, y in ((90, 120), (220, 140)):
+        cv2.drawMarker(marked, (x, y), (255, 255, 0), cv2.MARKER_CROSS, 15, 1)
+    cv2.imwrite(str(tmp_path / "marked.png"), marked[..., ::-1])
+    frames = [CleanFrame(tmp_path / "marked.png", "site", "site:1", "", "CC0")]
+    shipped = Weights(Path("models/weights/sonomark"))
+    taken = prepare(frames, tmp_path / "prepared", shipped)
+    (prepared,) = clean_frames(tmp_path / "prepared")
+    assert (prepared.source, prepared.group, prepared.licence) == ("site", "site:1", "CC0")
+    yellow = [
+        int(((image[..., 0] > 200) & (image[..., 2] < 60)).sum()) for image in (marked, read_frame(prepared.path))
+    ]
+    assert taken >= 1 and yellow[0] > 40 and yellow[1] < yellow[0] / 4
+    assert prepare(frames, tmp_path / "as_they_are", None) == 0
+    assert (read_frame(tmp_path / "as_they_are" / "0.png") == marked).all()
+
+
+@pytest.mark.parametrize(("layers", "share"), [("all", 1.0), ("last", 0.5), ("normalisation", 0.1)])
+def test_only_the_named_layers_are_trained(layers: str, share: float) -> None:
+    network = UnshuffleUNet(channels=(8, 8, 8, 8, 8))
+    hold_still(network, layers)
+    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    assert 0 < trained / sum(weight.numel() for weight in network.parameters()) <= share
+    with pytest.raises(RecipeError, match="nothing"):
+        hold_still(network, "nothing")
+
+
+def test_quantised_weights_are_written_where_no_verdict_changes(site: Path, tmp_path: Path) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    write_labels(site, ["tissue_0a.png", "tissue_1a.png"])
+    before = (weights / "model.onnx").read_bytes()
+    graph = quantisation.quantise(weights, site, 2, silent)
+    card = tomllib.loads((weights / "card.toml").read_text())
+    assert card["quantised"]["sha256"] == sha256(graph.read_bytes()).hexdigest()
+    assert card["quantised"]["verdicts_changed"] == 0 and card["quantised"]["real_frames"] == 2
+    assert set(card["quantised"]["frames_per_second"]) == {"float32", "int8"}
+    assert (weights / "model.onnx").read_bytes() == before
+    assert Network(weights).name.endswith("+int8")
+    frame = read_frame(site / "tissue_0a.png")
+    in_bytes = Network(weights).restore([frame])[0].kinds.astype(int)
+    assert np.abs(in_bytes - Weights(weights).graph(frame).kinds).mean() < 8
+
+
+def test_a_changed_verdict_keeps_quantised_weights_from_being_written(site: Path, tmp_path: Path, monkeypatch) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    write_labels(site, ["tissue_0a.png"])
+    answers = iter([[["absent"] * 5]] + [[["absent"] * 4 + ["uncertain"]]] * len(quantisation.KEPT_IN_FLOAT))
+    monkeypatch.setattr(quantisation, "verdicts", lambda *_: next(answers))
+    before = {path.name: path.read_bytes() for path in weights.iterdir()}
+    told: list[str] = []
+    with pytest.raises(TrainingError, match="nothing was written"):
+        quantisation.quantise(weights, site, 1, told.append)
+    assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
+    assert any("arrow absent → uncertain" in line for line in told)
+
+
+def test_without_annotated_frames_nothing_is_quantised(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.csv"):
+        quantisation.quantise(weights, write_speckle(tmp_path / "plain", 4), 1, silent)
