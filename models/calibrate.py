@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from models.corruption import corrupt
 from models.dataset import Split, read_frame
+from models.errors import TrainingError
 from models.pool import resized_kinds
 from models.served import Graph, Output
 from service.analyse.annotations import Calibration, Kind, Thresholds, components
@@ -187,7 +188,12 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
 
 
 def read_calibration(path: Path) -> tuple[dict[Kind, Thresholds], dict[Kind, Calibration]]:
-    tables = tomllib.loads(path.read_text())
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as broken:
+        raise TrainingError(
+            f"{path.parent} is not calibrated.", cure="Run `python -m models calibrate RUN --data FOLDER` first."
+        ) from broken
     return (
         {kind: Thresholds(**tables["thresholds"][kind]) for kind in Kind},
         {kind: Calibration(**tables["calibration"][kind]) for kind in Kind},

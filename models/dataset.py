@@ -64,14 +64,20 @@ class Split:
 
     @classmethod
     def read(cls, manifest: Path, root: Path) -> Split:
-        """The split a run was trained on. Raises `LeakySplit` for a manifest that shares groups."""
-        sides = json.loads(manifest.read_text())
-        parts = cls(
-            *(
-                tuple(CleanFrame(**{**f, "path": root / f["path"]}) for f in sides[side])
-                for side in ("training", "validation")
+        """The split a run was trained on. Raises `DataError` for a manifest that is missing or broken and `LeakySplit`
+        for one that shares groups."""
+        try:
+            sides = json.loads(manifest.read_text())
+            parts = cls(
+                *(
+                    tuple(CleanFrame(**{**f, "path": root / f["path"]}) for f in sides[side])
+                    for side in ("training", "validation")
+                )
             )
-        )
+        except (OSError, ValueError, KeyError, TypeError) as broken:
+            raise DataError(
+                f"The split in {manifest} cannot be read ({type(broken).__name__}).", cure="Give the folder of a run."
+            ) from broken
         parts.refuse_leaks()
         return parts
 
@@ -103,7 +109,9 @@ def _listing(folder: Path) -> Path | None:
 def _listed(listing: Path) -> list[CleanFrame]:
     frames = []
     with listing.open(newline="") as text:
-        for row in csv.DictReader(text):
+        rows = csv.DictReader(text)
+        refuse_missing_columns(listing, rows, "file", "source")
+        for row in rows:
             # Paths in the CSV are relative to its folder or to the one above it.
             places = (listing.parent / row["file"], listing.parent.parent / row["file"])
             path = next((place for place in places if place.is_file()), None)
@@ -114,6 +122,13 @@ def _listed(listing: Path) -> list[CleanFrame]:
             group = row.get("group") or _group(path, row["source"])
             frames.append(CleanFrame(path, row["source"], group, row.get("anatomy", ""), row.get("licence", "")))
     return frames
+
+
+def refuse_missing_columns(listing: Path, rows: csv.DictReader[str], *wanted: str) -> None:
+    """Raise `DataError` where a CSV lacks a column."""
+    missing = [name for name in wanted if name not in (rows.fieldnames or ())]
+    if missing:
+        raise DataError(f"{listing} has no column {missing[0]!r}.", cure=f"It needs {', '.join(wanted)}.")
 
 
 def _found(folder: Path) -> list[CleanFrame]:
@@ -181,17 +196,25 @@ def _look(frame: Frame) -> npt.NDArray[np.float32]:
 def split(frames: Iterable[CleanFrame], held_out_sources: Sequence[str], share: float, seed: int) -> Split:
     """Hold out whole data sets, and a share of the groups of every other one.
 
-    The share is drawn by a hash of seed and group, so a frame added later does not move the others.
+    The share is drawn by a hash of seed and group, so a frame added later does not move the others. Where so few groups
+    are left that a side would stay empty, it gets the group that is nearest to it.
     """
     frames = list(frames)
     away = {frame.group for frame in frames if frame.source in held_out_sources}
-
-    def held_out(frame: CleanFrame) -> bool:
-        draw = int(sha256(f"{seed}:{frame.group}".encode()).hexdigest()[:8], 16) / 16**8
-        return frame.group in away or draw < share
-
+    draws = {
+        frame.group: int(sha256(f"{seed}:{frame.group}".encode()).hexdigest()[:8], 16) / 16**8
+        for frame in frames
+        if frame.group not in away
+    }
+    held_out = {group for group, draw in draws.items() if draw < share}
+    if len(draws) > 1 and len(held_out) == len(draws):
+        held_out.remove(max(draws, key=lambda group: draws[group]))
+    if len(draws) > 1 and not held_out and not away and share > 0:
+        held_out.add(min(draws, key=lambda group: draws[group]))
+    held_out |= away
     parts = Split(
-        tuple(frame for frame in frames if not held_out(frame)), tuple(frame for frame in frames if held_out(frame))
+        tuple(frame for frame in frames if frame.group not in held_out),
+        tuple(frame for frame in frames if frame.group in held_out),
     )
     for side, part in (("training", parts.training), ("validation", parts.validation)):
         if not part:

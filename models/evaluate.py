@@ -19,7 +19,7 @@ import tomli_w
 from rich.progress import track
 
 from models.corruption import corrupt
-from models.dataset import CleanFrame, Frame, read_frame
+from models.dataset import CleanFrame, Frame, read_frame, refuse_missing_columns
 from models.errors import DataError
 from models.served import Output, Weights
 from models.statistics import Estimate, auroc, proportion
@@ -109,7 +109,11 @@ def real_frames(weights: Weights, labels: Path, report: Report, pictures: Path |
     """Image-level sensitivity, specificity and AUROC per kind on the frames of a ``labels.csv``."""
     readings, network_ms, reading_ms = [], [], []
     with labels.open(newline="") as text:
-        rows = list(csv.DictReader(text))
+        listed = csv.DictReader(text)
+        refuse_missing_columns(labels, listed, "file", "source")
+        if not set(Kind) & set(listed.fieldnames or ()):
+            raise DataError(f"{labels} has no column of any kind.", cure=f"Name columns {', '.join(Kind)}.")
+        rows = list(listed)
     if not rows:
         raise DataError(f"{labels} lists no frame.")
     for row in track(rows, "Real frames", transient=True):

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 
 from models.architectures.unshuffle_unet import UnshuffleUNet, gflop, parameters
 from models.calibrate import CALIBRATION, read_calibration
-from models.errors import TrainingError
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
-from models.train import CHECKPOINT, SPLIT, build, recipe_of, total_seconds, total_steps
+from models.train import CHECKPOINT, SPLIT, build, read_checkpoint, recipe_of, total_seconds, total_steps
 from service.analyse.annotations import Kind
 
 MAX_SIDE = 1024
@@ -31,15 +29,16 @@ def export(run: Path, weights: Path) -> Path:
     network, recipe, state = trained(run)
     served = Served(folded(network))
     weights.mkdir(parents=True, exist_ok=True)
-    beside = weights / "model.part"
+    graph, card = weights / "model.part", weights / "card.part"
     try:
-        write_graph(served, beside)
-        refuse_disparity(served, beside)
-        card = described(weights.name, beside, run, recipe, state, network)
-        beside.replace(weights / "model.onnx")
+        write_graph(served, graph)
+        refuse_disparity(served, graph)
+        card.write_text(tomli_w.dumps(described(weights.name, graph, run, recipe, state, network)))
+        graph.replace(weights / "model.onnx")
+        card.replace(weights / "card.toml")
     finally:
-        beside.unlink(missing_ok=True)
-    (weights / "card.toml").write_text(tomli_w.dumps(card))
+        graph.unlink(missing_ok=True)
+        card.unlink(missing_ok=True)
     return weights
 
 
@@ -51,11 +50,7 @@ def graph_of(run: Path, path: Path) -> Path:
 
 def trained(run: Path) -> tuple[UnshuffleUNet, Recipe, dict[str, Any]]:
     """The averaged weights of a run's last checkpoint, in evaluation mode, with recipe and state."""
-    if not (run / CHECKPOINT).exists():
-        raise TrainingError(
-            f"{run} holds no checkpoint.", cure="Train first: `python -m models train RECIPE --data FOLDER`."
-        )
-    checkpoint = torch.load(run / CHECKPOINT, weights_only=True)
+    checkpoint = read_checkpoint(run / CHECKPOINT)
     recipe = recipe_of(checkpoint)
     network = build(recipe)
     network.load_state_dict(checkpoint["average"])

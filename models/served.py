@@ -56,16 +56,29 @@ class Weights:
     """A folder with ``model.onnx`` and ``card.toml``. Raises `DataError` when they do not belong together."""
 
     def __init__(self, folder: Path, threads: int = 2) -> None:
-        self.card: dict[str, Any] = tomllib.loads((folder / "card.toml").read_text())
-        graph = folder / "model.onnx"
-        if sha256(graph.read_bytes()).hexdigest() != self.card["sha256"]:
-            raise DataError(f"{graph} is not the file its card describes.", cure="Export the weights again.")
+        self.card, graph = card_of(folder), folder / "model.onnx"
         self.graph = Graph(graph, self.card["max_side"], self.card["stride"], threads)
         self.thresholds = {kind: Thresholds(**self.card["thresholds"][kind]) for kind in Kind}
         self.calibration = {kind: Calibration(**self.card["calibration"][kind]) for kind in Kind}
 
     def read(self, output: Output) -> Evidence:
         return read_marks(output.kinds, output.residual, self.thresholds, self.calibration)
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """The card of a weights folder. Raises `DataError` when there is none or the graph beside it is another one."""
+    graph = folder / "model.onnx"
+    try:
+        card = tomllib.loads((folder / "card.toml").read_text())
+        fits = sha256(graph.read_bytes()).hexdigest() == card["sha256"]
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as broken:
+        raise DataError(
+            f"{folder} holds no weights that can be used ({type(broken).__name__}).",
+            cure="Give a folder with model.onnx and its card.toml.",
+        ) from broken
+    if not fits:
+        raise DataError(f"{graph} is not the file its card describes.", cure="Export the weights again.")
+    return card
 
 
 def reduced(frame: Frame, max_side: int) -> Frame:

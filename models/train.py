@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import pickle
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.dataset import Split, clean_frames, split
 from models.distributed import Ranks
-from models.errors import Diverged, LeakySplit, RecipeError
+from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
 from models.layers import hold_still
 from models.loss import product_loss
 from models.pool import CropPool
@@ -164,7 +165,7 @@ def begin_from(
     Raises `RecipeError` when they are another network's.
     """
     if (earlier / CHECKPOINT).exists():
-        checkpoint = torch.load(earlier / CHECKPOINT, weights_only=True)
+        checkpoint = read_checkpoint(earlier / CHECKPOINT)
         weights, state = checkpoint["average"], checkpoint["state"]
         steps, seconds = total_steps(state), total_seconds(state)
     else:
@@ -217,7 +218,7 @@ def average_runs(runs: Sequence[Path], out: Path) -> Path:
     2022): steadier than either alone. Its state and split are the last run's. Raises `RecipeError` for other networks
     and `LeakySplit` when the runs held out other frames.
     """
-    checkpoints = [torch.load(run / CHECKPOINT, weights_only=True) for run in runs]
+    checkpoints = [read_checkpoint(run / CHECKPOINT) for run in runs]
     if len({str(checkpoint["recipe"]["network"]) for checkpoint in checkpoints}) > 1:
         raise RecipeError("The runs hold different networks, which have no mean.", cure="Average runs of one recipe.")
     if len({(run / SPLIT).read_text() for run in runs}) > 1:
@@ -367,10 +368,25 @@ def save(
     beside.replace(path)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Raises `TrainingError` when there is none or it is damaged."""
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    except FileNotFoundError as missing:
+        raise TrainingError(
+            f"{path.parent} holds no checkpoint.", cure="Train first: `python -m models train RECIPE --data FOLDER`."
+        ) from missing
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as broken:
+        raise TrainingError(
+            f"The checkpoint {path} is damaged ({type(broken).__name__}).", cure="Train again, into a new folder."
+        ) from broken
+    return checkpoint
+
+
 def restore(
     path: Path, recipe: Recipe, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = read_checkpoint(path)
     if checkpoint["recipe"]["network"] != asdict(recipe)["network"]:
         raise RecipeError(f"{path} holds another network than recipe {recipe.name}.", cure="Use the run's own recipe.")
     network.load_state_dict(checkpoint["network"])
