@@ -68,7 +68,8 @@ def curves(results: Sequence[Result], path: Path) -> None:
         column[1].set(yscale="log", xlabel="step")
     axes[0][0].set_ylabel("training loss")
     axes[1][0].set_ylabel("grey levels off clean (validation)")
-    axes[0][-1].legend(fontsize=6)
+    # Beside the curves, which cross everywhere.
+    axes[0][-1].legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(figure, path)
 
 

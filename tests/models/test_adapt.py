@@ -23,7 +23,7 @@ from models.served import Weights
 from service.analyse.restoration import Network
 from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
-PLAN = Plan(layers="normalisation", minutes=0.02, samples=2)
+PLAN = Plan(layers="normalisation", minutes=0.02, samples=4)
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,9 @@ def data(tmp_path: Path) -> Path:
     folder.mkdir()
     for number in range(8):
         noise = cv2.GaussianBlur(rng.normal(0, 1, (96, 96)).astype(np.float32), (0, 0), 3)
-        cv2.imwrite(str(folder / f"tissue_{number}a.png"), cv2.normalize(noise, None, 0, 180, cv2.NORM_MINMAX))
+        cv2.imwrite(
+            str(folder / f"tissue_{number}a.png"), cv2.normalize(noise, None, 0, 180, cv2.NORM_MINMAX, cv2.CV_8U)
+        )
     return folder
 
 

@@ -21,8 +21,14 @@ def write_tiny_weights(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = {**SHAPE, "channels": tuple(SHAPE["channels"]), "dilations": tuple(SHAPE["dilations"])}
     folder.mkdir(parents=True)
-    write_graph(Served(folded(UnshuffleUNet(**shape).eval())), folder / "model.onnx")
+    network = UnshuffleUNet(**shape).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # As after training: biases that are all zero would be written as one.
+            torch.nn.init.normal_(module.bias, std=0.1)
+    write_graph(Served(folded(network)), folder / "model.onnx")
     weight = dict.fromkeys(("mass", "support", "peak", "core", "rows", "columns", "total"), 0.5)
+    limits = {"pixel": 0.5, "min_pixels": 4, "absent": 0.4, "present": 0.6}
     card = {
         "name": "tiny",
         "version": "1",
@@ -36,7 +42,7 @@ def write_tiny_weights(folder: Path) -> Path:
         "minutes": 0.1,
         "architecture": SHAPE,
         "data": [{"source": "speckle", "training": 5, "validation": 1}],
-        "thresholds": {k.value: {"pixel": 0.5, "min_pixels": 4, "absent": 0.4, "present": 0.6} for k in Kind},
+        "thresholds": {k.value: {**limits, "outline": 0.5} for k in Kind},
         "calibration": {k.value: {"intercept": -4.0, **weight} for k in Kind},
     }
     (folder / "card.toml").write_text(tomli_w.dumps(card))
@@ -49,7 +55,9 @@ def write_speckle(folder: Path, count: int = 10, side: int = 96) -> Path:
     rng = np.random.default_rng(4)
     for number in range(count):
         noise = cv2.GaussianBlur(rng.normal(0, 1, (side, side + 8 * number)).astype(np.float32), (0, 0), 3)
-        cv2.imwrite(str(folder / f"tissue_{number}a.png"), cv2.normalize(noise, None, 0, 180, cv2.NORM_MINMAX))
+        cv2.imwrite(
+            str(folder / f"tissue_{number}a.png"), cv2.normalize(noise, None, 0, 180, cv2.NORM_MINMAX, cv2.CV_8U)
+        )
     return folder
 
 
