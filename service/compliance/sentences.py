@@ -219,7 +219,8 @@ def _with_article(name: str) -> str:
 
 
 def _name(image: InstanceFacts) -> str:
-    return f"image {image.number}" if image.number is not None else f"image {image.sop_instance_uid}"
+    name = image.sop_instance_uid if image.number is None else image.number
+    return f"image {name}" if name else "the image"
 
 
 def _place(image: InstanceFacts) -> str:
