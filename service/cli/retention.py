@@ -52,7 +52,7 @@ def activate(file: File, yes: Yes = False) -> None:
 
 
 @app.command()
-def retire(yes: Yes = False) -> None:
+def retire() -> None:
     """Take the policy out of force: from then on everything is kept."""
     schema.require_usable(database())
     with database().begin() as session:

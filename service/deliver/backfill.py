@@ -67,7 +67,7 @@ class Pace:
     def wait(self, instances: int) -> None:
         """Return when so many may be asked for."""
         while self._window is not None and not self._window.is_open(datetime.now().time()):
-            time.sleep(min(30.0, 1.0))
+            time.sleep(1.0)
         pause = self._next - time.monotonic()
         if pause > 0:
             time.sleep(pause)

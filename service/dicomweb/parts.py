@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser
 from service.errors import DicomError
 
 CRLF = b"\r\n"
-LONGEST_BOUNDARY = 70  # RFC 2046 section 5.1.1
+LONGEST_BOUNDARY = 128  # RFC 2046 section 5.1.1 says 70; Orthanc makes longer ones
 
 
 class BadBody(DicomError):
