@@ -1,7 +1,7 @@
 """Faults on demand: tests kill, stall or break a running process at a named point.
 
-``fp("receive.before_rename")`` does nothing unless SONOMARK_FAILPOINTS names the point, for instance
-``receive.before_rename=kill@3;receive.before_commit=sleep:500``. A process refuses to start with failpoints
+``fp("receive.before_fsync")`` does nothing unless SONOMARK_FAILPOINTS names the point, for instance
+``receive.before_fsync=kill@3;receive.before_commit=sleep:500``. A process refuses to start with failpoints
 set unless SONOMARK_TESTING is on too. Actions: ``kill``, ``stop``, ``eio``, ``enospc``, ``sleep:MILLISECONDS``;
 ``@N`` strikes at the Nth passage only, ``@N+`` from the Nth on, nothing means every passage.
 """

@@ -155,7 +155,7 @@ class Journal:
                 return
             lane.given_back = False  # whoever comes first renews it
         try:
-            if lane.sound:
+            if lane.sound and self._own <= self._most:
                 lane.renew()
                 with self._lock:
                     self._free.append(lane)

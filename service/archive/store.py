@@ -79,14 +79,14 @@ class ArchiveStore:
             target = self.place(key)
             with storage(f"The archive could not keep {key}"):
                 self._make_folder(target.parent)
-                fp("receive.before_rename")
+                fp("archive.before_rename")
                 # Of two copies of one instance in the same batch the second has nothing left to rename.
                 if temporary.exists() or not target.exists():
                     temporary.rename(target)
             folders.add(target.parent)
         with storage("The archive could not sync a folder"):
             for folder in sorted(folders):
-                fp("receive.before_dirsync")
+                fp("archive.before_dirsync")
                 fsync_folder(folder)
 
     def file_all(self, objects: list[tuple[Path, str]]) -> None:
@@ -98,9 +98,9 @@ class ArchiveStore:
             for temporary, key in objects:
                 target = self.place(key)
                 self._make_folder(target.parent)
-                fp("receive.before_rename")
+                fp("filing.before_rename")
                 temporary.rename(target)
-            fp("receive.before_dirsync")
+            fp("filing.before_sync")
             sync_file_system(self.root)
 
     def put(self, key: str, data: bytes) -> None:

@@ -245,6 +245,7 @@ class Door(ThreadedAssociationServer):
         """Whether the address has not too many connections already, silent ones counted."""
         with self._counting:
             if self._connections[client_address[0]] >= MOST_CONNECTIONS_OF_AN_ADDRESS:
+                log.warning("too many connections", address=client_address[0])
                 return False
             self._connections[client_address[0]] += 1
             return True

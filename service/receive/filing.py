@@ -105,7 +105,7 @@ class Filing:
 
     def _file(self, batch: list[Waiting]) -> None:
         """Make every record of the batch a file, durably, and give its place in the lane free."""
-        fp("receive.before_filing")
+        fp("filing.before_copy")
         copies: list[tuple[Path, Waiting]] = []
         try:
             for each in batch:
@@ -118,7 +118,7 @@ class Filing:
         finally:
             for temporary, _ in copies:
                 temporary.unlink(missing_ok=True)
-        fp("receive.before_recycling")
+        fp("filing.before_recycling")
         for each in batch:
             self._journal.settled(each.lane)
 

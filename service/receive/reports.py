@@ -15,10 +15,8 @@ from service.archive.store import ArchiveStore
 from service.db import commitments
 from service.db.session import Database
 from service.errors import DatabaseAway, PeerError
-from service.failpoints import fp
 from service.receive.commitment import (
     PUSH_MODEL_INSTANCE,
-    Failure,
     Reference,
     examine,
     report,
@@ -93,28 +91,34 @@ class Reporter:
             ]
 
     def _report(self, due: Due) -> None:
-        found = examine(self._archive, self._database, due.references)
-        event_type, information = report(due.transaction_uid, self._ae_title, found)
-        failed = sum(failure is not None for _, failure in found)
-        fp("receive.before_report")
         try:
+            found = examine(self._archive, self._database, due.references)
+            event_type, information = report(due.transaction_uid, self._ae_title, found)
             self._send(due, event_type, information)
+        except DatabaseAway:
+            raise
         except PeerError as error:
-            last = due.attempts >= GIVE_UP_AFTER
-            pause = None if last else PAUSES_S[min(due.attempts, len(PAUSES_S)) - 1]
-            with self._database.begin() as session:
-                commitments.put_off(session, due.id, pause, error.what)
-            log.warning("commitment not reported", transaction=due.transaction_uid, reason=str(error), again_in_s=pause)
+            self._put_off(due, error.what)
             return
+        except Exception as error:  # noqa: BLE001 - one odd request or peer must not end the reports of all others
+            self._put_off(due, f"The report failed: {type(error).__name__}.")
+            return
+        failures = [failure.name.lower() for _, failure in found if failure is not None]
+        with self._database.begin() as session:
+            commitments.reported(session, due.id, len(found) - len(failures), len(failures))
         log.info(
             "commitment reported",
             transaction=due.transaction_uid,
-            committed=len(found) - failed,
-            failed=failed,
-            reasons=sorted({failure.name for _, failure in found if isinstance(failure, Failure)}),
+            committed=len(found) - len(failures),
+            failed=len(failures),
+            reasons=sorted(set(failures)),
         )
+
+    def _put_off(self, due: Due, why: str) -> None:
+        pause = PAUSES_S[min(due.attempts, len(PAUSES_S)) - 1] if due.attempts < GIVE_UP_AFTER else None
         with self._database.begin() as session:
-            commitments.reported(session, due.id, len(found) - failed, failed)
+            commitments.put_off(session, due.id, pause, why)
+        log.warning("commitment not reported", transaction=due.transaction_uid, reason=why, again_in_s=pause)
 
     def _send(self, due: Due, event_type: int, information: Dataset) -> None:
         peer = self._peers.of(due.ae_title, due.address)

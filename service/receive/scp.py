@@ -162,6 +162,8 @@ def serve(place: int = 0) -> None:
     chosen = settings()
     if chosen.receivers > 1 and chosen.dicom_port == 0:
         raise ConfigurationError("Several receivers need a port to share.", cure="Set SONOMARK_DICOM_PORT.")
+    if chosen.receivers > 1 and chosen.database().startswith("sqlite"):
+        log.warning("several receivers wait for each other on SQLite", cure="Use PostgreSQL, or SONOMARK_RECEIVERS=1.")
     receiver = Receiver(chosen, place)
     crew = Crew(chosen.receivers if place == 0 else 1)
     crew.start()

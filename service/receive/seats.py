@@ -13,15 +13,20 @@ _COUNT = struct.Struct("<I")
 
 
 class Tally:
-    """Seats taken in each of several receiver processes, in a file that they map."""
+    """Seats taken in each of several receiver processes, in a file that they map; one alone needs none."""
 
     def __init__(self, file: Path, processes: int) -> None:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, _COUNT.size * processes)
-            self._memory = mmap.mmap(descriptor, _COUNT.size * processes)
-        finally:
-            os.close(descriptor)
+        size = _COUNT.size * processes
+        if processes == 1:
+            self._memory = mmap.mmap(-1, size)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(descriptor, size)
+                self._memory = mmap.mmap(descriptor, size)
+            finally:
+                os.close(descriptor)
         self._processes = processes
 
     def total(self) -> int:

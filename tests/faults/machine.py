@@ -123,9 +123,7 @@ class ReceiveToVerdict(RuleBasedStateMachine):
     @rule(point=st.sampled_from(DOOR_POINTS), action=st.sampled_from(("kill", "eio", "enospc")), hit=st.integers(1, 3))
     def restart_the_door_with_a_fault(self, point: str, action: str, hit: int) -> None:
         # A call that cannot fail where it stands cannot be made to.
-        chosen = (
-            action if point in ("receive.before_fsync", "receive.before_rename", "receive.before_dirsync") else "kill"
-        )
+        chosen = action if point == "receive.before_fsync" else "kill"
         self._restart("receive", FAILPOINTS=f"{point}={chosen}@{hit}")
         self._open()
 

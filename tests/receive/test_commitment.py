@@ -138,7 +138,7 @@ def test_what_is_safe_is_committed_and_the_rest_is_named(
 
 
 def test_an_instance_still_in_the_journal_is_committed(start_receiver: StartReceiver, cart: Cart) -> None:
-    receiver = start_receiver(PEERS=f"US01;port={cart.port}", FAILPOINTS="receive.before_filing=sleep:20000")
+    receiver = start_receiver(PEERS=f"US01;port={cart.port}", FAILPOINTS="filing.before_copy=sleep:20000")
     cart.listen()
     dataset = ultrasound()
     receiver.store(dataset)

@@ -24,9 +24,9 @@ from tests.receive.test_cstore import archived
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
 KILL_POINTS = ["receive.before_fsync", "receive.before_commit", "receive.after_commit", "receive.before_ack"]
-# Where an instance gets a file of its own: in the line without a journal, afterwards with one.
-NAMING_POINTS = ["receive.before_rename", "receive.before_dirsync"]
-FILING_POINTS = ["receive.before_filing", *NAMING_POINTS, "receive.before_recycling"]
+# Where an instance gets a file of its own: in the line without a journal, afterwards by filing with one.
+NAMING_POINTS = ["archive.before_rename", "archive.before_dirsync"]
+FILING_POINTS = ["filing.before_copy", "filing.before_rename", "filing.before_sync", "filing.before_recycling"]
 
 
 def test_every_failpoint_has_a_kill_test() -> None:
@@ -37,11 +37,10 @@ def test_every_failpoint_has_a_kill_test() -> None:
     root = Path(service.__file__).parent
     names = {
         name
-        for folder in ("receive", "archive")
-        for path in (root / folder).glob("*.py")
-        for name in re.findall(r'fp\("(receive\.\w+)"\)', path.read_text())
+        for path in [*(root / "receive").glob("*.py"), root / "archive" / "store.py"]
+        for name in re.findall(r'fp\("(\w+\.\w+)"\)', path.read_text())
     }
-    assert names == {*KILL_POINTS, *FILING_POINTS}
+    assert names == {*KILL_POINTS, *NAMING_POINTS, *FILING_POINTS}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ def test_killed_while_filing(point: str, start_receiver: StartReceiver, db: Data
 
 
 def test_filing_is_tried_again(start_receiver: StartReceiver, db: Database, house: Settings) -> None:
-    receiver = start_receiver(FAILPOINTS="receive.before_rename=enospc@1")
+    receiver = start_receiver(FAILPOINTS="filing.before_rename=enospc@1")
     assert receiver.store(ultrasound(), ultrasound()) == [SUCCESS] * 2
     receiver.wait_for("filing put off")
     assert {path.stem for path in archived(house)} == {row.sha256 for row in instances(db)}
@@ -94,7 +93,7 @@ def test_filing_is_tried_again(start_receiver: StartReceiver, db: Database, hous
 
 def test_what_was_given_up_is_not_filed(start_receiver: StartReceiver, db: Database, house: Settings) -> None:
     """An instance that is deleted while it waits in the journal stays deleted, also after a crash."""
-    receiver = start_receiver(FAILPOINTS="receive.before_filing=sleep:1000")
+    receiver = start_receiver(FAILPOINTS="filing.before_copy=sleep:1000")
     assert receiver.store(ultrasound(), ultrasound()) == [SUCCESS] * 2
     kept, deleted = instances(db)
     archive = ArchiveStore(house.data_dir / "archive")
@@ -110,7 +109,7 @@ def test_what_was_given_up_is_not_filed(start_receiver: StartReceiver, db: Datab
 def test_an_instance_can_be_read_while_it_waits_in_the_journal(
     start_receiver: StartReceiver, db: Database, house: Settings
 ) -> None:
-    receiver = start_receiver(FAILPOINTS="receive.before_filing=sleep:3000")
+    receiver = start_receiver(FAILPOINTS="filing.before_copy=sleep:3000")
     assert receiver.store(ultrasound()) == [SUCCESS]
     [row] = instances(db)
     archive = ArchiveStore(house.data_dir / "archive")
@@ -130,7 +129,7 @@ def test_a_failing_disk_is_never_success(
     fault: str, start_receiver: StartReceiver, db: Database, house: Settings
 ) -> None:
     # Each point is passed only by those whom the points before it let through: 2nd, 3rd and 4th instance fail.
-    points = ("receive.before_fsync", "receive.before_rename", "receive.before_dirsync")
+    points = ("receive.before_fsync", *NAMING_POINTS)
     receiver = start_receiver(FAILPOINTS=";".join(f"{point}={fault}@2" for point in points), JOURNAL_MB="0")
     sent = [ultrasound() for _ in range(5)]
     assert receiver.store(*sent) == [SUCCESS, OUT_OF_RESOURCES, OUT_OF_RESOURCES, OUT_OF_RESOURCES, SUCCESS]
