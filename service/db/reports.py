@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Date, Select, SQLColumnExpression, exists, func, literal, select
+from sqlalchemy import Date, Select, SQLColumnExpression, func, literal, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
@@ -210,10 +210,15 @@ def corrections_of(period: Period, columns: Sequence[SQLColumnExpression[Any]]) 
     Only an image that came between the two corrects a study; a changed rule book does not.
     """
     bad, good = aliased(VerdictRecord), aliased(VerdictRecord)
-    image_between = exists().where(
-        Instance.study_id == Study.id,
-        Instance.received_at > bad.created_at,
-        Instance.received_at <= good.created_at,
+    # A value, not an EXISTS: that a planner may turn into a join with every instance there is.
+    image_between = (
+        select(func.min(Instance.received_at))
+        .where(
+            Instance.study_id == Study.id,
+            Instance.received_at > bad.created_at,
+            Instance.received_at <= good.created_at,
+        )
+        .scalar_subquery()
     )
     return (
         select(Study.id, func.min(bad.created_at), func.min(good.created_at), *columns)
@@ -227,7 +232,7 @@ def corrections_of(period: Period, columns: Sequence[SQLColumnExpression[Any]]) 
             Study.first_received_at >= period.start,
             Study.first_received_at < period.end,
             ~Study.synthetic,
-            image_between,
+            image_between.is_not(None),
         )
         .group_by(Study.id, *columns)
     )
