@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 import structlog
@@ -32,6 +33,10 @@ def configure(role: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # They quote values of headers, which are patient data.
+    for library in ("pydicom", "pynetdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 

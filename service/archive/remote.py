@@ -124,6 +124,14 @@ class RemoteStore(ArchiveStore):
         self.bucket.delete(key)
         super().delete(key)
 
+    def drain(self, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while self.outbox.backlog()[0]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
     def mend(self, key: str) -> bool:
         """Send this machine's copy up again, over what the bucket has; False when there is none here.
 

@@ -19,6 +19,7 @@ from service.db import audit, retention
 from service.db.retention import Candidate
 from service.db.session import Database
 from service.db.tables import now
+from service.errors import StorageError
 
 log = logs.get(__name__)
 
@@ -89,8 +90,7 @@ def release_due(
 ) -> int:
     """Do what the policy in force says; how many studies were given up. Nothing without such a policy.
 
-    Raises:
-        StorageError: the archive did not delete; what was released is deleted by a later round.
+    Bytes that the archive does not delete now are deleted by a later round of `finish_releases`.
     """
     at = now()
     with db.read() as session:
@@ -107,7 +107,7 @@ def release_due(
                 told["activated_by"] = active.activated_by
                 audit.record(session, actor, "retention.release", each.study_instance_uid, detail=told)
         if count:
-            _delete(store, db, each.study_id)
+            _try_delete(store, db, each.study_id)
             released += 1
             log.info("bytes released", study=each.study_id, instances=count, rule=each.rule, policy=active.name)
         on_released()
@@ -118,7 +118,16 @@ def finish_releases(store: ArchiveStore, db: Database) -> int:
     """Delete the bytes of tombstones that a killed or hindered process left; how many objects."""
     with db.read() as session:
         studies = retention.undone(session, limit=10_000)
-    return sum(_delete(store, db, study_id) for study_id in studies)
+    return sum(_try_delete(store, db, study_id) for study_id in studies)
+
+
+def _try_delete(store: ArchiveStore, db: Database, study_id: int) -> int:
+    """One study whose bytes cannot go now, such as one still on its way to the bucket, does not keep the others."""
+    try:
+        return _delete(store, db, study_id)
+    except StorageError as error:
+        log.warning("released bytes not deleted yet", study=study_id, reason=error.what, cure=error.cure)
+        return 0
 
 
 def _delete(store: ArchiveStore, db: Database, study_id: int) -> int:

@@ -29,6 +29,7 @@ log = logs.get(__name__)
 
 AT_ONCE = 10  # instances a request; the rate is kept between requests
 ARRIVAL_S = 10.0  # for what a C-MOVE sent to be in the database
+DRAIN_S = 120.0  # for the last objects to reach the bucket, before this process ends
 SLICE = 1 << 20
 
 
@@ -133,6 +134,10 @@ class Backfiller:
         with self._db.begin() as session:
             found.finished = backfills.finish(session, under_way.id)
         self._berth.leave()
+        if not archive().drain(DRAIN_S):
+            log.warning(
+                "objects still wait for the bucket on this machine", cure="The next role started here sends them."
+            )
         return found
 
     def _list(self, backfill_id: int, day: date) -> None:

@@ -22,9 +22,10 @@ def test_what_is_taken_in_waits_here_and_goes_up(remote: RemoteStore, s3: S3Serv
     assert objects(s3) == {}
     assert remote.exists(KEY) and remote.size(KEY) == 5
     assert list(remote.keys("instances")) == [KEY]
+    assert not remote.drain(0)
     assert remote.outbox.upload() == 1
     assert objects(s3) == {f"sonomark/{KEY}": b"image"}
-    assert remote.outbox.backlog() == (0, 0.0)
+    assert remote.outbox.backlog() == (0, 0.0) and remote.drain(0)
     assert b"".join(remote.stream(KEY)) == b"image"
     assert remote.read(KEY, 1, 3) == b"mag"
 

@@ -228,8 +228,7 @@ def test_a_killed_deletion_is_finished(db: Database, store: ArchiveStore, monkey
 
     with monkeypatch.context() as broken:
         broken.setattr(keeping, "_delete", fail)
-        with pytest.raises(StorageError):
-            release_due(store, db, "test")
+        assert release_due(store, db, "test") == 1  # said and audited, not done
     assert all(store.exists(key) for key in keys(db, uid))
     assert finish_releases(store, db) == 2
     assert not any(store.exists(key) for key in keys(db, uid))
