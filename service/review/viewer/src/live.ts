@@ -20,6 +20,11 @@ export function startLive(): void {
       document.dispatchEvent(new Event("sonomark:signed-out"));
     }
   });
+  // The list's stream was given up when the session ended; nothing is typed here, so a fresh page is the plainest cure.
+  document.addEventListener("sonomark:signed-in", () => window.location.reload());
+  document.addEventListener("htmx:error", () => {
+    say(`The list could not be refreshed (${timeOfDay()}). What you see stays; change the filter again to try again.`, true);
+  });
   document.addEventListener("changed", (event) => {
     const { data } = (event as CustomEvent<{ data: string }>).detail;
     const { fitting } = JSON.parse(data) as { fitting: number[] };
