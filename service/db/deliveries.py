@@ -31,7 +31,12 @@ def wanted() -> bool:
 
 
 def plan_verdict(session: Session, study: Study, verdict: VerdictRecord) -> None:
-    """Write what a new verdict on a study sends out; what an older one still had to send is overtaken."""
+    """Write what a new verdict on a study sends out; what an older one still had to send is overtaken.
+
+    A self-test's study goes nowhere.
+    """
+    if study.synthetic:
+        return
     targets = _of_every_verdict()
     if verdict.verdict is Verdict.NON_COMPLIANT:
         targets = targets + _of_a_flag()
@@ -44,7 +49,7 @@ def plan_verdict(session: Session, study: Study, verdict: VerdictRecord) -> None
 
 def plan_rejection(session: Session, study: Study, review: Review) -> None:
     """A person asked for a retake: tell the PACS that the images are rejected."""
-    if settings().rejections_to and review.verdict_id is not None:
+    if settings().rejections_to and review.verdict_id is not None and not study.synthetic:
         session.add(
             Delivery(
                 study_id=study.id,

@@ -97,6 +97,18 @@ def test_off_by_default(db: Database) -> None:
     assert not deliveries.wanted() and states(db) == []
 
 
+def test_a_self_test_goes_nowhere(db: Database, configure, node: Node) -> None:
+    configure(report_to=node.address, webhook_url="https://example.org/x")
+    uid = ward.admit(db, 1)
+    with db.begin() as session:
+        study = studies.brief(session, uid)
+        study.synthetic = True
+        standing = verdicts.standing(session, study.id)
+        assert standing is not None
+        deliveries.plan_verdict(session, study, standing)
+    assert states(db) == []
+
+
 def test_report_and_masks_reach_the_node(db: Database, configure, node: Node) -> None:
     configure(report_to=node.address, masks_to=node.address)
     judged(db)
