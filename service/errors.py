@@ -7,7 +7,8 @@ patient data (identify instances by SOP Instance UID or by path).
     ├── ConfigurationError          a setting is wrong or missing
     │   ├── SchemaError             the database schema is missing, too old or too new
     │   ├── NetworkError            weights missing, damaged or not what their card says
-    │   └── RulebookError           a rule book cannot be used; names file, line and field
+    │   ├── RulebookError           a rule book cannot be used; names file, line and field
+    │   └── PolicyError             a retention policy cannot be used; names the place
     ├── DicomError                  the bytes are not what they claim to be
     │   ├── NotDicom                not a DICOM data set at all
     │   ├── DataSetMismatch         data set and C-STORE command disagree
@@ -57,6 +58,10 @@ class NetworkError(ConfigurationError):
 
 class RulebookError(ConfigurationError):
     """A rule book cannot be used."""
+
+
+class PolicyError(ConfigurationError):
+    """A retention policy cannot be used."""
 
 
 class DicomError(SonomarkError):

@@ -24,7 +24,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.compliance.outcome import Verdict
-from service.errors import ConfigurationError
+from service.errors import PolicyError
 
 Names = Annotated[tuple[str, ...], Field(default=())]
 
@@ -88,15 +88,15 @@ class Policy(BaseModel):
 
 
 def parse(toml: str) -> Policy:
-    """Raises ConfigurationError that names the place and what is wrong there."""
+    """Raises PolicyError that names the place and what is wrong there."""
     try:
         return Policy.model_validate(tomllib.loads(toml))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"The retention policy is no TOML: {error}.") from error
+        raise PolicyError(f"The retention policy is no TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"])
-        raise ConfigurationError(
+        raise PolicyError(
             f"The retention policy is wrong at {where}: {first['msg']}.",
             cure="The rules' fields are explained in docs/operate.md.",
         ) from error

@@ -13,6 +13,7 @@ from service.db.tables import Role, User, now
 from service.errors import NotAllowed, NotFound, SonomarkError
 from service.review.deps import Account, Admin
 from service.review.pages import render
+from service.review.schemas import Id
 from service.settings import settings
 
 router = APIRouter(include_in_schema=False)
@@ -58,7 +59,7 @@ def user_page(request: Request, name: str, account: Admin) -> Response:
 
 
 @router.post("/users/{name}/sessions/{number}/end")
-def end_session(name: str, number: int, account: Admin) -> Response:
+def end_session(name: str, number: Id, account: Admin) -> Response:
     """End one session of an account at once."""
     with database().begin() as session:
         user = users.get_user(session, name)
@@ -136,7 +137,7 @@ def add_token(
 
 
 @router.post("/tokens/{number}/revoke")
-def revoke_token(number: int, account: Admin) -> Response:
+def revoke_token(number: Id, account: Admin) -> Response:
     """End a token at once."""
     with database().begin() as session:
         users.revoke(session, number)

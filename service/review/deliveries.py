@@ -10,7 +10,7 @@ from service.db.session import database
 from service.db.tables import Delivery, DeliveryKind, DeliveryState
 from service.review.deps import Account, Admin
 from service.review.problems import PROBLEM_RESPONSES
-from service.review.schemas import Moment
+from service.review.schemas import Id, Moment
 
 router = APIRouter(prefix="/api/deliveries", tags=["deliveries"], responses=PROBLEM_RESPONSES)
 
@@ -41,13 +41,13 @@ def outbox(
 
 
 @router.post("/{number}/retry")
-def retry(number: int, account: Admin) -> Sent:
+def retry(number: Id, account: Admin) -> Sent:
     """Try it now, also if it was cancelled."""
     return _changed(number, account, "retry")
 
 
 @router.post("/{number}/cancel")
-def cancel(number: int, account: Admin) -> Sent:
+def cancel(number: Id, account: Admin) -> Sent:
     """Give it up."""
     return _changed(number, account, "cancel")
 

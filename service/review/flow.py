@@ -50,7 +50,7 @@ def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
 
 
 @router.post("/flow/requeue", include_in_schema=False)
-def requeue(account: Admin, ids: Annotated[list[int], Form(min_length=1, max_length=MOST_HELD)]) -> Response:
+def requeue(account: Admin, ids: Annotated[list[schemas.Id], Form(min_length=1, max_length=MOST_HELD)]) -> Response:
     """Give quarantined instances another try, after their cause was removed."""
     with database().begin() as session:
         again = analyses.requeue(session, ids)

@@ -16,6 +16,7 @@ from service.deliver.send import Node, echo
 from service.errors import NotAllowed, PeerError, SonomarkError
 from service.review.deps import Account, Admin
 from service.review.pages import render
+from service.review.schemas import Id
 from service.settings import settings
 
 router = APIRouter(include_in_schema=False)
@@ -50,7 +51,7 @@ def add_peer(
 
 @router.post("/peers/{number}")
 def edit_peer(
-    request: Request, number: int, account: Admin, address: Text = "", port: Text = "", description: Text = ""
+    request: Request, number: Id, account: Admin, address: Text = "", port: Text = "", description: Text = ""
 ) -> Response:
     """Change where a peer is."""
     try:
@@ -65,7 +66,7 @@ def edit_peer(
 
 
 @router.post("/peers/{number}/disable")
-def disable_peer(number: int, account: Admin) -> Response:
+def disable_peer(number: Id, account: Admin) -> Response:
     """No longer let it in; it can be enabled again."""
     with database().begin() as session:
         peer = peers.get(session, number)
@@ -75,7 +76,7 @@ def disable_peer(number: int, account: Admin) -> Response:
 
 
 @router.post("/peers/{number}/enable")
-def enable_peer(number: int, account: Admin) -> Response:
+def enable_peer(number: Id, account: Admin) -> Response:
     """Let it in again."""
     with database().begin() as session:
         peer = peers.get(session, number)
@@ -85,7 +86,7 @@ def enable_peer(number: int, account: Admin) -> Response:
 
 
 @router.post("/peers/{number}/echo")
-def echo_peer(request: Request, number: int, account: Admin) -> Response:
+def echo_peer(request: Request, number: Id, account: Admin) -> Response:
     """Ask the peer for a C-ECHO; answers with its cell alone."""
     with database().read() as session:
         peer = peers.get(session, number)

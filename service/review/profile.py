@@ -12,6 +12,7 @@ from service.errors import NotAllowed, NotFound, SonomarkError
 from service.review import second_factor
 from service.review.deps import SSO, Account, Person, address_of
 from service.review.pages import render
+from service.review.schemas import Id
 from service.review.second_factor import Code
 
 router = APIRouter(prefix="/profile", include_in_schema=False)
@@ -96,7 +97,7 @@ def renew(request: Request, account: Person, code: Code = "") -> Response:
 
 
 @router.post("/sessions/{number}/end")
-def end_session(number: int, account: Person) -> Response:
+def end_session(number: Id, account: Person) -> Response:
     """End one of the account's own sessions."""
     with database().begin() as session:
         if number not in {each.id for each in users.sessions_of(session, account.user)}:

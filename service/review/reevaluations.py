@@ -14,7 +14,7 @@ from service.db.tables import Reevaluation
 from service.jobs import reevaluate
 from service.review.deps import Admin, Reader
 from service.review.problems import PROBLEM_RESPONSES
-from service.review.schemas import Moment
+from service.review.schemas import Id, Moment
 
 router = APIRouter(prefix="/api/reevaluations", tags=["rule books"], responses=PROBLEM_RESPONSES)
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api/reevaluations", tags=["rule books"], responses=P
 class Wanted(BaseModel):
     """Which studies, by the day (UTC) on which their last image came; without days all of them."""
 
-    rulebook: int = Field(description="Id of the version to judge by.")
+    rulebook: Id = Field(description="Id of the version to judge by.")
     first_day: date | None = None
     last_day: date | None = Field(None, description="Included.")
     records: bool = Field(True, description="False: a what-if, which writes no verdict.")
@@ -68,14 +68,14 @@ def newest(account: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> 
 
 
 @router.get("/{number}")
-def one(number: int, account: Reader) -> Progress:
+def one(number: Id, account: Reader) -> Progress:
     """How far it has come, and which verdicts it changed."""
     with database().read() as session:
         return _progress(reevaluations.get(session, number))
 
 
 @router.post("/{number}/cancel")
-def cancel(number: int, account: Admin) -> Progress:
+def cancel(number: Id, account: Admin) -> Progress:
     """Stop it after the step under way; verdicts that were written stay."""
     with database().begin() as session:
         found = reevaluations.cancel(session, number)

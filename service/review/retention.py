@@ -13,7 +13,7 @@ from service.db.tables import LegalHold, RetentionPolicy
 from service.errors import Conflict
 from service.review.deps import Admin, Reader, Reviewer
 from service.review.problems import PROBLEM_RESPONSES
-from service.review.schemas import Moment
+from service.review.schemas import Id, Moment
 
 router = APIRouter(tags=["retention"], responses=PROBLEM_RESPONSES)
 
@@ -117,7 +117,7 @@ def put_policy(account: Admin, draft: Draft) -> Policy:
 
 
 @router.get("/api/retention/policies/{number}/due")
-def dry_run(number: int, account: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> Forecast:
+def dry_run(number: Id, account: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> Forecast:
     """The dry run: which studies' bytes this policy would release now."""
     with database().read() as session:
         found = outlook(session, policies.parse(retention.get(session, number).toml))
@@ -140,7 +140,7 @@ def dry_run(number: int, account: Admin, limit: Annotated[int, Query(ge=1, le=10
 
 
 @router.post("/api/retention/policies/{number}/activate")
-def activate(number: int, account: Admin, asked: Activation) -> Policy:
+def activate(number: Id, account: Admin, asked: Activation) -> Policy:
     """Put the policy in force. 409 when it would release more studies than the dry run that was looked at."""
     with database().begin() as session:
         policy = retention.get(session, number)

@@ -19,7 +19,7 @@ from service.jobs import reevaluate
 from service.review.deps import Account, Admin, Reader
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
-from service.review.schemas import Moment
+from service.review.schemas import Id, Moment
 
 router = APIRouter()
 
@@ -84,7 +84,7 @@ def list_rulebooks(account: Reader) -> list[Version]:
 
 
 @router.get("/api/rulebooks/{number}", tags=["rule books"], responses=PROBLEM_RESPONSES)
-def get_rulebook(number: int, account: Reader) -> Text:
+def get_rulebook(number: Id, account: Reader) -> Text:
     """One version with its text, and the same in words."""
     with database().read() as session:
         found = rulebooks.get(session, number)
@@ -107,20 +107,20 @@ def check_rulebook(account: Reader, draft: Draft) -> list[Issue]:
 
 
 @router.post("/api/rulebooks/{number}/what-if", tags=["rule books"], responses=PROBLEM_RESPONSES, status_code=202)
-def what_if(number: int, account: Admin, last: Annotated[int, Query(ge=1, le=100_000)] = WHAT_IF_STUDIES) -> WhatIf:
+def what_if(number: Id, account: Admin, last: Annotated[int, Query(ge=1, le=100_000)] = WHAT_IF_STUDIES) -> WhatIf:
     """Judge the last studies by this version in the background, without writing a verdict."""
     return _what_if(_ask(account, number, last), account)
 
 
 @router.get("/api/what-if/{number}", tags=["rule books"], responses=PROBLEM_RESPONSES)
-def get_what_if(number: int, account: Reader) -> WhatIf:
+def get_what_if(number: Id, account: Reader) -> WhatIf:
     """How far a what-if has come, and what it found."""
     with database().read() as session:
         return _what_if(reevaluations.get(session, number), account)
 
 
 @router.get("/rulebooks", include_in_schema=False)
-def rulebooks_page(request: Request, account: Reader, version: int | None = None, ask: int | None = None) -> Response:
+def rulebooks_page(request: Request, account: Reader, version: Id | None = None, ask: Id | None = None) -> Response:
     """The version in force, or the chosen one, with its history."""
     return _page(request, version=version, ask=ask)
 
@@ -144,7 +144,7 @@ def save_on_page(
 
 
 @router.get("/rulebooks/{number}/compare", include_in_schema=False)
-def compare(request: Request, number: int, account: Reader, other: Annotated[int, Query(alias="with")]) -> Response:
+def compare(request: Request, number: Id, account: Reader, other: Annotated[Id, Query(alias="with")]) -> Response:
     """What one version says differently from another, line by line."""
     with database().read() as session:
         after, before = rulebooks.get(session, number), rulebooks.get(session, other)
@@ -153,7 +153,7 @@ def compare(request: Request, number: int, account: Reader, other: Annotated[int
 
 
 @router.post("/rulebooks/{number}/what-if", include_in_schema=False)
-def what_if_on_page(number: int, account: Admin, activating: Annotated[bool, Form()] = False) -> Response:
+def what_if_on_page(number: Id, account: Admin, activating: Annotated[bool, Form()] = False) -> Response:
     """Ask what this version would have flagged among the last studies."""
     asked = _ask(account, number, WHAT_IF_STUDIES)
     where = f"/rulebooks/{number}/activate?" if activating else f"/rulebooks?version={number}&"
@@ -161,7 +161,7 @@ def what_if_on_page(number: int, account: Admin, activating: Annotated[bool, For
 
 
 @router.get("/what-if/{number}", include_in_schema=False)
-def what_if_fragment(request: Request, number: int, account: Reader) -> Response:
+def what_if_fragment(request: Request, number: Id, account: Reader) -> Response:
     """How far a what-if has come: asked for every second by the page that waits for it."""
     with database().read() as session:
         asked = reevaluations.get(session, number)
@@ -169,7 +169,7 @@ def what_if_fragment(request: Request, number: int, account: Reader) -> Response
 
 
 @router.post("/what-if/{number}/cancel", include_in_schema=False)
-def cancel_what_if(request: Request, number: int, account: Admin) -> Response:
+def cancel_what_if(request: Request, number: Id, account: Admin) -> Response:
     """Stop counting; what was found so far stays."""
     with database().begin() as session:
         if reevaluations.get(session, number).records:
@@ -179,7 +179,7 @@ def cancel_what_if(request: Request, number: int, account: Admin) -> Response:
 
 
 @router.get("/rulebooks/{number}/activate", include_in_schema=False)
-def activation_page(request: Request, number: int, account: Admin, ask: int | None = None) -> Response:
+def activation_page(request: Request, number: Id, account: Admin, ask: Id | None = None) -> Response:
     """Everything that a person should have seen before a version is put in force."""
     with database().read() as session:
         found, in_force = rulebooks.get(session, number), rulebooks.in_force(session)
@@ -195,7 +195,7 @@ def activation_page(request: Request, number: int, account: Admin, ask: int | No
 
 @router.post("/rulebooks/{number}/activate", include_in_schema=False)
 def activate(
-    number: int,
+    number: Id,
     account: Admin,
     typed: Annotated[str, Form(max_length=32)] = "",
     reason: Annotated[str, Form(max_length=255)] = "",

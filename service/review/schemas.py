@@ -13,6 +13,7 @@ Moment = Annotated[
         lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"), return_type=str
     ),
 ]
+Id = Annotated[int, Field(ge=1, le=2**62)]  # of a row; a larger number is no number to a database
 Box = Annotated[list[int], Field(min_length=4, max_length=4, description="x, y, width, height")]
 
 
