@@ -205,7 +205,8 @@ def test_the_present_threshold_keeps_clean_frames_clean() -> None:
     absent, present = bands(scores, truth, clean)
     assert absent <= present
     assert (scores[clean] < present).mean() >= 0.99
-    assert (scores[~truth] < present).mean() >= 0.95
+    weighted = (scores[clean] < present).mean() * 2 / 3 + (scores[~truth & ~clean] < present).mean() / 3
+    assert weighted >= 0.95
 
 
 def test_intervals_agree_with_published_values() -> None:
@@ -223,3 +224,13 @@ def test_the_outline_is_where_masks_overlap_best() -> None:
     frame = np.zeros((40, 40, 3), np.uint8)
     case = Case(Output(frame, frame, plane[1], plane), np.array([0, 88, 0, 0, 0]), labels)
     assert 120 / 255 < outline([case], Kind.CALIPER) <= 240 / 255
+
+
+def test_most_clean_frames_are_surely_without_the_mark() -> None:
+    rng = np.random.default_rng(4)
+    truth = np.arange(300) < 100
+    clean = np.arange(300) >= 200
+    # A few marks are hardly seen; they must not make every clean frame uncertain.
+    scores = np.where(truth, np.where(rng.random(300) < 0.1, 0.02, rng.uniform(0.6, 1, 300)), rng.uniform(0, 0.3, 300))
+    absent, present = bands(scores, truth, clean)
+    assert (scores[clean] < absent).mean() >= 0.9 and absent < present
