@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 Version = tuple[str, str]  # SOP Instance UID, SHA-256 of the data set's bytes
 
@@ -48,9 +49,22 @@ class Ledger:
     def info(self, version: Version, why: str) -> None:
         self._append("info", version, why=why)
 
+    def cut(self, at: float) -> None:
+        """The power was cut at this time: what was answered afterwards no sender would have heard.
+
+        The kernel stands in for the power and needs a moment, in which a sync may still return as if it had worked.
+        """
+        self._append("cut", ("", ""), at=at)
+
     def history(self) -> History:
         """Everything so far, read back from the file."""
-        entries = [json.loads(line) for line in self.path.read_text().splitlines()]
+        entries: list[dict[str, Any]] = []
+        for line in self.path.read_text().splitlines():
+            entry = json.loads(line)
+            if entry["kind"] == "cut":
+                entries = [one for one in entries if one["kind"] != "ok" or one["t"] < entry["at"]]
+            else:
+                entries.append(entry)
         statuses: dict[Version, tuple[int, ...]] = {}
         for entry in entries:
             if entry["kind"] == "fail":
@@ -65,5 +79,5 @@ class Ledger:
             os.fsync(self._descriptor)
 
 
-def _versions(entries: list[dict[str, str]], kind: str) -> frozenset[Version]:
+def _versions(entries: list[dict[str, Any]], kind: str) -> frozenset[Version]:
     return frozenset((entry["uid"], entry["sha256"]) for entry in entries if entry["kind"] == kind)
