@@ -41,7 +41,7 @@ class Plan:
     how many synthetic frames measure each side. ``overlaid`` frames carry marks already, which the released network
     takes away before they are drawn on."""
 
-    layers: str = "all"
+    layers: str = "normalisation"
     minutes: float = 6.0
     samples: int = 40
     overlaid: bool = False

@@ -111,7 +111,7 @@ def adapt(
     data: Data,
     out: Annotated[Path, typer.Option(help="The new weights folder.")],
     weights: Annotated[Path, typer.Option(help="The weights to start from.", exists=True, file_okay=False)] = WEIGHTS,
-    layers: Annotated[str, typer.Option(help="What is trained: all, last or normalisation.")] = "all",
+    layers: Annotated[str, typer.Option(help="What is trained: normalisation, last or all.")] = "normalisation",
     minutes: Annotated[float, typer.Option(help="Minutes of training; measuring comes on top.")] = 6.0,
     old: Annotated[
         Path | None, typer.Option(help="Data the weights were made for: shows what they forget.", file_okay=False)
