@@ -10,6 +10,17 @@ import structlog
 from service.settings import settings
 
 
+class _StandardError:
+    """Standard error as it is when a line is written: loggers are cached for the life of a process, and whoever runs a
+    command within it (a test, a notebook) may have lent it a stream that is closed by then."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure(role: str) -> None:
     """Send this process's logs to standard error, each line marked with its role."""
     as_json = settings().log_format == "json"
@@ -30,7 +41,7 @@ def configure(role: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(settings().log_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_StandardError()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     # They quote values of headers, which are patient data.
