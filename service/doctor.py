@@ -4,9 +4,12 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from sqlalchemy.orm import Session
 
 from service.analyse.text import models
 from service.archive.store import archive
@@ -96,7 +99,7 @@ def _rulebook(settings: Settings) -> str:
 
 def _text(settings: Settings) -> str:
     """Whether what the rule book asks of burned-in text can be answered."""
-    with database().read() as session:
+    with _tables() as session:
         asked = settings.read_text == "always" or rulebooks.in_force_now(session).asks_for_text
     if not asked or settings.read_text == "never":
         return "not asked for"
@@ -135,6 +138,14 @@ def _database(settings: Settings) -> str:
     return f"{database().engine.dialect.name}, schema {schema.require_usable(database())}"
 
 
+@contextmanager
+def _tables() -> Iterator[Session]:
+    """Read what only a database of this schema holds; a new one is told apart from one that is away."""
+    schema.require_usable(database())
+    with database().read() as session:
+        yield session
+
+
 def clock(_: Settings) -> str:
     """How far this machine's clock is from the database's; raises ConfigurationError when that is too far."""
     if database().engine.dialect.name == "sqlite":
@@ -151,7 +162,7 @@ def clock(_: Settings) -> str:
 
 
 def _archived_objects(_: Settings) -> str:
-    with database().read() as session:
+    with _tables() as session:
         found = checks.health(session)
     if found.ill:
         raise DamagedObject(

@@ -145,3 +145,13 @@ def test_a_clock_that_is_wrong(
     answer = _answer("clock")
     assert not answer.ok and "chronyc" in answer.answer
     assert ("behind" if skew_s < 0 else "ahead of") in answer.answer
+
+
+def test_a_database_without_tables_is_named_and_nothing_else_falls(
+    set_to: Callable[..., Settings], postgres: str
+) -> None:
+    """The first thing anybody does after installing PostgreSQL."""
+    set_to(DATABASE_URL=postgres)
+    answers = {check.name: check for check in doctor.examine(settings())}
+    assert not answers["database"].ok and "migrate" in answers["database"].answer
+    assert {"clock", "broker", "DICOM peers"} <= answers.keys()
