@@ -15,6 +15,7 @@ from service.archive.store import ArchiveStore
 from service.db import commitments
 from service.db.session import Database
 from service.errors import DatabaseAway, PeerError
+from service.failpoints import fp
 from service.receive.commitment import (
     PUSH_MODEL_INSTANCE,
     Reference,
@@ -94,6 +95,7 @@ class Reporter:
         try:
             found = examine(self._archive, self._database, due.references)
             event_type, information = report(due.transaction_uid, self._ae_title, found)
+            fp("receive.before_report")
             self._send(due, event_type, information)
         except DatabaseAway:
             raise

@@ -106,6 +106,9 @@ def test_a_study_tells_everything(token: Callable[..., TestClient], db: Database
             "box": [60, 80, 90, 40],
             "pixels": 130,
             "source": "network",
+            "found_in": "pixels",
+            "text": "",
+            "text_score": None,
         }
     ]
     assert told["verdicts"][0]["superseded_at"] is None and told["reviews"] == []
