@@ -120,6 +120,16 @@ class Journal:
         target.unlink()
         return False
 
+    def data(self, sha256: str) -> bytes | None:
+        """The DICOM file of this digest, None when no lane has it."""
+        with self._found(sha256) as found:
+            if found is None:
+                return None
+            descriptor, entry = found
+            with storage("The journal cannot be read"):
+                octets = lanes.data(descriptor, entry)
+            return octets if lanes.entry_at(descriptor, entry.position) == entry else None
+
     def size(self, sha256: str) -> int | None:
         """Octets of the DICOM file of this digest, when a lane has it."""
         with self._found(sha256) as found:

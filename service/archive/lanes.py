@@ -207,6 +207,18 @@ def copy(descriptor: int, entry: Entry, target: Path) -> None:
         os.close(out)
 
 
+def data(descriptor: int, entry: Entry) -> bytes:
+    """The record's DICOM file."""
+    parts, position = [], entry.start
+    while position < entry.stop:
+        part = os.pread(descriptor, entry.stop - position, position)
+        if not part:
+            raise StorageError("The journal ends before the record does.")
+        parts.append(part)
+        position += len(part)
+    return b"".join(parts)
+
+
 def copied(source: int, start: int, stop: int, target: int) -> None:
     """Append the bytes of ``source[start:stop]`` to the file ``target``, past this process's memory."""
     while start < stop:

@@ -120,6 +120,11 @@ class ArchiveStore:
             NotFound: there is no such object. StorageError: it cannot be read.
         """
         with storage(f"The archive could not read {key}"):
+            if is_instance(key) and not self.place(key).exists():
+                # Without a file of its own first: on a full disk there is no room for one.
+                waiting = self.journal.data(_digest(key))
+                if waiting is not None:
+                    return waiting
             return self.path(key).read_bytes()
 
     def path(self, key: str) -> Path:
@@ -226,7 +231,12 @@ class ArchiveStore:
         if not is_instance(key):
             return False
         temporary = self.incoming()
-        if not self.journal.copy(_digest(key), temporary):
+        try:
+            copied = self.journal.copy(_digest(key), temporary)
+        except StorageError:
+            temporary.unlink(missing_ok=True)
+            raise
+        if not copied:
             return self.place(key).exists()
         with storage(f"The archive could not keep {key}"):
             self._make_folder(self.place(key).parent)
