@@ -90,11 +90,13 @@ class ArchiveStore:
                 fsync_folder(folder)
 
     def file_all(self, objects: list[tuple[Path, str]]) -> None:
-        """Publish many that are not synced yet, all by one sync of the file system.
+        """Publish many that are not synced yet: one sync of the file system for their bytes, one for their names.
 
-        For what is durable elsewhere until this returns: after a crash a name may be there without its bytes.
+        A name never stands for bytes that are not there, not even between a power cut and the receiver's next start:
+        whoever reads meanwhile would take the file for the instance.
         """
         with storage("The archive could not file instances"):
+            sync_file_system(self.root)
             for temporary, key in objects:
                 target = self.place(key)
                 self._make_folder(target.parent)
@@ -227,7 +229,7 @@ class ArchiveStore:
         return removed
 
     def _from_journal(self, key: str) -> bool:
-        """Make an instance that waits in the journal readable under its own name; not synced, filing does that."""
+        """Make an instance that waits in the journal readable under its own name; filing makes that name durable."""
         if not is_instance(key):
             return False
         temporary = self.incoming()
@@ -239,6 +241,7 @@ class ArchiveStore:
         if not copied:
             return self.place(key).exists()
         with storage(f"The archive could not keep {key}"):
+            fsync_file(temporary)  # or a power cut may leave the name without the bytes
             self._make_folder(self.place(key).parent)
             temporary.rename(self.place(key))
         return True

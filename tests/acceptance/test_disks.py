@@ -27,7 +27,7 @@ MORE_SYNCS_THAN_THERE_ARE = 40
 def test_power_cuts_lose_nothing_acknowledged(make_parts: MakeParts, tmp_path: Path, seed: int) -> None:
     """Database and archive on an ext4 whose power is cut at random moments under load."""
     moments = random.Random(seed)
-    with loop_disk(tmp_path / "disk") as disk:
+    with loop_disk(tmp_path / "disk", megabytes=4096) as disk:
         house = make_parts(data=disk.folder / "data")
         ledger = house.new_ledger("power")
         for _ in range(POWER_CUTS):
