@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from service.analyse.text import models
@@ -140,10 +141,14 @@ def _database(settings: Settings) -> str:
 
 @contextmanager
 def _tables() -> Iterator[Session]:
-    """Read what only a database of this schema holds; a new one is told apart from one that is away."""
-    schema.require_usable(database())
-    with database().read() as session:
-        yield session
+    """Read what only a database with this version's tables holds."""
+    try:
+        with database().read() as session:
+            yield session
+    except ProgrammingError as error:
+        raise ConfigurationError(
+            "The database lacks tables of this version.", cure="Run `sonomark migrate`."
+        ) from error
 
 
 def clock(_: Settings) -> str:
