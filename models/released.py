@@ -61,10 +61,10 @@ def _filled(network: UnshuffleUNet, stored: dict[str, Tensor]) -> dict[Block, Te
 def _normalised(network: UnshuffleUNet, biases: dict[Block, Tensor], examples: Tensor) -> None:
     """Give every block the statistics of its convolution's output, and the scale and shift that undo them."""
 
-    def measure(block: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def measure(block: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
         assert isinstance(block, Block)
         norm = block[1]
-        plain = block[0](_[0])
+        plain = block[0](inputs[0])
         mean, variance = plain.mean(dim=(0, 2, 3)), plain.var(dim=(0, 2, 3), unbiased=False)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)

