@@ -194,6 +194,16 @@ def changed_since(session: Session, moment: datetime) -> list[tuple[int, datetim
     return [(id_, at) for id_, at in found]
 
 
+def waiting(session: Session, since: datetime | None, limit: int) -> list[Study]:
+    """Studies that wait for a person: those changed at or after the moment, newest first; None: the oldest of all."""
+    query = select(Study).where(Study.rank.in_((FLAGGED, UNCERTAIN)))
+    if since is None:
+        query = query.order_by(Study.rank, Study.last_received_at, Study.id)
+    else:
+        query = query.where(Study.changed_at >= since).order_by(Study.changed_at.desc())
+    return list(session.scalars(query.limit(limit)))
+
+
 def fitting(session: Session, wanted: Filter, ids: Collection[int]) -> list[int]:
     """Those of the studies that the filter finds."""
     return list(session.scalars(_narrow(select(Study.id).where(Study.id.in_(ids)), wanted)))

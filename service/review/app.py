@@ -30,6 +30,7 @@ from service.review import (
     preferences,
     problems,
     profile,
+    ready,
     reevaluations,
     reports,
     retention,
@@ -128,9 +129,11 @@ def serve() -> None:
         ssl_keyfile=house.http_private_key or None,
     )
     beating = heartbeats.keep_beating(database(), ROLE)
+    readying = ready.keep_ready()
     try:
         uvicorn.Server(config).run()
     finally:
+        readying.set()
         beating.set()
 
 

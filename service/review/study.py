@@ -56,7 +56,7 @@ def study_page(request: Request, study_instance_uid: Uid, account: Reader) -> Re
 def make_ready(study_instance_uid: Uid, account: Reader) -> Response:
     """Decode the frame that the study opens with, so that it is at hand. Nothing is shown, so nothing was viewed."""
     with database().read() as session:
-        first = first_of(_items(session, studies.find(session, study_instance_uid, account.site)))
+        first = opening(session, study_instance_uid, account.site)
     if first is not None:
         frames.image(first[0].instance, first[1], webp=True)
     return Response(status_code=204)
@@ -197,6 +197,11 @@ def _items(session: Session, study: Study) -> list[Item]:
     standing = next((record for record in studies.verdicts(session, study) if record.superseded_at is None), None)
     judged = studies.instance_verdicts(session, study)
     return [_item(each, judged.get(each.id), standing) for each in study.instances]
+
+
+def opening(session: Session, uid: str, site: str = "") -> tuple[Item, int] | None:
+    """The image and frame that the study's page opens with."""
+    return first_of(_items(session, studies.find(session, uid, site)))
 
 
 def _decided(session: Session, uid: str, account: Account) -> dict[str, Any] | None:
