@@ -1,0 +1,100 @@
+"""What was judged and by which rules: verdicts, findings, rule books."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from service.compliance.outcome import FindingState, Severity, Verdict
+from service.db.tables.base import Base, Id, named, now
+
+
+class VerdictRecord(Base):
+    """One evaluation of an instance or (``instance_id`` null) of a study; the standing one is not superseded."""
+
+    __tablename__ = "verdicts"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"), index=True)
+    verdict: Mapped[Verdict] = mapped_column(named(Verdict))
+    network: Mapped[str] = mapped_column(String(96), default="")
+    thresholds: Mapped[str] = mapped_column(String(16), default="")
+    rulebook: Mapped[str] = mapped_column(String(128))  # name@version+sha256[:12]
+    code_version: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    superseded_at: Mapped[datetime | None]
+
+    findings: Mapped[list["Finding"]] = relationship(back_populates="verdict_record", order_by="Finding.id")
+
+    __table_args__ = (
+        Index(
+            "uq_verdicts_standing_instance",
+            "instance_id",
+            unique=True,
+            sqlite_where=text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+            postgresql_where=text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+        ),
+        Index(
+            "uq_verdicts_standing_study",
+            "study_id",
+            unique=True,
+            sqlite_where=text("superseded_at IS NULL AND instance_id IS NULL"),
+            postgresql_where=text("superseded_at IS NULL AND instance_id IS NULL"),
+        ),
+    )
+
+
+class Finding(Base):
+    """One requirement met, missing or uncertain, with the evidence."""
+
+    __tablename__ = "findings"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    verdict_id: Mapped[int] = mapped_column(ForeignKey("verdicts.id"), index=True)
+    requirement: Mapped[str] = mapped_column(String(96), index=True)
+    state: Mapped[FindingState] = mapped_column(named(FindingState))
+    severity: Mapped[Severity] = mapped_column(named(Severity))
+    sentence: Mapped[str] = mapped_column(Text)  # what is missing, where, by which rule, what to do
+    evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"frames": [{sop_instance_uid, frame, score}], …}
+
+    verdict_record: Mapped[VerdictRecord] = relationship(back_populates="findings")
+
+
+class RulebookVersion(Base):
+    """One version of a rule book, kept for ever so that old verdicts can be explained."""
+
+    __tablename__ = "rulebook_versions"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(32))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    toml: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(String(64), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    activated_at: Mapped[datetime | None]
+    retired_at: Mapped[datetime | None]
+
+
+class Reevaluation(Base):
+    """Studies judged again by stored annotations: for good, or only to see what a rule book would change."""
+
+    __tablename__ = "reevaluations"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    rulebook_version_id: Mapped[int] = mapped_column(ForeignKey("rulebook_versions.id"), index=True)
+    requested_by: Mapped[str] = mapped_column(String(64))
+    records: Mapped[bool]  # False: what-if, nothing is written
+    first_study: Mapped[int] = mapped_column(BigInteger)  # ids, both included; in the order in which studies came
+    last_study: Mapped[int] = mapped_column(BigInteger)
+    received_from: Mapped[datetime | None]
+    received_to: Mapped[datetime | None]
+    reached: Mapped[int] = mapped_column(BigInteger, default=0)  # the last study that was looked at
+    total: Mapped[int] = mapped_column(default=0)  # studies in the range when it was asked for
+    done: Mapped[int] = mapped_column(default=0)
+    changes: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"compliant>non_compliant": {"count", "studies"}}
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
