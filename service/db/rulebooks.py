@@ -63,7 +63,7 @@ def keep(
     session: Session, rulebook: Rulebook, created_by: str, activated_at: datetime | None = None
 ) -> RulebookVersion:
     """The version that holds exactly this text; two processes that keep it at once get the same one."""
-    found = _by_digest(session, rulebook.sha256)
+    found = of_digest(session, rulebook.sha256)
     if found is None:
         row = {
             "name": rulebook.name,
@@ -75,7 +75,7 @@ def keep(
             "activated_at": activated_at,
         }
         session.execute(_insert(session).values(row).on_conflict_do_nothing(index_elements=["sha256"]))
-        found = _by_digest(session, rulebook.sha256)
+        found = of_digest(session, rulebook.sha256)
     if found is None:
         raise Conflict("The rule book's version was removed while it was being kept.", cure="Try again.")
     return found
@@ -158,7 +158,8 @@ def _loaded(file: Path, changed_ns: int, size: int) -> Rulebook:
     return load(file)
 
 
-def _by_digest(session: Session, sha256: str) -> RulebookVersion | None:
+def of_digest(session: Session, sha256: str) -> RulebookVersion | None:
+    """The version with exactly this text."""
     return session.scalar(select(RulebookVersion).where(RulebookVersion.sha256 == sha256))
 
 

@@ -1,7 +1,5 @@
 """Rule books: versions, an editor that names the line of every problem, what-if, and activation."""
 
-from difflib import unified_diff
-from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -17,6 +15,7 @@ from service.db.tables import Reevaluation, RulebookVersion, now
 from service.errors import Conflict, NotAllowed, RulebookError
 from service.jobs import reevaluate
 from service.review.deps import Account, Admin, Reader
+from service.review.differing import differences, three_columns
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.schemas import Id, Moment
@@ -139,7 +138,7 @@ def save_on_page(
     except RulebookError as error:
         return _page(request, toml=toml, problem=str(error), status=422)
     except Conflict as error:
-        return _page(request, toml=toml, problem=str(error), theirs=_overtaking(toml), status=409)
+        return _overtaken(request, toml, based_on, str(error))
     return RedirectResponse(f"/rulebooks?version={kept.id}", status_code=303)
 
 
@@ -213,17 +212,12 @@ def activate(
     return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
 
 
-def differences(before: str, after: str) -> list[tuple[str, str]]:
-    """The lines of a unified diff, each with its kind: ``add``, ``drop``, ``same`` or ``place``."""
-    kinds = {"+": "add", "-": "drop", "@": "place"}
-    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
-    return [(kinds.get(line[:1], "same"), line if line[:1] == "@" else line[1:]) for line in islice(lines, 2, None)]
-
-
-def _overtaking(toml: str) -> RulebookVersion | None:
-    """The version that stands where this text wanted to go: the newest of the same rule book."""
+def _overtaken(request: Request, toml: str, based_on: str, problem: str) -> Response:
+    """The text beside the version that stands where it wanted to go, and the one that both began from."""
     with database().read() as session:
-        return rulebooks.newest_of(session, parse(toml, "draft").name)
+        theirs = rulebooks.newest_of(session, parse(toml, "draft").name)
+        base = rulebooks.of_digest(session, based_on) if based_on else None
+    return _page(request, toml=toml, problem=problem, theirs=theirs, base=base, status=409)
 
 
 def _save(account: Account, toml: str, based_on: str | None) -> RulebookVersion:
@@ -251,6 +245,7 @@ def _page(
     toml: str | None = None,
     problem: str = "",
     theirs: RulebookVersion | None = None,
+    base: RulebookVersion | None = None,
     status: int = 200,
 ) -> Response:
     with database().read() as session:
@@ -269,6 +264,8 @@ def _page(
         "asked": _what_if(asked, request.state.account) if asked is not None else None,
         "problem": problem,
         "theirs": theirs,
+        "base": base,
+        "columns": three_columns(base.toml, theirs.toml, text) if base is not None and theirs is not None else [],
         "diff": differences(theirs.toml, text) if theirs is not None else [],
         "at": now(),
     }
