@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,6 +70,12 @@ def verify(session: Session) -> AuditCheck:
 def holds(session: Session, head: str) -> bool:
     """Whether a hash that was once the newest is still in the chain: if not, its end was cut off and grown again."""
     return session.scalar(select(AuditEvent.id).where(AuditEvent.hash == head)) is not None
+
+
+def viewed(session: Session, actor: str, uids: Collection[str]) -> set[str]:
+    """Those of the studies that this person has opened."""
+    query = select(AuditEvent.subject).where(AuditEvent.subject.in_(uids), AuditEvent.action == "study.view")
+    return set(session.scalars(query.where(AuditEvent.actor == actor).distinct()))
 
 
 def search(

@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.db import users, worklist
+from service.db import audit, users, worklist
 from service.db.session import database
 from service.db.tables import now
 from service.errors import DatabaseAway
@@ -109,9 +109,12 @@ def message(account: Account, query: dict[str, str], ids: frozenset[int]) -> str
         rows = worklist.rows_of(session, sorted(ids)[:MOST_AT_ONCE], account.site)
         fitting = worklist.fitting(session, wanted, ids)
         counts = worklist.tab_counts(session, wanted)
+        seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in rows])
     context: dict[str, Any] = {
         "rows": rows,
         "counts": counts,
+        "seen": seen,
+        "account": account,
         "queue": queue_query(dict(parse_qsl(query.get("queue", ""))) or query),
         "ranks": worklist.TABS[wanted.tab],
         "at": "",

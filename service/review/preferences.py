@@ -1,4 +1,4 @@
-"""What an account likes: theme, single-key shortcuts, saved filters. Kept on the server, so it follows the person."""
+"""What an account likes: theme, keys, saved filters, columns. Kept on the server, so it follows the person."""
 
 from typing import Annotated
 from urllib.parse import parse_qsl
@@ -11,7 +11,7 @@ from service.db.session import database
 from service.errors import NotAllowed
 from service.review.auth import local
 from service.review.deps import Reader
-from service.review.worklist import queue_query
+from service.review.worklist import COLUMNS, queue_query
 
 router = APIRouter(include_in_schema=False)
 
@@ -36,6 +36,19 @@ def set_preferences(
     with database().begin() as session:
         users.prefer(session, account.user.id, changes)
     return RedirectResponse(local(next), status_code=303)
+
+
+@router.post("/preferences/columns")
+def choose_columns(
+    account: Reader,
+    shown: Annotated[list[str], Form(max_length=len(COLUMNS))] = [],  # noqa: B006  a form without a tick
+    query: Annotated[str, Form(max_length=2048)] = "",
+) -> Response:
+    """Show these columns of the worklist beside state and patient, and leave the others out."""
+    hidden = [name for name in COLUMNS if name not in shown]
+    with database().begin() as session:
+        users.prefer(session, account.user.id, {"hidden_columns": hidden or None})
+    return RedirectResponse(f"/worklist?{queue_query(dict(parse_qsl(query)))}", status_code=303)
 
 
 @router.post("/preferences/filters")

@@ -11,7 +11,17 @@ from sqlalchemy.orm import Session
 
 from service.db import audit, corrections, double_reads, reviews, studies, worklist
 from service.db.session import database
-from service.db.tables import AnalysisState, Correction, Decision, FindingState, Instance, Study, Verdict, VerdictRecord
+from service.db.tables import (
+    AnalysisState,
+    Correction,
+    Decision,
+    FindingState,
+    Instance,
+    Review,
+    Study,
+    Verdict,
+    VerdictRecord,
+)
 from service.errors import Conflict, NotFound
 from service.review import frames, schemas, shaping, words
 from service.review.deps import Account, Decider, Reader, note
@@ -26,6 +36,7 @@ CINE_FPS = 20  # of a cine whose header names no frame time
 
 Uid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$", description="Study Instance UID")]
 Text = Annotated[str, Form(max_length=4000)]
+CHOICE = r"^(confirm|withdraw|(override|retake):[a-z_0-9]{1,64})$"
 
 
 @dataclass
@@ -67,7 +78,7 @@ def decide_on_page(
     request: Request,
     study_instance_uid: Uid,
     account: Decider,
-    choice: Annotated[str, Form(pattern=r"^(confirm|withdraw|(override|retake):[a-z_0-9]{1,64})$")],
+    choice: Annotated[str, Form(pattern=CHOICE)],
     version: Annotated[int, Form(ge=0, le=2**31 - 1)],
     text: Annotated[str, Form(alias="note", max_length=4000)] = "",
     queue: Text = "",
@@ -82,7 +93,7 @@ def decide_on_page(
         with database().begin() as session:
             study = studies.brief(session, study_instance_uid, account.site)
             _, after = worklist.neighbours(session, wanted, study)
-            _decide(session, study, account, decision, reason, text, version)
+            record_decision(session, study, account, decision, reason, text, version)
     except (Conflict, reviews.UnknownReason) as error:
         with database().begin() as session:
             reviews.save_draft(session, studies.brief(session, study_instance_uid, account.site), account.user, text)
@@ -130,15 +141,16 @@ def decide(study_instance_uid: Uid, account: Decider, given: schemas.NewReview) 
     """Confirm or override the verdict, or ask for a retake. A study that changed since `version` answers 409."""
     with database().begin() as session:
         study = studies.brief(session, study_instance_uid, account.site)
-        review = _decide(session, study, account, given.decision, given.reason, given.note, given.version)
+        review = record_decision(session, study, account, given.decision, given.reason, given.note, given.version)
         session.refresh(study, ["version"])
         review.user = account.user
         return schemas.Reviewed(review=shaping.review(review), version=study.version)
 
 
-def _decide(
+def record_decision(
     session: Session, study: Study, account: Account, decision: Decision, reason: str, text: str, version: int
-) -> Any:
+) -> Review:
+    """The decision, or its withdrawal, with its trace in the audit trail."""
     if decision is Decision.WITHDRAW:
         review = reviews.withdraw(session, study, account.user)
     else:

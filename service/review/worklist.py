@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from service.db import double_reads, studies, worklist
+from service.db import audit, double_reads, reviews, studies, worklist
 from service.db.session import database
-from service.db.tables import Verdict
+from service.db.tables import Decision, Verdict
 from service.errors import Conflict, NotFound
 from service.review import schemas, shaping
 from service.review.deps import Account, Reader, note
@@ -22,6 +22,16 @@ router = APIRouter()
 PERIODS = {"1": "Today", "7": "Last 7 days", "30": "Last 30 days", "": "Any date"}
 FIELDS = ("tab", "q", "station", "operator", "missing", "verdict", "days", "from", "to")
 PAGE = 50
+# Columns that a reader may leave out; state and patient always show.
+COLUMNS = {
+    "thumb": "First image",
+    "exam": "Exam",
+    "missing": "Missing",
+    "station": "Station",
+    "person": "Sonographer",
+    "images": "Images",
+    "age": "Received",
+}
 
 Text = Annotated[str, Query(max_length=324)]
 Day = Annotated[
@@ -66,6 +76,11 @@ def queue_query(query: Mapping[str, str]) -> str:
     return urlencode({name: query[name] for name in FIELDS if query.get(name)})
 
 
+def hidden_columns(account: Account) -> list[str]:
+    """The columns that this reader left out."""
+    return [name for name in account.user.preferences.get("hidden_columns", []) if name in COLUMNS]
+
+
 @router.get("/", include_in_schema=False)
 def front_door(account: Reader) -> Response:
     """Everybody begins at the worklist."""
@@ -88,9 +103,15 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
             "choices": worklist.choices(session, account.site),
             "last": worklist.last_received(session, account.site) if not page.rows else None,
         }
+        seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in page.rows])
         second = double_reads.waiting_for(session, account.user, account.site) if account.decides else []
     context |= {
         "second_reads": len(second),
+        "seen": seen,
+        "columns": COLUMNS,
+        "hidden": hidden_columns(account),
+        "reasons": reviews.REASONS,
+        "Decision": Decision,
         "params": dict(request.query_params),
         "queue": queue_query(request.query_params),
         "narrowed": any(request.query_params.get(name) for name in FIELDS if name != "tab"),

@@ -46,6 +46,8 @@ ROUTES = {
     "GET /": READ,
     "GET /worklist": READ,
     "GET /accession/{accession_number}": READ,
+    "POST /worklist/decisions": DECIDE,
+    "POST /preferences/columns": READ,
     "GET /api/studies": READ,
     "GET /studies/{study_instance_uid}": READ,
     "GET /session": READ,

@@ -1,3 +1,4 @@
+import { startChoose } from "./choose";
 import { startChosen } from "./chosen";
 import { startDrafts } from "./drafts";
 import { listen } from "./keys";
@@ -11,6 +12,7 @@ listen();
 startMenus();
 startSession();
 startRows();
+startChoose();
 startLive();
 startDrafts();
 startRulebook();
