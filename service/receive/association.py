@@ -109,6 +109,7 @@ class Acceptor(Association):
         self.stored = self.refused = self.octets = 0  # what became of its instances
         self.encrypted = False
         self.peer: Peer | None = None  # who calls, once it is let in
+        self.only_studies: frozenset[str] = frozenset()  # what it may store, if not anything
         self.transactions: set[str] = set()  # of storage commitment, asked for here
         self.reporting = False  # pynetdicom waits for an answer here, and its own reactor has to rest
         self._berth = Berth(archive())
@@ -162,6 +163,7 @@ class Acceptor(Association):
             correlation_id=self.correlation_id,
             character_set=self.peer.character_set if self.peer else "",
             priority=self.peer.priority if self.peer else 0,
+            only_studies=self.only_studies,
         )
         return Incoming(self._berth, request)
 

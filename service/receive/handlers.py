@@ -71,7 +71,7 @@ class Handlers:
         association.peer = peer = self._peers.of(calling, address)
         if not self._peers.open_to_all and called != self._ae_title:
             refusal, why = CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
-        elif not self._peers.allows(calling, address):
+        elif not self._peers.allows(calling, address) and not self._comes_to_test(association, calling):
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
         elif self._peers.draining:
             refusal, why = LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
@@ -88,6 +88,11 @@ class Handlers:
         association.acse.send_reject(*refusal)
         association.is_rejected = True
         association.kill()
+
+    def _comes_to_test(self, association: Any, calling: str) -> bool:
+        """Let the house's own self-test in from whichever machine of the house it runs on, with its study alone."""
+        association.only_studies = self._peers.self_tests(calling)
+        return bool(association.only_studies)
 
     def on_established(self, event: Any) -> None:
         association = event.assoc

@@ -31,6 +31,7 @@ class StoreRequest:
     correlation_id: str
     character_set: str = ""  # in place of what the data set declares
     priority: int = 0  # in the queue, the smaller the sooner
+    only_studies: frozenset[str] = frozenset()  # that may be stored by whom a self-test let in; empty: any
 
 
 class Berth:

@@ -11,7 +11,7 @@ from service.db.instances import Arrival, Registration, Settle
 from service.db.session import Database
 from service.dicom.header import Header
 from service.dicom.uid import require_uid as require_uid
-from service.errors import DataSetMismatch, OutOfSpace
+from service.errors import DataSetMismatch, NotAllowed, OutOfSpace
 from service.failpoints import fp
 from service.receive.bell import Bell
 from service.receive.filing import Filing
@@ -50,6 +50,7 @@ class Intake:
 
         Raises:
             DataSetMismatch, NotDicom: it cannot be stored as what it claims to be.
+            NotAllowed: its sender was let in for another study.
             OutOfSpace, StorageError, DatabaseAway: it could be stored later.
         """
         with self.under_way():
@@ -78,6 +79,8 @@ class Intake:
         require_uid(request.sop_instance_uid, "SOP Instance UID of the command")
         header = incoming.header()
         check(header, request)
+        if request.only_studies and header.study_instance_uid not in request.only_studies:
+            raise NotAllowed("Only the study of the self-test under way may come from here.")
         if self._archive.free_bytes() < self._reserve_bytes:
             raise OutOfSpace("The archive's disk is above its watermark.")
         fp("receive.before_fsync")

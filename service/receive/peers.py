@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from service import logs
 from service.db import peers as rows
-from service.db import switches
+from service.db import selftests, switches
 from service.db.session import Database
 from service.db.tables import Peer as PeerRow
 from service.errors import ConfigurationError, DatabaseAway
@@ -129,6 +129,20 @@ class Register:
         """May this AE title send from this address? The house's own self-test always may from its own machine."""
         own = ae_title == SYNTHETIC_AE_TITLE and ip_address(address).is_loopback
         return own or self._now().allows(ae_title, address)
+
+    def self_tests(self, ae_title: str) -> frozenset[str]:
+        """Studies of self-tests under way, if it is their AE title that calls.
+
+        Whoever began one wrote its study's UID, which nobody can guess, into the database: that is its ticket, wherever
+        the dashboard's container happens to stand.
+        """
+        if ae_title != SYNTHETIC_AE_TITLE:
+            return frozenset()
+        try:
+            with self._database.read() as session:
+                return frozenset(selftests.under_way(session))
+        except DatabaseAway:
+            return frozenset()
 
     def of(self, ae_title: str, address: str) -> Peer:
         """The options of this sender; the usual ones where nothing is configured."""

@@ -1,12 +1,13 @@
-"""The status that answers a C-STORE, DICOM PS3.4 section B.2.3. Never Success by accident, never an unnamed one."""
+"""The status that answers a C-STORE, DICOM PS3.4 section B.2.3 and PS3.7 annex C. Never Success by accident, never an unnamed one."""
 
 from enum import IntEnum
 
-from service.errors import DatabaseAway, DataSetMismatch, NotDicom, OutOfSpace, StorageError
+from service.errors import DatabaseAway, DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, StorageError
 
 
 class Status(IntEnum):
     SUCCESS = 0x0000  # on disk, in the database and queued
+    NOT_AUTHORIZED = 0x0124  # its sender may store a self-test and nothing else
     OUT_OF_RESOURCES = 0xA700  # nothing kept; the same request will succeed later
     DATA_SET_MISMATCH = 0xA900  # data set and command, or data set and SOP class, disagree
     CANNOT_UNDERSTAND = 0xC000  # no data set, or one that is cut off
@@ -20,6 +21,7 @@ class Status(IntEnum):
 _ANSWERS: list[tuple[type[BaseException], Status]] = [
     (DataSetMismatch, Status.DATA_SET_MISMATCH),
     (NotDicom, Status.CANNOT_UNDERSTAND),
+    (NotAllowed, Status.NOT_AUTHORIZED),
     (OutOfSpace, Status.OUT_OF_RESOURCES),
     (StorageError, Status.OUT_OF_RESOURCES),
     (DatabaseAway, Status.OUT_OF_RESOURCES),

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.parts import Parts, free_port
+from tests.faults.parts import Parts
+from tests.ports import free_port
 from tests.tiny_network import write_weights
 
 READY_S = 90

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import free_port
 from tests.deploy import compose
 from tests.faults.servers import postgres_programs
+from tests.ports import free_port
 
 PROFILES = {"cpu"}
 ROLES = ("receive", "work-cpu", "sweep", "review")
@@ -249,6 +249,7 @@ class Production:
         for there, here in {
             "postgres:5432": f"127.0.0.1:{ports['postgres']}",
             "redis:6379": f"127.0.0.1:{ports['redis']}",
+            "receive:11112": f"127.0.0.1:{ports['dicom']}",
             "127.0.0.1:9100": f"127.0.0.1:{ports.get(name, 0)}",
             "127.0.0.1:8000": f"127.0.0.1:{ports['http']}",
             "/run/secrets": str(self._secrets(name)),

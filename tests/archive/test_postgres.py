@@ -1,10 +1,9 @@
 """The same statements on PostgreSQL: verification, retention, reconciliation and what DICOMweb asks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from service.archive.policy import digest, parse
 from service.archive.reconcile import reconcile
@@ -17,18 +16,12 @@ from service.db.tables import Base, now
 from service.settings import Settings
 from tests.archive.shelf import at_once, spoil, study
 from tests.archive.test_retention import YEAR
-from tests.db.test_migrations import postgres as postgres
 
 
 @pytest.fixture
-def db(postgres: str, house: Settings) -> Iterator[Database]:
+def db(new_database: Callable[[str], str], house: Settings) -> Iterator[Database]:
     """An empty PostgreSQL database with all tables."""
-    maker = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
-    with maker.connect() as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS care WITH (FORCE)"))
-        connection.execute(text("CREATE DATABASE care"))
-    found = Database(maker.url.set(database="care").render_as_string(hide_password=False))
-    maker.dispose()
+    found = Database(new_database("care"))
     Base.metadata.create_all(found.engine)
     yield found
     found.dispose()

@@ -6,13 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread, examples
-from pydicom.dataset import FileMetaDataset
+from pydicom import dcmread, examples
 from pydicom.uid import ExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from service.cli import app
 from service.settings import Settings, settings
+from tests.measurement import write_measurement
 from tests.tiny_network import YELLOW, write_weights
 
 run = CliRunner().invoke
@@ -57,38 +57,6 @@ def still(folder: Path, study: str, number: int, *, calipers: bool = False) -> s
     return f"{study}.{number}"
 
 
-def measurement(folder: Path, study: str, of: str) -> None:
-    """A report with one length measured on that image."""
-
-    def made(**values: object) -> Dataset:
-        one = Dataset()
-        for name, value in values.items():
-            setattr(one, name, value)
-        return one
-
-    code = made(CodeValue="1", CodingSchemeDesignator="LN", CodeMeaning="Length")
-    reference = made(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", ReferencedSOPInstanceUID=of)
-    image = made(RelationshipType="INFERRED FROM", ValueType="IMAGE", ReferencedSOPSequence=[reference])
-    number = made(
-        RelationshipType="CONTAINS",
-        ValueType="NUM",
-        ConceptNameCodeSequence=[code],
-        MeasuredValueSequence=[made(NumericValue="12.5")],
-        ContentSequence=[image],
-    )
-    report = made(
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33",
-        SOPInstanceUID=f"{study}.99",
-        StudyInstanceUID=study,
-        SeriesInstanceUID=f"{study}.9",
-        Modality="SR",
-        ContentSequence=[number],
-    )
-    report.file_meta = FileMetaDataset()
-    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    report.save_as(folder / "report.dcm", enforce_file_format=True)
-
-
 def assess(folder: Path) -> list[dict]:
     done = run(app, ["assess", str(folder), "--json", "--rulebook", str(folder.parent / "rules.toml")])
     assert done.exit_code == 0, done.output
@@ -113,7 +81,7 @@ def test_one_image_with_calipers_is_enough_for_the_study(folder: Path) -> None:
 
 def test_a_report_speaks_of_the_images_of_its_study(folder: Path) -> None:
     seen = still(folder, "1.2.1", 1, calipers=True)
-    measurement(folder, "1.2.1", seen)
+    write_measurement(folder / "report.dcm", "1.2.1", seen)
     lines = assess(folder)
     assert [line["error"] for line in lines] == [None, None]
     states = {one["requirement"]: one["state"] for one in lines[0]["study"]["findings"]}

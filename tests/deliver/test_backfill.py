@@ -27,7 +27,8 @@ from service.deliver.send import Node, send
 from service.errors import ConfigurationError, PeerError
 from service.settings import Settings, settings
 from tests.archive.test_verify import _stamp
-from tests.deliver.test_orthanc import ORTHANC, free_port
+from tests.deliver.test_orthanc import ORTHANC
+from tests.ports import free_port
 from tests.receive.conftest import StartReceiver, instances, ultrasound
 from tests.receive.conftest import start_receiver as start_receiver
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -17,14 +16,10 @@ from service.db.session import Database
 from service.db.tables import Decision, DeliveryState, Role
 from service.deliver.outbox import Outbox
 from service.settings import settings
+from tests.ports import free_port
 from tests.review import ward
 
 ORTHANC = shutil.which("Orthanc", path="/usr/bin:/usr/sbin:/usr/local/sbin")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

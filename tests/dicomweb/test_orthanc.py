@@ -13,8 +13,9 @@ import pytest
 
 from service.db.session import Database
 from service.db.tables import Role
-from tests.deliver.test_orthanc import ORTHANC, free_port
+from tests.deliver.test_orthanc import ORTHANC
 from tests.dicomweb.conftest import Server, file
+from tests.ports import free_port
 from tests.receive.conftest import instances, ultrasound
 
 PLUGIN = next(Path("/usr").glob("*/orthanc/plugins/libOrthancDicomWeb.so"), None)  # share or lib, by distribution

@@ -16,14 +16,9 @@ import psutil
 
 from tests.faults.inventory import Inventory, take_inventory
 from tests.faults.ledger import Ledger
+from tests.ports import free_port
 
 READY_S = 90
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class NeverSo(Exception):

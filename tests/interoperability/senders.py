@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.faults.parts import free_port
+from tests.ports import free_port
 
 Send = Callable[[Sequence[Path], int, Path], None]  # files, port, a folder to work in
 LIMIT_S = 240

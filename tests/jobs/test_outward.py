@@ -5,23 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydicom import Dataset, dcmread, examples
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, StoragePresentationContexts, evt
 from sqlalchemy import select
 
 from service.db.session import database
 from service.db.tables import Delivery, DeliveryState, Remark, Study
+from tests.measurement import VALUE, write_measurement
 from tests.working_house import WorkingHouse
 
 UID = "1.2.826.0.1.3680043.8.498.9"
-
-
-def made(**values: object) -> Dataset:
-    one = Dataset()
-    for name, value in values.items():
-        setattr(one, name, value)
-    return one
 
 
 def image(folder: Path) -> Path:
@@ -30,31 +22,6 @@ def image(folder: Path) -> Path:
     still.file_meta.MediaStorageSOPInstanceUID = still.SOPInstanceUID
     still.save_as(folder / "still.dcm")
     return folder / "still.dcm"
-
-
-def measurement(folder: Path) -> Path:
-    reference = made(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", ReferencedSOPInstanceUID=f"{UID}.1")
-    of = made(RelationshipType="INFERRED FROM", ValueType="IMAGE", ReferencedSOPSequence=[reference])
-    code = made(CodeValue="1", CodingSchemeDesignator="LN", CodeMeaning="Length")
-    number = made(
-        RelationshipType="CONTAINS",
-        ValueType="NUM",
-        ConceptNameCodeSequence=[code],
-        MeasuredValueSequence=[made(NumericValue="12.5")],
-        ContentSequence=[of],
-    )
-    report = made(
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33",
-        SOPInstanceUID=f"{UID}.2",
-        StudyInstanceUID=UID,
-        SeriesInstanceUID=f"{UID}.20",
-        Modality="SR",
-        ContentSequence=[number],
-    )
-    report.file_meta = FileMetaDataset()
-    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    report.save_as(folder / "report.dcm", enforce_file_format=True)
-    return folder / "report.dcm"
 
 
 def test_a_verdict_reaches_another_node(make_house: Callable[..., WorkingHouse], tmp_path: Path) -> None:
@@ -71,7 +38,9 @@ def test_a_verdict_reaches_another_node(make_house: Callable[..., WorkingHouse],
         house = make_house(REPORT_TO=f"PACS@127.0.0.1:{server.socket.getsockname()[1]}")
         house.start("work")
         house.start("sweep")
-        house.wait([house.store(image(tmp_path)), house.store(measurement(tmp_path))])
+        house.wait(
+            [house.store(image(tmp_path)), house.store(write_measurement(tmp_path / "report.dcm", UID, f"{UID}.1"))]
+        )
         deadline = time.monotonic() + 60
         while not taken:
             assert time.monotonic() < deadline, house.log()
@@ -82,7 +51,7 @@ def test_a_verdict_reaches_another_node(make_house: Callable[..., WorkingHouse],
     assert (report.Modality, report.StudyInstanceUID) == ("SR", UID)
     with database().read() as session:
         said = session.scalars(select(Remark)).one()
-        assert (said.sop_instance_uid, said.source, said.value) == (f"{UID}.1", "sr", 12.5)
+        assert (said.sop_instance_uid, said.source, said.value) == (f"{UID}.1", "sr", VALUE)
         assert session.scalars(select(Study.verdict)).one() is not None
         while session.scalars(select(Delivery.state)).all()[-1] is not DeliveryState.DELIVERED:
             assert time.monotonic() < deadline, house.log()

