@@ -3,7 +3,9 @@
     python -m bench.workers [--instances 60] [--rounds 3]
 
 A house of its own (SQLite, folder broker), instances of 600 x 800 pixels stored beforehand; the clock runs from the
-first claim to the last verdict. Rounds alternate between one process and two.
+first claim to the last verdict. The peer in the same rounds is the machine itself: the bare network in one process and
+in two, with nothing around it. Cores that share a clock, a cache or a memory bus cannot do twice the work of one, and
+no queue can do better than they; printed is what share of that ceiling the workers reach.
 """
 
 import argparse
@@ -30,6 +32,22 @@ from service.dicom.header import read_header
 from service.jobs import enqueue
 from service.settings import settings
 
+BARE_S = 4.0
+BARE = """
+import sys, time
+import numpy as np
+from service.analyse.restoration import load_network
+from service.settings import settings
+network, frame = load_network(settings(), threads=1), np.random.default_rng(0).integers(0, 255, (600, 800, 3), np.uint8)
+network.restore([frame])
+print("ready", flush=True)
+sys.stdin.readline()
+began, done = time.perf_counter(), 0
+while time.perf_counter() - began < float(sys.argv[1]):
+    network.restore([frame])
+    done += 1
+print(done / (time.perf_counter() - began))
+"""
 ROLE = "from service import logs; logs.configure('work'); from service.analyse.crew import work; work()"
 
 
@@ -38,13 +56,33 @@ def main() -> None:
     arguments.add_argument("--instances", type=int, default=60)
     arguments.add_argument("--rounds", type=int, default=3)
     chosen = arguments.parse_args()
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    workers: dict[int, list[float]] = {1: [], 2: []}
+    bare: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(chosen.rounds):
+        for processes in workers:
+            bare[processes].append(bare_frames_per_second(processes))
+            workers[processes].append(frames_per_second(processes, chosen.instances))
+    for name, rates in (("workers", workers), ("bare network", bare)):
         for processes, found in rates.items():
-            found.append(frames_per_second(processes, chosen.instances))
-    for processes, found in rates.items():
-        print(f"{processes} process(es): median {median(found):.2f} frames/s of {sorted(round(x, 2) for x in found)}")
-    print(f"ratio of the medians: {median(rates[2]) / median(rates[1]):.2f}")
+            told = sorted(round(rate, 2) for rate in found)
+            print(f"{name}, {processes} process(es): median {median(found):.2f} frames/s of {told}")
+    # By pairs of one round: what else the machine does changes from round to round.
+    ratio, ceiling = (median(two / one for one, two in zip(*rates.values(), strict=True)) for rates in (workers, bare))
+    print(f"two processes are {ratio:.2f} times one; the bare network {ceiling:.2f} times: {ratio / ceiling:.0%} of it")
+    print(f"of the bare network's frames the workers do {median(workers[1]) / median(bare[1]):.0%} with one process")
+
+
+def bare_frames_per_second(processes: int) -> float:
+    """The network alone on one thread each, all processes at once."""
+    command = [sys.executable, "-c", BARE, str(BARE_S)]
+    running = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(processes)]
+    for one in running:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    for one in running:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    return sum(float(one.communicate()[0]) for one in running)
 
 
 def frames_per_second(processes: int, count: int) -> float:

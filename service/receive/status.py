@@ -1,4 +1,7 @@
-"""The status that answers a C-STORE, DICOM PS3.4 section B.2.3 and PS3.7 annex C. Never Success by accident, never an unnamed one."""
+"""The status that answers a C-STORE, DICOM PS3.4 section B.2.3 and PS3.7 annex C.
+
+Never Success by accident, never an unnamed one.
+"""
 
 from enum import IntEnum
 
