@@ -22,6 +22,7 @@ from service.settings import settings
 LEASE = timedelta(minutes=5)  # longer than any one try; whoever dies with it is followed by another
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
+UNDO_FOR = timedelta(seconds=10)  # what a person's decision sends out waits so long, so that an undo is one
 WAITING = DeliveryState.WAITING
 
 
@@ -48,7 +49,7 @@ def plan_verdict(session: Session, study: Study, verdict: VerdictRecord) -> None
 
 
 def plan_rejection(session: Session, study: Study, review: Review) -> None:
-    """A person asked for a retake: tell the PACS that the images are rejected."""
+    """A person asked for a retake: tell the PACS that the images are rejected, unless it is soon taken back."""
     if settings().rejections_to and review.verdict_id is not None and not study.synthetic:
         session.add(
             Delivery(
@@ -57,6 +58,7 @@ def plan_rejection(session: Session, study: Study, review: Review) -> None:
                 review_id=review.id,
                 kind=DeliveryKind.REJECTION,
                 target=settings().rejections_to,
+                next_at=now() + UNDO_FOR,
             )
         )
         session.flush()

@@ -19,6 +19,7 @@ from service.db.session import database
 from service.db.tables import Instance
 from service.dicom.pixels import read_frames
 from service.errors import NotFound
+from service.review import heat
 from service.settings import settings
 
 Pixels = NDArray[np.uint8]
@@ -84,8 +85,13 @@ def restoration(instance: Instance, number: int, *, webp: bool = False) -> Pictu
 
 def residual(instance: Instance, number: int) -> Picture:
     """|frame − what the network made of it|, the largest of the three channels, as an 8-bit grey PNG."""
-    name = f"{number}-residual-{_network()}.png"
-    return Picture(_kept(instance, name, lambda: _png(_restored(instance, number).residual)), "image/png")
+
+    def make() -> bytes:
+        found = _restored(instance, number).residual
+        heat.count(pipeline().version, found)
+        return _png(found)
+
+    return Picture(_kept(instance, f"{number}-residual-{_network()}.png", make), "image/png")
 
 
 def _decoded(instance: Instance, number: int) -> Pixels:

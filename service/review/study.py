@@ -23,7 +23,7 @@ from service.db.tables import (
     VerdictRecord,
 )
 from service.errors import Conflict, NotFound
-from service.review import frames, schemas, shaping, words
+from service.review import frames, heat, schemas, shaping, words
 from service.review.deps import Account, Decider, Reader, note
 from service.review.news import news
 from service.review.pages import render
@@ -296,6 +296,7 @@ def viewer_data(study: Study, items: list[Item], account: Account, said: list[Co
         "user": account.user.name,
         "decides": account.decides,
         "blinded": False,
+        "heat_top": heat.top(),
         "kinds": words.KINDS,
         "start": [items.index(first[0]), first[1]] if first else None,
         "images": [

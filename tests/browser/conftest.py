@@ -72,7 +72,10 @@ def visit(chromium, address: str, db: Database) -> Iterator[Callable[..., object
 
     def enter(role: Role = Role.REVIEWER, name: str = "", theme: str = "dark", width: int = 1280, height: int = 720):
         context = chromium.new_context(
-            base_url=address, viewport={"width": width, "height": height}, color_scheme=theme
+            base_url=address,
+            viewport={"width": width, "height": height},
+            color_scheme=theme,
+            reduced_motion="reduce",  # nothing is looked at half-way through a transition
         )
         contexts.append(context)
         with db.begin() as session:

@@ -104,6 +104,45 @@ def test_single_keys_can_be_switched_off(visit: Callable[..., object], db: Datab
     assert decisions(db) == [None]
 
 
+def test_rows_are_chosen_and_decided_from_the_list(visit: Callable[..., object], db: Database) -> None:
+    uids = [ward.admit(db, number) for number in range(1, 6)]
+    page = visit()
+    for uid in uids[:4]:
+        page.goto(f"/studies/{uid}")
+    page.goto("/worklist")
+    for key in ("j", "j", "x", "j", "j", "X"):
+        page.keyboard.press(key)
+    assert page.inner_text("#chosen-count") == "3 chosen" and page.locator("tr.chosen").count() == 3
+    page.keyboard.press("o")
+    page.keyboard.press("3")
+    until(page, "document.querySelectorAll('#rows tr').length === 2")
+    assert page.inner_text("#done-words") == "3 studies overridden."
+    page.keyboard.press("u")
+    until(page, "document.querySelectorAll('#rows tr').length === 5")
+    assert decisions(db) == [None] * 5
+
+
+def test_a_row_that_was_never_opened_is_not_decided(visit: Callable[..., object], db: Database) -> None:
+    ward.admit(db, 1)
+    page = visit()
+    page.goto("/worklist")
+    page.keyboard.press("j")
+    page.keyboard.press("c")
+    until(page, "document.querySelector('#alert').textContent.includes('open it once before you decide it')")
+    assert page.locator("#rows tr").count() == 1 and decisions(db) == [None]
+
+
+def test_columns_are_left_out(visit: Callable[..., object], db: Database) -> None:
+    ward.admit(db, 1)
+    page = visit()
+    page.goto("/worklist")
+    page.click(".column-choice summary")
+    page.uncheck(".column-choice input[value=station]")
+    page.click(".column-choice button")
+    page.wait_for_selector("table.without-station")
+    assert page.is_hidden("th.c-station") and page.is_visible("th.c-exam")
+
+
 def test_a_flag_appears_without_reload_and_moves_no_row(visit: Callable[..., object], db: Database) -> None:
     ward.admit(db, 5)
     page = visit()

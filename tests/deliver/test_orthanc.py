@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from service.db import deliveries, reviews, studies, users, verdicts
 from service.db.session import Database
-from service.db.tables import Decision, DeliveryState, Role
+from service.db.tables import Decision, Delivery, DeliveryState, Role
 from service.deliver.outbox import Outbox
 from service.settings import settings
 from tests.ports import free_port
@@ -73,6 +74,7 @@ def test_all_three_are_stored_and_read_again(
         deliveries.plan_verdict(session, study, standing)
         anna = users.create_user(session, "anna", Role.REVIEWER)
         reviews.decide(session, study, anna, Decision.RETAKE, "body_marker", "", study.version)
+        session.execute(update(Delivery).values(next_at=Delivery.created_at))  # ten seconds later
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert Outbox(db).round() == 3

@@ -14,6 +14,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from pydicom import Dataset
 from pynetdicom import AE, StoragePresentationContexts, evt
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.db import deliveries, reviews, studies, users, verdicts
@@ -168,6 +169,11 @@ def test_a_newer_verdict_overtakes(db: Database, configure) -> None:
     assert states(db) == [overtaken, overtaken, waiting]  # a pass is reported and notifies nobody
 
 
+def ten_seconds_later(db: Database) -> None:
+    with db.begin() as session:
+        session.execute(update(Delivery).values(next_at=Delivery.created_at))
+
+
 def test_a_retake_rejects_and_its_undo_does_not(db: Database, configure, node: Node) -> None:
     configure(rejections_to=node.address)
     for number in (1, 2):
@@ -180,6 +186,8 @@ def test_a_retake_rejects_and_its_undo_does_not(db: Database, configure, node: N
                 session.refresh(study)
                 reviews.withdraw(session, study, user)
     assert states(db) == [DeliveryState.WAITING, DeliveryState.OVERTAKEN]
+    assert Outbox(db).round() == 0, "it waits, so that an undo is one"
+    ten_seconds_later(db)
     assert Outbox(db).round() == 1
     (note,) = node.taken
     assert note.Modality == "KO" and note.ConceptNameCodeSequence[0].CodeValue == "113001"

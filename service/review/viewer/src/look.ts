@@ -1,15 +1,18 @@
 /** How the frame is looked at: view, mask, zoom, window and level. It persists on this station: an image keeps its settings. */
 import { bind } from "./keys";
 import { find, need } from "./page";
+import { scale, type Colours } from "./heat";
 import { data } from "./study";
 import { VIEWS, type Stage, type View } from "./stage";
 
 const SETTINGS = "viewer:v1";
 const WIDE = 1600; // CSS pixels: below it two panes would shrink the frame too much
 
-type Kept = Partial<{ view: View; opacity: number; window: number; level: number; inverted: boolean; alone: boolean }>;
+type Kept = Partial<{ view: View; opacity: number; window: number; level: number; inverted: boolean; alone: boolean; colours: Colours }>;
 
 export class Look {
+  private colours: Colours = "inferno";
+
   constructor(private readonly stage: Stage, private readonly reload: () => void) {
     this.restore();
     this.controls();
@@ -47,6 +50,7 @@ export class Look {
     }
     need("invert").setAttribute("aria-pressed", String(this.stage.inverted));
     need("restored-badge").hidden = this.stage.bare || !this.stage.needs().restoration;
+    need("heat-colours").hidden = !this.stage.needs().residual;
     need("swipe").hidden = this.stage.bare || this.stage.view !== "swipe";
     need("stage").classList.toggle("panes", this.stage.view === "side" || this.stage.view === "three");
   }
@@ -62,8 +66,9 @@ export class Look {
 
   private keep(): void {
     const { view, opacity, window, level, inverted } = this.stage;
+    const { colours } = this;
     const alone = document.body.classList.contains("alone");
-    localStorage.setItem(SETTINGS, JSON.stringify({ view, opacity, window, level, inverted, alone } satisfies Kept));
+    localStorage.setItem(SETTINGS, JSON.stringify({ view, opacity, window, level, inverted, alone, colours } satisfies Kept));
   }
 
   private restore(): void {
@@ -75,8 +80,16 @@ export class Look {
     if (kept.window && kept.level !== undefined) [this.stage.window, this.stage.level] = [kept.window, kept.level];
     this.stage.inverted = kept.inverted ?? false;
     document.body.classList.toggle("alone", kept.alone ?? false);
+    this.paint(kept.colours === "cividis" ? "cividis" : "inferno");
     need<HTMLSelectElement>("view").value = this.stage.view;
     need<HTMLInputElement>("opacity").value = String(Math.round(this.stage.opacity * 100));
+  }
+
+  /** The heat map's colours. */
+  private paint(colours: Colours): void {
+    this.colours = need<HTMLSelectElement>("colours").value = colours;
+    scale(data.heat_top, colours);
+    this.stage.draw();
   }
 
   private controls(): void {
@@ -89,6 +102,10 @@ export class Look {
     click("invert", () => { this.stage.inverted = !this.stage.inverted; this.keep(); this.stage.draw(); });
     click("reset", () => { this.stage.reset(); this.keep(); });
     need("view").addEventListener("change", (event) => this.show((event.target as HTMLSelectElement).value as View));
+    need("colours").addEventListener("change", (event) => {
+      this.paint((event.target as HTMLSelectElement).value as Colours);
+      this.keep();
+    });
     need("opacity").addEventListener("input", (event) => this.mask(number(event) / 100));
     for (const name of ["window", "level"] as const)
       need(`${name}-at`).addEventListener("input", (event) => {

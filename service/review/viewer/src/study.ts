@@ -41,6 +41,7 @@ export interface StudyData {
   user: string;
   decides: boolean;
   blinded: boolean; // a second read: nothing that the network or anybody said may show
+  heat_top: number; // grey levels at the top of the heat map's scale
   kinds: Record<string, string>;
   start: [number, number] | null;
   images: StudyImage[];
