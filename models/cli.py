@@ -44,6 +44,7 @@ def train(
 
     from models import recipe as recipes
     from models import train as training
+    from models.distributed import end_process
 
     if threads:
         torch.set_num_threads(threads)
@@ -52,6 +53,7 @@ def train(
         run = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
         training.train(chosen, data, run, resume=resume, start_from=start_from, time_budget_min=time_budget)
         console.print(f"Trained: {run}")
+    end_process()
 
 
 Run = Annotated[Path, typer.Argument(help="A run's folder.", exists=True, file_okay=False)]

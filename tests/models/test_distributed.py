@@ -18,7 +18,7 @@ from models.train import CHECKPOINT, SPLIT
 STEPS = 3
 WORKER = """
 import sys, torch
-from models.distributed import Ranks
+from models.distributed import Ranks, end_process
 from tests.models.test_distributed import STEPS, crops, network, step
 with Ranks() as ranks:
     one = network(seed=ranks.rank)
@@ -31,6 +31,7 @@ with Ranks() as ranks:
     assert ranks.any(ranks.rank == 1) and not ranks.any(False)
     if ranks.first:
         torch.save(dict(one.named_parameters()), sys.argv[1])
+end_process()
 """
 
 
