@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from service.analyse.text import models
 from service.archive.store import archive
 from service.compliance import rulebook
-from service.db import census, checks, rulebooks, schema
+from service.db import census, checks, heartbeats, rulebooks, schema
 from service.db.session import database
-from service.errors import BrokerAway, ConfigurationError, DamagedObject, SonomarkError
+from service.errors import BrokerAway, ConfigurationError, DamagedObject, SonomarkError, StorageError
 from service.jobs.app import app
 from service.settings import Settings
 
@@ -45,6 +45,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("data folder", _data_folder),
         ("archive", _archive),
         ("disk", _disk),
+        ("storage", _storage),
         ("database", _database),
         ("clock", clock),
         ("archived objects", _archived_objects),
@@ -133,6 +134,19 @@ def _disk(settings: Settings) -> str:
             cure="Free space or move SONOMARK_DATA_DIR.",
         )
     return f"{free_mb / 1024:.0f} GB free"
+
+
+def _storage(_: Settings) -> str:
+    """Whether the disk keeps what it is given, and whether a receiver has lost its trust in it."""
+    archive().prove()
+    with _tables() as session:
+        suspended = heartbeats.suspended(session, "receive")
+    if suspended:
+        raise StorageError(
+            f"A receiver takes nothing in: {suspended}",
+            cure="Look at its disk (`dmesg`, `smartctl`); receiving goes on once storage has passed its test.",
+        )
+    return "written, synced and read back from the disk"
 
 
 def _database(settings: Settings) -> str:

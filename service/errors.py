@@ -16,8 +16,10 @@ patient data (identify instances by SOP Instance UID or by path).
     │       └── DecoderFailed       the decoder crashed, hung or ran out of memory
     ├── StorageError                the archive cannot keep or return bytes
     │   ├── OutOfSpace              the disk is full or above its watermark
+    │   ├── DiskFault               the disk failed: what was not synced before is in doubt
     │   └── DamagedObject           stored bytes no longer match their digest
     ├── DatabaseAway                the database does not answer
+    │   └── OutcomeUnknown          … to a commit: its rows may be there or not
     ├── BrokerAway                  the message broker does not answer
     ├── LeaseLost                   another worker holds the analysis now
     ├── PeerError                   another DICOM node refused or did not answer
@@ -96,6 +98,10 @@ class OutOfSpace(StorageError):
     cure = "Free space on the archive's file system; the sender's retry will then succeed."
 
 
+class DiskFault(StorageError):
+    """The disk failed: what had been written and not synced is in doubt, and a second sync would not tell."""
+
+
 class DamagedObject(StorageError):
     """Stored bytes no longer match the digest taken when they arrived."""
 
@@ -106,6 +112,10 @@ class DatabaseAway(SonomarkError):
     """The database does not answer."""
 
     cure = "Check that the database runs and that SONOMARK_DATABASE_URL is right."
+
+
+class OutcomeUnknown(DatabaseAway):
+    """The commit got no answer, or could not be synced: its rows may be there or not."""
 
 
 class BrokerAway(SonomarkError):

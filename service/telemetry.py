@@ -43,6 +43,9 @@ ARCHIVE_OUTBOX = Gauge(
 ARCHIVE_OUTBOX_AGE = Gauge(
     "sonomark_archive_outbox_oldest_seconds", "How long the oldest of them has waited.", registry=PROCESS
 )
+STORAGE_SUSPENDED = Gauge(
+    "sonomark_storage_suspended", "1 while nothing is taken in because a disk failed.", registry=PROCESS
+)
 DATABASE_UP = Gauge("sonomark_database_up", "1 while the dashboard can read the database.", registry=PROCESS)
 
 # The whole house, from the database.

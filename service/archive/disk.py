@@ -2,14 +2,17 @@
 
 import ctypes
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
-from service.errors import NotFound, OutOfSpace, StorageError
+from service.errors import DiskFault, NotFound, OutOfSpace, StorageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CHUNK = 1 << 20
 
 
 @contextmanager
@@ -22,6 +25,10 @@ def storage(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise OutOfSpace(f"{what}: the disk is full.") from error
+        if error.errno == errno.EIO:
+            raise DiskFault(
+                f"{what}: {error.strerror}.", cure="Look at the disk (`dmesg`, `smartctl`); nothing was acknowledged."
+            ) from error
         raise StorageError(
             f"{what}: {error.strerror}.", cure="Check the archive's disk; nothing was acknowledged."
         ) from error
@@ -63,6 +70,53 @@ def sync_file_system(path: Path) -> None:
             raise OSError(number, os.strerror(number))
     finally:
         os.close(descriptor)
+
+
+def write_anew(path: Path) -> None:
+    """Write a file's bytes over themselves, sync them, and compare with what the disk itself then returns.
+
+    After a failed sync the pages are clean and perhaps not on disk, so that a second sync has nothing to do and
+    succeeds. Written again they are dirty, and a sync means something.
+
+    Raises:
+        OSError: the disk fails still. DiskFault: it returns other bytes than it was given.
+    """
+    written = sha256()
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        position = 0
+        while chunk := os.pread(descriptor, CHUNK, position):
+            view = memoryview(chunk)
+            while view:
+                done = os.pwrite(descriptor, view, position)
+                view, position = view[done:], position + done
+            written.update(chunk)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if digest_on_disk(path) != written.digest():
+        raise DiskFault(f"{path.name} was written and synced, and the disk returns other bytes.")
+
+
+def digest_on_disk(path: Path) -> bytes:
+    """SHA-256 of a synced file's bytes as the disk has them, whatever the page cache says."""
+    digest = sha256()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        descriptor = os.open(path, os.O_RDONLY)  # a file system without direct reads: clean pages can be dropped
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        with mmap.mmap(-1, CHUNK) as buffer:  # direct reads want memory that begins on a page
+            position = 0
+            while count := os.preadv(descriptor, [buffer], position):
+                digest.update(buffer[:count])
+                position += count
+    finally:
+        os.close(descriptor)
+    return digest.digest()
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

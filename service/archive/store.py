@@ -7,18 +7,19 @@ import fcntl
 import os
 from collections.abc import Iterator
 from functools import lru_cache
+from hashlib import sha256
 from itertools import count
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from uuid import uuid4
 
+from service.archive.disk import digest_on_disk, sync_file_system
 from service.archive.disk import fsync_file as fsync_file
 from service.archive.disk import fsync_folder as fsync_folder
 from service.archive.disk import storage as storage
-from service.archive.disk import sync_file_system
 from service.archive.disk import write_all as write_all
 from service.archive.journal import Journal
-from service.errors import ConfigurationError, StorageError
+from service.errors import ConfigurationError, DiskFault, StorageError
 from service.failpoints import fp
 from service.settings import settings
 
@@ -161,6 +162,23 @@ class ArchiveStore:
             probe.write_bytes(b"")
             probe.unlink()
         return str(self.root)
+
+    def prove(self) -> None:
+        """Write a new file, sync it and its folder, and read it back from the disk itself.
+
+        Raises:
+            StorageError: the disk does not keep what it is given.
+        """
+        probe, data = self.incoming(), os.urandom(CHUNK)
+        with storage(f"The archive's disk {self.root} failed its test"):
+            try:
+                probe.write_bytes(data)
+                fsync_file(probe)
+                fsync_folder(probe.parent)
+                if digest_on_disk(probe) != sha256(data).digest():
+                    raise DiskFault("A file was written and synced, and the disk returns other bytes.")
+            finally:
+                probe.unlink(missing_ok=True)
 
     def place(self, key: str) -> Path:
         """Where in the folder the object ``key`` lies or will lie."""

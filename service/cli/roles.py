@@ -36,8 +36,11 @@ def _missing(role: str) -> dict[str, str]:
     try:
         with database().read() as session:
             alive = heartbeats.alive_here(session, role)
+            suspended = heartbeats.suspended(session, role)
     except DatabaseAway as away:
         return {"database": away.what}
+    if suspended:
+        return {"storage": suspended}
     return {} if alive else {role: "no sign of life within ten seconds"}
 
 

@@ -45,6 +45,11 @@ def alive_here(session: Session, role: str) -> int:
     return session.scalar(fresh) or 0
 
 
+def suspended(session: Session, role: str) -> str:
+    """Why a living process of ``role`` takes nothing in; empty when none is suspended."""
+    return next((why for each in details(session, role) if (why := each.detail.get("suspended"))), "")
+
+
 def keep_beating(database: Database, role: str, detail: Callable[[], dict[str, Any]] = dict) -> Event:
     """Beat from a daemon thread until the returned event is set; a database that is away is tried again."""
     stop = Event()

@@ -1,8 +1,10 @@
 """The connection to the database. Doors open transactions; rooms behind them never commit."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -13,10 +15,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.db import patience
 from service.db.statement import Cursor
-from service.errors import ConfigurationError, DatabaseAway
+from service.errors import ConfigurationError, DatabaseAway, OutcomeUnknown
 from service.settings import settings
 
 SQLITE_BUSY_MS = 20_000
+# The log was not written, or not synced: a later sync of the same pages says nothing (see `log_at_rest`).
+SQLITE_DISK_FAULTS = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
 
 class Database:
@@ -25,10 +29,12 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine: Engine = _engine(url)
+        self.in_doubt = False  # a write or sync of SQLite's log failed: no durable transaction until it is proven
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A transaction that writes: committed when the block ends well, rolled back when it does not."""
+        self._require_no_doubt()
         with self._session({"sqlite_begin": "IMMEDIATE"}) as session, session.begin():
             yield session
 
@@ -41,6 +47,8 @@ class Database:
         most of what the queue would cost.
         """
         light = {"sqlite_begin": "IMMEDIATE", "sqlite_synchronous": "NORMAL"}
+        if self.in_doubt:
+            light["sqlite_checkpoint"] = "0"  # that would be a sync
         with self._session(light) as session, session.begin():
             if self.engine.dialect.name == "postgresql":
                 session.execute(_SOON)
@@ -56,6 +64,8 @@ class Database:
     def cursor(self) -> Iterator[Cursor]:
         """The same as `begin` without a session, for the receiver's hot path."""
         driver = self.engine.dialect.loaded_dbapi
+        self._require_no_doubt()
+        committing = False
         try:
             with closing(self.engine.raw_connection()) as connection:
                 raw = connection.cursor()
@@ -65,22 +75,56 @@ class Database:
                         raw.execute("PRAGMA synchronous=FULL")
                         raw.execute("BEGIN IMMEDIATE")
                     yield Cursor(raw, self.engine.dialect)
+                    committing = True
                     connection.commit()
                 except BaseException:
                     connection.rollback()
                     raise
                 finally:
                     raw.close()
-        except (driver.OperationalError, driver.InterfaceError) as error:
-            raise DatabaseAway(f"The database refused: {_first_line(error)}.") from error
-        except (OperationalError, InterfaceError) as error:
-            raise DatabaseAway(f"The database refused: {cause(error)}.") from error
+        except (driver.OperationalError, driver.InterfaceError, OperationalError, InterfaceError) as error:
+            raise self._refusal(error, committing=committing) from error
 
     def checkpoint(self) -> None:
         """Copy what SQLite's log holds into the database, beside the writers, so that none of them has to."""
-        if self.engine.dialect.name == "sqlite":
-            with closing(self.engine.raw_connection()) as connection, suppress(self.engine.dialect.loaded_dbapi.Error):
-                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        if self.engine.dialect.name == "sqlite" and not self.in_doubt:
+            with closing(self.engine.raw_connection()) as connection:
+                try:
+                    connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+                except sqlite3.Error as error:
+                    self._refusal(error)
+
+    @contextmanager
+    def log_at_rest(self) -> Iterator[Path | None]:
+        """SQLite's log while nobody writes, for the block to write it anew (None: PostgreSQL sees to its own disk).
+
+        If the block ends well, the log's pages are copied into the database and synced there, every connection is
+        opened anew, and the database is in doubt no more.
+
+        Raises:
+            DatabaseAway: the database refuses still.
+        """
+        if self.engine.dialect.name != "sqlite":
+            self.dispose()
+            with self.read() as session:
+                session.execute(text("SELECT 1"))
+            yield None
+        else:
+            path = Path(self.engine.url.database or "")
+            try:
+                with closing(sqlite3.connect(path, isolation_level=None, timeout=SQLITE_BUSY_MS / 1000)) as connection:
+                    connection.execute("PRAGMA synchronous=FULL")
+                    connection.execute("BEGIN IMMEDIATE")
+                    try:
+                        yield path.with_name(f"{path.name}-wal")
+                    finally:
+                        connection.execute("ROLLBACK")
+                    # Emptied, for the transaction that failed may still stand behind its end. Not while others read.
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                raise self._refusal(error) from error
+            self.dispose()
+        self.in_doubt = False
 
     def dispose(self) -> None:
         """Close every pooled connection (needed after a fork)."""
@@ -92,7 +136,20 @@ class Database:
             with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
                 yield session
         except (OperationalError, InterfaceError) as error:
-            raise DatabaseAway(f"The database refused: {cause(error)}.") from error
+            raise self._refusal(error) from error
+
+    def _require_no_doubt(self) -> None:
+        if self.in_doubt:
+            raise DatabaseAway("The database takes nothing: its disk failed, and is not proven yet.")
+
+    def _refusal(self, error: Exception, *, committing: bool = False) -> DatabaseAway:
+        """The driver's error as the house's own; doubt begins here."""
+        raw = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        fault = getattr(raw, "sqlite_errorcode", 0) in SQLITE_DISK_FAULTS
+        self.in_doubt = self.in_doubt or fault
+        # A server that goes away at a commit may have carried it out.
+        unknown = committing and (fault or self.engine.dialect.name != "sqlite")
+        return (OutcomeUnknown if unknown else DatabaseAway)(f"The database refused: {_first_line(raw)}.")
 
 
 @lru_cache
@@ -138,6 +195,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     connection.exec_driver_sql(f"PRAGMA synchronous={options.get('sqlite_synchronous', 'FULL')}")
+    if pages := options.get("sqlite_checkpoint"):
+        connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint={pages}")
     connection.exec_driver_sql(f"BEGIN {options.get('sqlite_begin', 'DEFERRED')}")
 
 

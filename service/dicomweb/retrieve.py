@@ -1,15 +1,16 @@
 """WADO-RS (PS3.18 section 10.4): instances as they are stored, their metadata, frames, and pictures of them."""
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from io import BytesIO
+from typing import Annotated, Any, BinaryIO
 
 import cv2
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
-from pydicom.encaps import generate_frames
-from pydicom.uid import UID
+from pydicom.encaps import get_frame
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from service.archive.store import archive
 from service.db import catalogue
@@ -159,17 +160,41 @@ def _numbers(text: str, of: InstanceEntry) -> list[int]:
 
 
 def _encoded(of: InstanceEntry, numbers: list[int]) -> Iterator[bytes]:
-    """The frames' bytes as they stand in the pixel data, without decoding any."""
-    data_set = dcmread(archive().path(of.instance.archive_key), defer_size=1 << 20)
-    pixels, count = data_set.PixelData, of.instance.number_of_frames
-    if UID(of.instance.transfer_syntax_uid).is_encapsulated:
-        kept = dict(zip(range(1, max(numbers) + 1), generate_frames(pixels, number_of_frames=count), strict=False))
-        yield from (kept[number] for number in numbers)
-        return
-    length = data_set.Rows * data_set.Columns * data_set.SamplesPerPixel * data_set.BitsAllocated // 8
-    if length * count > len(pixels):
-        raise Undecodable("The pixel data is shorter than its header says.")
-    yield from (pixels[(number - 1) * length : number * length] for number in numbers)
+    """The frames' bytes as they stand in the pixel data, without decoding any; of a long cine no others are read."""
+    syntax, count = UID(of.instance.transfer_syntax_uid), of.instance.number_of_frames
+    with archive().path(of.instance.archive_key).open("rb") as file:
+        header = dcmread(file, stop_before_pixels=True)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            file.seek(0)
+            inflated = dcmread(file).PixelData
+            pixels: BinaryIO = BytesIO(inflated)
+            length = len(inflated)
+        else:
+            # Tag and length of the pixel data; with an explicit VR, that and two reserved bytes between (PS3.5, 7.1).
+            head = file.read(8 if syntax.is_implicit_VR else 12)
+            pixels, length = file, int.from_bytes(head[-4:], "little" if syntax.is_little_endian else "big")
+        if syntax.is_encapsulated:
+            tables = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+            start = pixels.tell()
+            for number in numbers:
+                pixels.seek(start)
+                yield _encapsulated(pixels, number, count, tables if all(tables) else None)
+            return
+        frame = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
+        if frame * count > length:
+            raise Undecodable("The pixel data is shorter than its header says.")
+        start = pixels.tell()
+        for number in numbers:
+            pixels.seek(start + (number - 1) * frame)
+            yield pixels.read(frame)
+
+
+def _encapsulated(pixels: BinaryIO, number: int, count: int, tables: tuple[bytes, bytes] | None) -> bytes:
+    """One frame of encapsulated pixel data, from its first item on (PS3.5, A.4)."""
+    try:
+        return get_frame(pixels, number - 1, extended_offsets=tables, number_of_frames=count)
+    except (ValueError, EOFError, StopIteration) as error:
+        raise Undecodable(f"Frame {number} of {count} is not in the pixel data.") from error
 
 
 def _media_type(syntax: UID) -> str:

@@ -6,6 +6,7 @@ A record's place in its lane is given free only when its file, its name and its 
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -44,8 +45,9 @@ class Waiting:
 class Filing:
     """Files records from a thread of its own."""
 
-    def __init__(self, archive: ArchiveStore) -> None:
+    def __init__(self, archive: ArchiveStore, failed: Callable[[Exception], None]) -> None:
         self._archive = archive
+        self._failed = failed  # told of every failure, for it may be the disk's
         self._journal = archive.journal
         self._waiting: deque[Waiting] = deque()
         self._last = 0.0  # when the newest one was added
@@ -63,6 +65,7 @@ class Filing:
                 pass
             self._grow()
         except SonomarkError as error:
+            self._failed(error)
             log.error("filing put off", reason=str(error), cure=error.cure, waiting=len(self._waiting))
         self._thread.start()
 
@@ -83,6 +86,7 @@ class Filing:
                 if not self._grow() and not self._file_some():
                     self._stopping.wait(QUIET_S / 2)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread: the lanes would never be free again
+                self._failed(error)
                 log.error("filing put off", reason=str(error) or type(error).__name__, waiting=len(self._waiting))
                 if self._stopping.wait(RETRY_S):
                     return

@@ -11,13 +11,14 @@ from service.db.instances import Arrival, Registration, Settle
 from service.db.session import Database
 from service.dicom.header import Header
 from service.dicom.uid import require_uid as require_uid
-from service.errors import DataSetMismatch, NotAllowed, OutOfSpace
+from service.errors import DataSetMismatch, NotAllowed, OutcomeUnknown, OutOfSpace
 from service.failpoints import fp
 from service.receive.bell import Bell
 from service.receive.filing import Filing
 from service.receive.incoming import Incoming, StoreRequest
 from service.receive.ledger import Ledger
 from service.receive.peers import SYNTHETIC_AE_TITLE
+from service.receive.suspension import Suspension
 
 log = logs.get(__name__)
 
@@ -27,7 +28,8 @@ class Intake:
 
     def __init__(self, archive: ArchiveStore, database: Database, settle: Settle, reserve_bytes: int) -> None:
         self._archive = archive
-        self._filing = Filing(archive)
+        self.suspension = Suspension(archive, database)
+        self._filing = Filing(archive, self.suspension.note)
         self._ledger = Ledger(archive, database, settle, self._filing)
         self._bell = Bell()
         self._reserve_bytes = reserve_bytes
@@ -54,7 +56,12 @@ class Intake:
             OutOfSpace, StorageError, DatabaseAway: it could be stored later.
         """
         with self.under_way():
-            return self._take(incoming)
+            try:
+                self.suspension.require_trust()
+                return self._take(incoming)
+            except Exception as error:
+                self.suspension.note(error)
+                raise
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -97,6 +104,11 @@ class Intake:
         )
         try:
             registration = self._ledger.enter(incoming, arrival)
+        except OutcomeUnknown:
+            # Rows may be there: then the bytes must be. If not, reconciliation registers a file nobody was told of.
+            self._ledger.hand_on(incoming)
+            self.suspension.unsettled.set()
+            raise
         except BaseException:
             incoming.void()
             raise

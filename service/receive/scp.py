@@ -36,6 +36,7 @@ ANSWER_S = 10.0  # of PostgreSQL: a wait, and one for a new connection, must fit
 WAKE_S = 0.5
 ACTIVITY_INTERVAL_S = 2.0
 RECONCILE_INTERVAL_S = 24 * 3600.0
+SETTLED_S = 10.0  # by then what was on its way has a file
 
 
 class Receiver:
@@ -85,6 +86,10 @@ class Receiver:
         while not stop.wait(WAKE_S):
             pass
         self._drain()
+
+    def condition(self) -> dict[str, str]:
+        """What the heartbeat says of this process."""
+        return {"suspended": self._intake.suspension.reason()}
 
     def _open_all(self) -> list[Door]:
         """One door, or a second one beside it that speaks TLS."""
@@ -143,14 +148,17 @@ class Receiver:
             database().checkpoint()
 
     def _keep_reconciling(self) -> None:
+        unsettled = self._intake.suspension.unsettled
         while not self._stop.is_set():
             wait = RECONCILE_INTERVAL_S
+            unsettled.clear()
             try:
                 reconcile(archive(), database(), self._settle)
             except (DatabaseAway, StorageError) as error:
                 log.warning("reconciliation put off", reason=str(error))
                 wait = 60.0
-            self._stop.wait(wait)
+            if unsettled.wait(wait):
+                self._stop.wait(SETTLED_S)
 
 
 def serve(place: int = 0) -> None:
@@ -167,7 +175,7 @@ def serve(place: int = 0) -> None:
     receiver = Receiver(chosen, place)
     crew = Crew(chosen.receivers if place == 0 else 1)
     crew.start()
-    heartbeat = keep_beating(database(), "receive")
+    heartbeat = keep_beating(database(), "receive", receiver.condition)
     receiver.serve(stop)
     heartbeat.set()
     crew.stop()

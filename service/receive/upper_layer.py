@@ -15,6 +15,7 @@ from pynetdicom.dul import DULServiceProvider
 
 from service.receive.connection import PDU_HEAD, GuardedSocket
 from service.receive.incoming import Incoming
+from service.receive.states import States
 from service.receive.status import Status
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class UpperLayer(DULServiceProvider):
 
     def __init__(self, assoc: "Acceptor") -> None:
         super().__init__(assoc)
+        self.state_machine = States(self)
         self._acceptor = assoc
         self._incoming: Incoming | None = None
         self._context_id = 0
@@ -54,7 +56,7 @@ class UpperLayer(DULServiceProvider):
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state == AWAITING_REQUEST and not self._begins_with_a_request():
             self._acceptor.log.warning("not DICOM, connection closed")
-            self._cut()
+            self.cut()
             return
         if not self._lean():
             super()._read_pdu_data()
@@ -64,7 +66,7 @@ class UpperLayer(DULServiceProvider):
         try:
             self._serve()
         except OSError:
-            self._cut()
+            self.cut()
         finally:
             if not self._acceptor.reporting:
                 self._acceptor._reactor_checkpoint.set()
@@ -94,7 +96,7 @@ class UpperLayer(DULServiceProvider):
             length = int.from_bytes(head[2:], "big")
             body = connection.take(length)
             if len(head) < PDU_HEAD or len(body) < length:
-                self._cut()
+                self.cut()
                 return
             if head[0] != P_DATA_TF or not self._take(body):
                 self.discard()
@@ -173,7 +175,7 @@ class UpperLayer(DULServiceProvider):
             if time.monotonic() - idle_since > (self.network_timeout or float("inf")):
                 self._acceptor.log.warning("idle association dropped")
                 connection.send(ABORT)
-                self._cut()
+                self.cut()
                 return False
 
     def _hand_over(self, head: bytes | bytearray, body: bytes | bytearray) -> None:
@@ -186,7 +188,7 @@ class UpperLayer(DULServiceProvider):
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """The connection is gone, or must go."""
         self.discard()
         if self.socket is not None:

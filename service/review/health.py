@@ -28,11 +28,14 @@ def readyz() -> JSONResponse:
     try:
         with database().read() as session:
             alive = heartbeats.alive(session)
+            suspended = heartbeats.suspended(session, "receive")
     except SonomarkError as error:
-        alive = {}
+        alive, suspended = {}, ""
         checks["database"] = error.what
     for role in filter(None, (each.strip() for each in settings().role_set.split(","))):
         checks[role] = "ok" if alive.get(role) else "no sign of life within ten seconds"
+        if role == "receive" and suspended:
+            checks[role] = f"takes nothing in: {suspended}"
     ready = all(answer == "ok" for answer in checks.values())
     return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 

@@ -1,8 +1,11 @@
 """P2, P3 and P5: power cuts, full and failing disks. Success means on disk, and a disk that fails is never Success."""
 
+import json
 import os
 import random
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -10,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import checkers, tracing
+from tests.faults.challenges import wait_for_trust
 from tests.faults.disks import loop_disk, run, tmpfs
 from tests.faults.images import Image, image, numbered
 from tests.faults.ledger import Ledger
-from tests.faults.parts import Parts, listens
+from tests.faults.parts import Parts, free_port, listens
 from tests.faults.sender import OUT_OF_RESOURCES, SUCCESS, Load, send
 
 pytestmark = pytest.mark.acceptance
@@ -155,6 +159,62 @@ def test_a_failing_sync_is_never_success(make_parts: MakeParts, tmp_path: Path, 
         house.start("sweep")
         checkers.settled(ledger, house.inventory, 120)
         house.stop()
+
+
+def test_a_door_whose_disk_failed_stays_shut_until_it_has_proven_itself(make_parts: MakeParts) -> None:
+    """Each sync of SQLite's log fails for a while: refused throughout, said everywhere, and over without a restart."""
+    tracing.require_strace()
+    port = free_port()
+    house = make_parts()
+    ledger = house.new_ledger("doubt")
+    pid = house.start("receive", METRICS_PORT=str(port))
+    assert send(house.dicom_port, ledger, [image() for _ in range(3)]) == [SUCCESS] * 3
+    log, trace = house.data / "sonomark.sqlite-wal", house.logs / "trace"
+    with tracing.window(pid, "fsync,fdatasync", "error=EIO", only=[log], record=trace):
+        for _ in range(3):
+            answers = send(house.dicom_port, ledger, [image() for _ in range(3)])
+            assert answers == [OUT_OF_RESOURCES] * 3, answers
+        house.until(lambda: "storage" in _ready(port), 15, "not ready")
+        assert "sonomark_storage_suspended 1.0" in _ask(port, "/metrics")
+        assert "takes nothing in" in house.sonomark("doctor", status=1)
+        house.until(lambda: "storage failed its test" in house.log("receive").read_text(), 15, "tested in vain")
+    assert not tracing.synced_again(trace, house.data)
+    wait_for_trust(house, ledger)
+    house.until(lambda: _ready(port) == {}, 15, "ready again")
+    assert "sonomark_storage_suspended 0.0" in _ask(port, "/metrics")
+    house.start("work")
+    house.start("sweep")
+    checkers.settled(ledger, house.inventory, 60)
+
+
+def test_a_commit_whose_sync_failed_leaves_nothing_half(make_parts: MakeParts) -> None:
+    """The rows of a refused instance may be found in SQLite's log after a crash: then its bytes are there as well."""
+    tracing.require_strace()
+    house = make_parts()
+    ledger = house.new_ledger("unknown")
+    pid = house.start("receive")
+    assert send(house.dicom_port, ledger, [image()]) == [SUCCESS]
+    with tracing.window(pid, "fsync,fdatasync", "error=EIO", only=[house.data / "sonomark.sqlite-wal"]):
+        assert send(house.dicom_port, ledger, [image(), image()]) == [OUT_OF_RESOURCES] * 2
+        house.kill("receive")
+    house.start("receive")
+    house.start("work")
+    house.start("sweep")
+    checkers.settled(ledger, house.inventory, 60)
+
+
+def _ready(port: int) -> dict[str, str]:
+    """What keeps the role from being ready, by name."""
+    checks: dict[str, str] = json.loads(_ask(port, "/readyz"))["checks"]
+    return checks
+
+
+def _ask(port: int, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
 
 
 def _listening_or_gone(house: Parts) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from service.db.tables import AnalysisState
 from tests.faults import checkers, tracing
 from tests.faults.images import image
+from tests.faults.ledger import Ledger
 from tests.faults.parts import Parts
 from tests.faults.sender import OUT_OF_RESOURCES, SUCCESS, send
 
@@ -87,6 +88,15 @@ def a_sync_that_fails(house: Parts) -> None:
     assert not again, f"synced again after a failure: {again}"
     assert OUT_OF_RESOURCES in answers, answers
     checkers.no_loss(ledger, house.inventory())
+    wait_for_trust(house, ledger)
+
+
+def wait_for_trust(house: Parts, ledger: Ledger) -> None:
+    """The disk works again: storage is tested, and without a restart the next store succeeds."""
+    deadline = time.monotonic() + SOON_S
+    while (status := send(house.dicom_port, ledger, [image()])) != [SUCCESS]:
+        assert status == [OUT_OF_RESOURCES] and time.monotonic() < deadline, f"{status}; {house.tails()}"
+        time.sleep(0.3)
 
 
 def a_worker_that_sleeps_past_its_lease(house: Parts) -> None:

@@ -1,0 +1,34 @@
+"""pynetdicom's state machine for peers who do what no state foresees."""
+
+from typing import TYPE_CHECKING
+
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
+
+from service import logs
+
+if TYPE_CHECKING:
+    from service.receive.upper_layer import UpperLayer
+
+log = logs.get(__name__)
+
+CLOSED, CLOSING = "Sta1", "Sta13"  # PS3.8 section 9.2
+
+
+class States(StateMachine):
+    """An event that has no place in the present state ends this connection, not its thread.
+
+    The table of PS3.8 section 9.2 has gaps where both sides act at once: our acceptance, for instance, may come when
+    the peer's next PDU has already made us abort.
+    """
+
+    dul: "UpperLayer"
+
+    def do_action(self, event: str) -> None:
+        """Carry out what the table says, if it says anything."""
+        if (event, self.current_state) in TRANSITION_TABLE:
+            super().do_action(event)
+            return
+        log.debug("event without a place", event_number=event, state=self.current_state)
+        # While the connection closes, the timer ARTIM sees to its end.
+        if self.current_state not in (CLOSED, CLOSING):
+            self.dul.cut()
