@@ -160,7 +160,12 @@ class Watch:
         self._house, self._every_s, self._next = house, every_s, 0.0
         self._began = time.monotonic()
         self.rows: list[tuple[float, float, float, float]] = []
-        self.cpu_s: dict[str, float] = {}  # since each service's start
+        self.cpu_s: dict[str, float] = {}  # of each service, since the watch began
+        self._before = self._spent_s()
+
+    def _spent_s(self) -> dict[str, float]:
+        services = {name: _cpu_s(one.pid) for name, one in self._house.processes.items()}
+        return services | {"senders and this bench": sum(psutil.Process().cpu_times()[:2])}
 
     def maybe(self) -> None:
         """Look, if it is time to."""
@@ -170,8 +175,7 @@ class Watch:
             memory = sum(_memory(self._house.processes[role].pid) for role in ROLES)
             at = time.monotonic() - self._began
             self.rows.append((at, flow.get("in_flight", -1), flow.get("oldest_in_flight_s", -1), memory / 2**20))
-            self.cpu_s = {name: _cpu_s(one.pid) for name, one in self._house.processes.items()}
-            self.cpu_s["senders and this bench"] = sum(psutil.Process().cpu_times()[:2])
+            self.cpu_s = {name: spent - self._before[name] for name, spent in self._spent_s().items()}
 
     def until_empty(self, within_s: float) -> float:
         """Watch until nothing is in flight; returns how long that took."""

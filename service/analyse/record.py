@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic, sleep
 from typing import Any
 
 from structlog.contextvars import bound_contextvars
@@ -32,6 +33,8 @@ from service.settings import settings
 
 log = logs.get(__name__)
 
+AGAIN_S = 0.5
+
 Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
 Ended = tuple[Assignment, Answer]
 
@@ -51,6 +54,21 @@ def end(batch: Sequence[Ended], started: datetime) -> bool:
 
     False when the house is out of order (archive, device, database), so that there is no use in going on at once.
     """
+    until = monotonic() + settings().lease_s
+    while (failed := _recorded(batch, started)) is None:
+        # A database that was restarted is back within seconds: sooner than the leases run out and all is done again.
+        if monotonic() > until:
+            log.warning("database away, the leases will run out")
+            return False
+        sleep(AGAIN_S)
+    for one, reason in failed:
+        with _bound(one):
+            _give_back_or_up(one, reason)
+    return not any(_of_the_house(reason) for _, reason in failed)
+
+
+def _recorded(batch: Sequence[Ended], started: datetime) -> list[tuple[Assignment, Exception]] | None:
+    """Record what can be; the others with what is wrong with them. None: the database is away, nothing was written."""
     failed: list[tuple[Assignment, Exception]] = []
     ready: list[Ready] = []
     for one, answer in batch:
@@ -61,16 +79,12 @@ def end(batch: Sequence[Ended], started: datetime) -> bool:
         except Exception as error:  # noqa: BLE001 - one instance never stops the line
             failed.append((one, error))
     try:
-        failed += _record(ready, started)
+        return failed + _record(ready, started)
     except DatabaseAway as error:
-        log.warning("database away, the leases will run out", cause=error.what)
-        return False
+        log.warning("database away, recording waits", cause=error.what)
+        return None
     except Exception as error:  # noqa: BLE001 - nor does a commit that failed
-        failed += [(each.assignment, error) for each in ready]
-    for one, reason in failed:
-        with _bound(one):
-            _give_back_or_up(one, reason)
-    return not any(_of_the_house(reason) for _, reason in failed)
+        return failed + [(each.assignment, error) for each in ready]
 
 
 def _record(ready: Sequence[Ready], started: datetime) -> list[tuple[Assignment, Exception]]:

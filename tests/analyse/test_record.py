@@ -1,18 +1,21 @@
 """A batch written down in one transaction, and what happens when a part of it cannot be."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from service.analyse import record
-from service.analyse.pipeline import Assessment
+from service.analyse.pipeline import AssessedFrame, Assessment
 from service.analyse.record import Answer
 from service.archive.store import archive
 from service.db import analyses
 from service.db.analyses import Assignment
 from service.db.session import Database
-from service.db.tables import Analysis, AnalysisState, Instance, Series, Study, VerdictRecord, now
-from service.errors import StorageError, Undecodable
+from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
+from service.errors import DatabaseAway, StorageError, Undecodable
+from service.settings import settings
 
 Claimed = Callable[[int], list[Assignment]]
 
@@ -93,3 +96,38 @@ def test_a_commit_that_fails_hands_all_of_them_back(
     monkeypatch.setattr(record, "fp", fail)
     record.end([(one, _empty()) for one in batch], now())
     assert _states(db) == [AnalysisState.QUEUED] * 2
+
+
+def test_an_answer_waits_for_a_database_that_comes_back(
+    db: Database, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, away = claimed(2), [DatabaseAway("as in a restart"), DatabaseAway("as in a restart")]
+
+    def fail(name: str) -> None:
+        if name == "analyse.before_verdict_commit" and away:
+            raise away.pop()
+
+    monkeypatch.setattr(record, "fp", fail)
+    monkeypatch.setattr(record, "AGAIN_S", 0.01)
+    frame = AssessedFrame(1, 2, 2, (), {"caliper": 0.5}, False, np.zeros((2, 2), np.uint8))
+    assert record.end([(one, replace(_empty(), frames=(frame,))) for one in batch], now())
+    assert not away and _states(db) == [AnalysisState.DONE] * 2
+    with db.read() as session:
+        assert session.query(Frame).count() == 2
+        assert session.query(VerdictRecord).filter(VerdictRecord.instance_id.is_not(None)).count() == 2
+
+
+def test_a_database_that_stays_away_is_left_to_the_sweeper(
+    db: Database, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONOMARK_LEASE_S", "0.05")
+    settings.cache_clear()
+    batch = claimed(1)
+
+    def fail(name: str) -> None:
+        raise DatabaseAway("for good")
+
+    monkeypatch.setattr(record, "fp", fail)
+    monkeypatch.setattr(record, "AGAIN_S", 0.01)
+    assert not record.end([(batch[0], _empty())], now())
+    assert _states(db) == [AnalysisState.CLAIMED]
