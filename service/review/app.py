@@ -14,6 +14,7 @@ from service.db.tables import Role
 from service.dicomweb import query, retrieve, store
 from service.review import (
     accounts,
+    archive,
     audits,
     auth,
     corrections,
@@ -73,6 +74,7 @@ ROOMS = (
     reports,
     double_reads,
     deliveries,
+    archive,
     retention,
     rulebooks,
     reevaluations,

@@ -40,6 +40,7 @@ def environment() -> Environment:
         iso=words.iso,
         exam=words.exam,
         plural=words.plural,
+        octets=words.octets,
     )
     env.globals.update(
         asset=asset,

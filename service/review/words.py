@@ -114,6 +114,14 @@ def exam(study: Study) -> str:
     return ", ".join(part for part in (what or "Ultrasound", side if side not in what.lower() else "") if part)
 
 
+def octets(size: int) -> str:
+    """A size as people read it: '3.4 GB', in powers of ten."""
+    for unit, length in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= length:
+            return f"{size / length:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """'1 image', '2 images'."""
     return f"{count} {one if count == 1 else many or one + 's'}"

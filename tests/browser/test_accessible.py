@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from service.db import double_reads, peers, rulebooks, selftests, studies, switches, users
+from service.db import checks, double_reads, peers, retention, rulebooks, selftests, studies, switches, users
 from service.db.session import Database
-from service.db.tables import AnalysisState, Role, Verdict
+from service.db.tables import AnalysisState, Condition, Role, Verdict
 from tests.review import ward
 from tests.review.test_roles import ROUTES, STREAMS
 
@@ -38,6 +38,13 @@ expect = { annotation = "body_marker" }
 """
 
 
+POLICY = """name = "hospital"
+[[rules]]
+name = "everything"
+keep_days = 1
+"""
+
+
 def fill(db: Database) -> str:
     held = ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.", cure="Install one.")
     ward.admit(db, 2, Verdict.INDETERMINATE, pictures=[held])
@@ -50,6 +57,10 @@ def fill(db: Database) -> str:
         peers.add(session, "US07", "127.0.0.1", 104, "Room 4", "admin")
         peers.note(session, "US07", "127.0.0.1", peers.Tally(stored=3, refused=1, last_refusal="too many associations"))
         switches.turn_on(session, switches.PAUSED, "admin", "a new disk")
+        retention.keep_draft(session, "hospital", "0" * 64, POLICY, "admin")
+        study = studies.find(session, uid)
+        retention.place_hold(session, study, "a lawsuit", "admin")
+        checks.record(session, {study.instances[0].id: Condition.DAMAGED})
         test = selftests.begin(session, "admin", "1.2.3")
         test.steps = [
             {"name": "C-STORE", "seconds": 0.2, "ok": True, "told": "0x0000", "cure": ""},
@@ -78,6 +89,8 @@ PAGES = [
     "/models",
     "/models/sonomark/activate",
     "/peers",
+    "/archive",
+    "/archive?policy=1",
     "/self-test",
     "/profile",
     "/profile/second-factor",
