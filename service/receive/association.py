@@ -29,7 +29,7 @@ from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.peers import Peer
 from service.receive.seats import Seats
 from service.receive.status import Status
-from service.receive.tls import Tls
+from service.receive.tls import Tls, names_of
 from service.receive.upper_layer import UpperLayer
 from service.settings import settings
 
@@ -108,6 +108,7 @@ class Acceptor(Association):
         self._serving = False
         self.stored = self.refused = self.octets = 0  # what became of its instances
         self.encrypted = False
+        self.names: frozenset[str] = frozenset()  # in the certificate that the peer has shown
         self.peer: Peer | None = None  # who calls, once it is let in
         self.only_studies: frozenset[str] = frozenset()  # what it may store, if not anything
         self.transactions: set[str] = set()  # of storage commitment, asked for here
@@ -203,6 +204,7 @@ class DoorHandler(RequestHandler):
         association = Acceptor(self.ae, self.server.take, self.server.under_way, lean=self.server.lean)
         association._server = self.server
         association.encrypted = self.server.tls is not None
+        association.names = names_of(self.request)
         association.name = f"AcceptorThread@{association.correlation_id}"
         longest = max(LONGEST_PDU, self.ae.maximum_pdu_size)
         association.set_socket(GuardedSocket(association, self.request, longest, settings().read_timeout_s))

@@ -16,6 +16,8 @@ from service.receive.status import Status
 
 MEANINGS = {
     Status.SUCCESS: "on disk, in the database and queued; the sender may delete its copy",
+    Status.NOT_AUTHORIZED: "called as SONOMARK_TEST from another machine of the house, "
+    "and it is not the study of a self-test under way",
     Status.OUT_OF_RESOURCES: "disk full or above its watermark, storage error, database away; send again later",
     Status.DATA_SET_MISMATCH: "data set, command and presentation context disagree, or a UID is missing or none",
     Status.CANNOT_UNDERSTAND: "no data set, cut off, or sequences nested deeper than 32",

@@ -77,6 +77,8 @@ class Handlers:
             refusal, why = LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
         elif peer.tls == "required" and not association.encrypted:
             refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "this peer must use TLS"
+        elif peer.certificate and peer.certificate.lower() not in association.names:
+            refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "its certificate bears another name"
         elif not (why := self._seats.take(association.correlation_id, peer, address)):
             return
         else:

@@ -53,6 +53,7 @@ class Peer(BaseModel):
     port: int = Field(DICOM_PORT, ge=1, le=65535)  # where it hears storage commitment reports
     reports: Literal["new", "same"] = "new"  # on an association of their own, or on the one that asked
     tls: Literal["optional", "required"] = "optional"
+    certificate: str = ""  # a name that its TLS certificate must bear, whichever side calls
     character_set: str = ""  # in place of what its data sets declare, or do not declare
     priority: int = Field(0, ge=-100, le=100)  # of its instances in the queue, the smaller the sooner
     max_associations: int = Field(0, ge=0)  # at once; 0: no limit of its own

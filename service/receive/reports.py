@@ -136,7 +136,9 @@ class Reporter:
         ae = AE(ae_title=self._ae_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_S
         ae.add_requested_context(PUSH_MODEL)
-        tls = (self._tls.outgoing(), due.address) if self._tls is not None and peer.tls == "required" else None
+        tls = None
+        if self._tls is not None and peer.tls == "required":
+            tls = self._tls.outgoing(named=bool(peer.certificate)), peer.certificate or due.address
         association = ae.associate(due.address, peer.port, ae_title=due.ae_title, ext_neg=[_as_scp()], tls_args=tls)
         if not association.is_established:
             raise PeerError(

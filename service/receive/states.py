@@ -1,5 +1,7 @@
 """pynetdicom's state machine for peers who do what no state foresees."""
 
+import queue
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 CLOSED, CLOSING = "Sta1", "Sta13"  # PS3.8 section 9.2
+# Of this side's user. pynetdicom leaves the primitive in its queue until an action takes it, and asks again and again.
+PRIMITIVES = {"Evt1", "Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"}
 
 
 class States(StateMachine):
@@ -29,6 +33,9 @@ class States(StateMachine):
             super().do_action(event)
             return
         log.debug("event without a place", event_number=event, state=self.current_state)
+        if event in PRIMITIVES:
+            with suppress(queue.Empty):
+                self.dul.to_provider_queue.get(block=False)
         # While the connection closes, the timer ARTIM sees to its end.
         if self.current_state not in (CLOSED, CLOSING):
             self.dul.cut()

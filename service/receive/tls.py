@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from threading import Lock
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
 from service import logs
 from service.errors import ConfigurationError
 
@@ -50,11 +53,15 @@ class Tls:
         wrapped.setblocking(True)
         return wrapped
 
-    def outgoing(self) -> ssl.SSLContext:
-        """For calls to a peer, with the same certificate; names in certificates of carts are seldom host names."""
+    def outgoing(self, *, named: bool) -> ssl.SSLContext:
+        """For calls to a peer, with the same certificate.
+
+        Names in certificates of carts are seldom host names: only where one is configured is it asked for (``named``).
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = False
+        context.check_hostname = named
+        context.hostname_checks_common_name = True
         context.load_cert_chain(self._certificate, self._private_key)
         if self._client_ca is None:
             context.load_default_certs()
@@ -96,6 +103,23 @@ class Tls:
                 cure="Check SONOMARK_DICOM_CERTIFICATE, SONOMARK_DICOM_PRIVATE_KEY and SONOMARK_DICOM_CLIENT_CA.",
             ) from error
         return context
+
+
+def names_of(connection: socket.socket) -> frozenset[str]:
+    """Common and DNS names in the certificate that the peer has shown and that was verified, in lower case."""
+    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+    if not shown:
+        return frozenset()
+    try:
+        certificate = x509.load_der_x509_certificate(shown)
+        names = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names += alternative.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        pass
+    except ValueError:  # odd in a way that OpenSSL lets pass: then it bears no name
+        return frozenset()
+    return frozenset(name.lower() for name in names)
 
 
 def _shaken(connection: ssl.SSLSocket, remaining: float) -> bool:

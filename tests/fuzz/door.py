@@ -67,7 +67,7 @@ def healthy(house: Parts) -> None:
 
 def _shout(house: Parts, *pieces: bytes) -> str:
     """Say it, say that nothing follows, and see how it ends."""
-    with socket.create_connection(("127.0.0.1", house.dicom_port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", house.dicom_port), timeout=5) as connection:
         with suppress(OSError):
             connection.sendall(b"".join(pieces))
             connection.shutdown(socket.SHUT_WR)

@@ -87,14 +87,19 @@ const [port, ...files] = process.argv.slice(2);
 
 def dcmjs(files: Sequence[Path], port: int, folder: Path) -> None:
     """dcmjs-dimse of npm, installed into ``folder``."""
+    install_dcmjs(folder)
+    (folder / "send.js").write_text(DCMJS)
+    command = ["node", "send.js", str(port), *map(str, files)]
+    subprocess.run(command, cwd=folder, check=False, capture_output=True, timeout=LIMIT_S)
+
+
+def install_dcmjs(folder: Path) -> None:
+    """npm's dcmjs-dimse, for scripts in ``folder``."""
     _need("npm", "apt-get install npm")
     (folder / "package.json").write_text("{}")
     install = ["npm", "install", "--silent", "--ignore-scripts", "dcmjs-dimse@0.3.3"]
     if subprocess.run(install, cwd=folder, capture_output=True, timeout=LIMIT_S, check=False).returncode:
         raise Missing("npm install dcmjs-dimse")
-    (folder / "send.js").write_text(DCMJS)
-    command = ["node", "send.js", str(port), *map(str, files)]
-    subprocess.run(command, cwd=folder, check=False, capture_output=True, timeout=LIMIT_S)
 
 
 SENDERS: dict[str, Send] = {

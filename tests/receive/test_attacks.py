@@ -9,7 +9,7 @@ The checklist, and where each line of it is answered:
 | D3 | a PDU length of 4 GiB | `test_a_pdu_of_four_gigabytes_is_refused_before_its_body` |
 | D4 | a flood of connections | `test_a_flood_of_silent_connections_leaves_no_threads`, |
 | | | `test_associations_are_limited_and_freed`, `test_senders_who_hang_up_at_once_take_no_place` |
-| D5 | no DICOM at all, truncation | `test_what_is_no_association_request_is_closed`, |
+| D5 | no DICOM at all, truncation | `test_what_is_no_association_request_is_closed`, `test_what_comes_too_early_…`, |
 | | | `test_truncated_requests_leave_no_threads` |
 | D6 | an association request of 1.3 MB, contexts of thousands of syntaxes | `test_a_request_above_256_kb_is_refused`, |
 | | | `test_a_request_of_empty_syntaxes_costs_little` |
@@ -141,6 +141,18 @@ def test_what_is_no_association_request_is_closed(receiver: RunningReceiver) -> 
         assert closed_within(connection, 15)
     assert "Traceback" not in receiver.log.read_text()
     assert associates(receiver)
+
+
+def test_what_comes_too_early_ends_the_association_at_once(receiver: RunningReceiver) -> None:
+    """A PDU right behind the request, before its acceptance: both sides act at once, and no state foresees that."""
+    request = associate_request({1: (US_IMAGE, ExplicitVRLittleEndian)}, "US01", "SONOMARK")
+    for early in (bytes.fromhex("0400000000020000"), bytes.fromhex("050000000000000420fffffff0fefd")) * 15:
+        with connect(receiver) as connection:
+            connection.sendall(request + early)
+            connection.shutdown(socket.SHUT_WR)
+            assert closed_within(connection, 5)
+    assert "Traceback" not in receiver.log.read_text()
+    assert receiver.store(ultrasound()) == [0]
 
 
 def test_truncated_requests_leave_no_threads(receiver: RunningReceiver) -> None:

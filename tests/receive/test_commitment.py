@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -23,6 +24,7 @@ from service.db.tables import Commitment, CommitmentState
 from service.receive.commitment import MOST_REFERENCES, PUSH_MODEL_INSTANCE
 from service.receive.contexts import STORAGE_COMMITMENT
 from service.settings import Settings
+from tests.interoperability.senders import Missing, install_dcmjs
 from tests.ports import free_port
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
 from tests.receive.test_cstore import archived
@@ -39,10 +41,11 @@ class Cart:
         self._came = threading.Event()
         self._server: Any = None
 
-    def listen(self) -> "Cart":
+    def listen(self, tls: ssl.SSLContext | None = None) -> "Cart":
         ae = AE(ae_title="US01")
         ae.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
-        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self.handlers())
+        here, handlers = ("127.0.0.1", self.port), self.handlers()
+        self._server = ae.start_server(here, block=False, evt_handlers=handlers, ssl_context=tls)
         return self
 
     def handlers(self) -> list[Any]:
@@ -74,7 +77,8 @@ def ask(
     ae = AE(ae_title="US01")
     ae.add_requested_context(STORAGE_COMMITMENT)
     handlers = cart.handlers() if cart is not None else []
-    association = ae.associate("127.0.0.1", receiver.port, ae_title="SONOMARK", evt_handlers=handlers)
+    there = {"addr": "127.0.0.1", "port": receiver.port, "ae_title": "SONOMARK"}
+    association = ae.associate(**there, evt_handlers=handlers, tls_args=more.get("tls"))
     assert association.is_established
     request = Dataset()
     request.TransactionUID = more.get("transaction", generate_uid())
@@ -238,6 +242,67 @@ def test_orthanc_asks_and_hears(start_receiver: StartReceiver, tmp_path: Path) -
     finally:
         orthanc.terminate()
         orthanc.wait(30)
+
+
+DCMJS = """
+const { Client, Server, Scp, Dataset, requests, responses, constants } = require('dcmjs-dimse');
+const [theirs, ours, sopClass, ...uids] = process.argv.slice(2);
+const pushModel = '1.2.840.10008.1.20.1';
+class Cart extends Scp {
+  associationRequested(association) {
+    for (const { id } of association.getPresentationContexts()) {
+      const context = association.getPresentationContext(id);
+      context.setResult(constants.PresentationContextResult.Accept, context.getTransferSyntaxUids()[0]);
+    }
+    this.sendAssociationAccept();
+  }
+  nEventReportRequest(request, callback) {
+    const said = request.getDataset().getElements();
+    const uidsOf = (items) => [].concat(items || []).map((item) => item.ReferencedSOPInstanceUID);
+    console.log(JSON.stringify({
+      type: request.getEventTypeId(),
+      committed: uidsOf(said.ReferencedSOPSequence),
+      failed: uidsOf(said.FailedSOPSequence),
+    }));
+    const response = responses.NEventReportResponse.fromRequest(request);
+    response.setStatus(constants.Status.Success);
+    callback(response);
+  }
+  associationReleaseRequested() {
+    this.sendAssociationReleaseResponse();
+    setTimeout(() => process.exit(0), 500);
+  }
+}
+new Server(Cart).listen(Number(ours));
+const asked = new requests.NActionRequest(pushModel, '1.2.840.10008.1.20.1.1', 1);
+asked.setDataset(new Dataset({
+  TransactionUID: '2.25.4711',
+  ReferencedSOPSequence: uids.map((uid) => ({ ReferencedSOPClassUID: sopClass, ReferencedSOPInstanceUID: uid })),
+}));
+const client = new Client();
+client.addRequest(asked);
+client.send('127.0.0.1', Number(theirs), 'US01', 'SONOMARK');
+setTimeout(() => process.exit(1), 40000);
+"""
+
+
+@pytest.mark.acceptance
+def test_dcmjs_asks_and_hears(start_receiver: StartReceiver, tmp_path: Path) -> None:
+    """A second independent stack: it asks, accepts our association and reads the report."""
+    try:
+        install_dcmjs(tmp_path)
+    except Missing as missing:
+        pytest.skip(f"a peer is missing: {missing}")
+    port = free_port()
+    receiver = start_receiver(PEERS=f"US01;port={port}")
+    dataset = ultrasound()
+    assert receiver.store(dataset) == [0]
+    (tmp_path / "ask.js").write_text(DCMJS)
+    command = ["node", "ask.js", str(receiver.port), str(port), US_IMAGE, str(dataset.SOPInstanceUID), "1.2.3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    heard = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert heard == [{"type": 2, "committed": [dataset.SOPInstanceUID], "failed": ["1.2.3"]}], done.stdout + done.stderr
+    receiver.wait_for("commitment reported.*committed=1.*failed=1")
 
 
 def _rest(port: int) -> Callable[..., Any]:

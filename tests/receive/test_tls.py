@@ -7,12 +7,20 @@ import ssl
 import subprocess
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from service.db.session import Database
-from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ultrasound
+from tests.ports import free_port
+from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
+from tests.receive.test_commitment import Cart, ask
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,29 @@ class Authority:
                       "-keyout", pair.key, "-out", request)  # fmt: skip
         self._openssl("x509", "-req", "-in", request, "-CA", self.pair.certificate, "-CAkey", self.pair.key,
                       "-CAcreateserial", "-days", str(days), "-out", pair.certificate)  # fmt: skip
+        return pair
+
+    def issue_for(self, name: str, begins: timedelta, ends: timedelta, alternative: str = "") -> Pair:
+        """A certificate that is valid from ``begins`` to ``ends``, counted from now."""
+        pair, now = Pair(self.folder / f"{uuid4().hex}.pem", self.folder / f"{uuid4().hex}.key"), datetime.now(UTC)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        ca = x509.load_pem_x509_certificate(self.pair.certificate.read_bytes())
+        ca_key = serialization.load_pem_private_key(self.pair.key.read_bytes(), None)
+        assert isinstance(ca_key, rsa.RSAPrivateKey)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(ca.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + begins)
+            .not_valid_after(now + ends)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(alternative or name)]), critical=False)
+            .sign(ca_key, hashes.SHA256())
+        )
+        pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        plain, form = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
+        pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
         return pair
 
     @staticmethod
@@ -106,6 +137,86 @@ def test_mutual_tls_lets_nobody_in_without_a_certificate_of_the_authority(
     assert not run("echoscu", receiver.port, "+tls", stranger.key, stranger.certificate, "+cf", ca)
     assert not run("echoscu", receiver.port)
     assert "Traceback" not in receiver.log.read_text()
+
+
+DAY = timedelta(days=1)
+
+
+def test_certificates_out_of_their_time_are_refused(
+    start_receiver: StartReceiver, authority: Authority, server: Pair
+) -> None:
+    receiver = start_receiver(**settings_of(server, DICOM_CLIENT_CA=str(authority.pair.certificate)))
+
+    def echo(cart: Pair) -> bool:
+        ca = authority.pair.certificate
+        return run("echoscu", receiver.port, "+tls", cart.key, cart.certificate, "+cf", ca)
+
+    assert echo(authority.issue_for("cart", -DAY, DAY))
+    assert not echo(authority.issue_for("cart", -2 * DAY, -DAY))
+    assert not echo(authority.issue_for("cart", DAY, 2 * DAY))
+    assert "Traceback" not in receiver.log.read_text()
+
+
+def test_a_certificate_must_bear_the_name_of_its_peer(
+    start_receiver: StartReceiver, authority: Authority, server: Pair
+) -> None:
+    """Any certificate of the authority opens TLS; an AE title with a name configured asks for that one."""
+    peers = "US01;certificate=us01.example,US02"
+    receiver = start_receiver(PEERS=peers, **settings_of(server, DICOM_CLIENT_CA=str(authority.pair.certificate)))
+
+    def echo(cart: Pair, title: str) -> bool:
+        ca = authority.pair.certificate
+        return run("echoscu", receiver.port, "-aet", title, "+tls", cart.key, cart.certificate, "+cf", ca)
+
+    us01, other = authority.issue_for("US01.example", -DAY, DAY), authority.issue_for("other.example", -DAY, DAY)
+    assert echo(us01, "US01")
+    assert echo(authority.issue_for("cart 1", -DAY, DAY, alternative="us01.example"), "US01")
+    assert not echo(other, "US01")
+    assert echo(other, "US02")
+    assert "its certificate bears another name" in receiver.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "ends", "heard"),
+    [
+        ("us01.example", -DAY, DAY, True),
+        ("us01.example", -2 * DAY, -DAY, False),
+        ("us01.example", DAY, 2 * DAY, False),
+        ("other.example", -DAY, DAY, False),
+    ],
+    ids=["good", "expired", "not yet valid", "another name"],
+)
+def test_reports_go_to_no_impostor(
+    name: str,
+    begins: timedelta,
+    ends: timedelta,
+    heard: bool,
+    start_receiver: StartReceiver,
+    authority: Authority,
+    server: Pair,
+) -> None:
+    """A storage commitment report is made only where the peer's certificate is good."""
+    port = free_port()
+    peers = f"US01;port={port};tls=required;certificate=us01.example"
+    ours = authority.issue_for("us01.example", -DAY, DAY)
+    client_ca = str(authority.pair.certificate)
+    receiver = start_receiver(PEERS=peers, **settings_of(server, DICOM_CLIENT_CA=client_ca))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs = authority.issue_for(name, begins, ends)
+    context.load_cert_chain(theirs.certificate, theirs.key)
+    cart = Cart(port).listen(context)
+    try:
+        calling = ssl.create_default_context(cafile=client_ca)
+        calling.check_hostname = False
+        calling.load_cert_chain(ours.certificate, ours.key)
+        assert ask(receiver, [(US_IMAGE, "1.2.3")], tls=(calling, "server")) == 0
+        if heard:
+            assert cart.report()[0] == 2
+        else:
+            receiver.wait_for("commitment not reported")
+            assert not cart.heard
+    finally:
+        cart.stop()
 
 
 def test_a_peer_that_must_use_tls(start_receiver: StartReceiver, authority: Authority, server: Pair) -> None:
