@@ -1,11 +1,11 @@
 """Frames a second of one worker process and of two, the network on one thread each.
 
-    python -m bench.workers [--instances 60] [--rounds 3]
+    python -m bench.workers [--instances 60] [--rounds 3] [--database postgresql]
 
-A house of its own (SQLite, folder broker), instances of 600 x 800 pixels stored beforehand; the clock runs from the
-first claim to the last verdict. The peer in the same rounds is the machine itself: the bare network in one process and
-in two, with nothing around it. Cores that share a clock, a cache or a memory bus cannot do twice the work of one, and
-no queue can do better than they; printed is what share of that ceiling the workers reach.
+A house of its own (PostgreSQL, or SQLite; folder broker), instances of 600 x 800 pixels stored beforehand; the clock
+runs from the first claim to the last verdict. The peer in the same rounds is the machine itself: the bare network in
+one process and in two, with nothing around it. Cores that share a clock, a cache or a memory bus cannot do twice the
+work of one, and no queue can do better than they; printed is what share of that ceiling the workers reach.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from statistics import median
 from sqlalchemy import func, select
 
 from bench.assess import ROWS, screen
+from bench.queue import databases
 from service.archive.store import archive, instance_key
 from service.db import instances
 from service.db.session import database
@@ -55,13 +56,26 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--instances", type=int, default=60)
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--database", default="postgresql", choices=["postgresql", "sqlite"])
     chosen = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # as root, PostgreSQL runs as another user
+        servers = databases(Path(folder))
+        sqlite = next(servers)
+        url = next(servers, sqlite) if chosen.database == "postgresql" else ""
+        compare(chosen.instances, chosen.rounds, url)
+        for _ in servers:
+            pass  # stops the server
+
+
+def compare(instances: int, rounds: int, url: str) -> None:
+    """Both, with one process and with two, round by round; an empty ``url`` is a SQLite of each house's own."""
     workers: dict[int, list[float]] = {1: [], 2: []}
     bare: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(chosen.rounds):
+    for _ in range(rounds):
         for processes in workers:
             bare[processes].append(bare_frames_per_second(processes))
-            workers[processes].append(frames_per_second(processes, chosen.instances))
+            workers[processes].append(frames_per_second(processes, instances, url))
     for name, rates in (("workers", workers), ("bare network", bare)):
         for processes, found in rates.items():
             told = sorted(round(rate, 2) for rate in found)
@@ -85,18 +99,19 @@ def bare_frames_per_second(processes: int) -> float:
     return sum(float(one.communicate()[0]) for one in running)
 
 
-def frames_per_second(processes: int, count: int) -> float:
+def frames_per_second(processes: int, count: int, url: str) -> float:
     """Drain ``count`` instances with this many worker processes."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["SONOMARK_DATA_DIR"] = folder
+        os.environ["SONOMARK_DATA_DIR"], os.environ["SONOMARK_DATABASE_URL"] = folder, url
         for cached in (settings, database, archive):
             cached.cache_clear()
+        Base.metadata.drop_all(database().engine)
         Base.metadata.create_all(database().engine)
         queued = [store(Path(folder), 3 * number + 2) for number in range(count)]
         enqueue.ring(queued)
         environment = os.environ | {"SONOMARK_WORKERS": str(processes), "SONOMARK_THREADS": "1"}
         with (Path(folder) / "work.log").open("wb") as log:
-            worker = subprocess.Popen([sys.executable, "-c", ROLE], env=environment, stderr=log)
+            worker = subprocess.Popen([sys.executable, "-c", ROLE], env=environment, stdout=log, stderr=log)
         try:
             while in_flight():
                 if worker.poll() is not None:
