@@ -46,7 +46,7 @@ from service.review import (
     worklist,
 )
 from service.review.deps import genuine, needs, secret_key, sender
-from service.review.pages import STATIC, environment
+from service.review.pages import STATIC
 from service.review.security import Guard
 from service.settings import settings
 
@@ -102,7 +102,6 @@ def create_app() -> FastAPI:
         app.include_router(room.router)
     for way, who in ((query, needs(Role.VIEWER)), (retrieve, needs(Role.VIEWER)), (store, sender)):
         app.include_router(way.router, dependencies=[Depends(who)])
-    environment().globals["rooms"] = {room.__name__.rpartition(".")[2] for room in ROOMS}
     # Only what holds no secret is compressed: a page's length must not tell of the token inside it (BREACH).
     app.mount("/static", GZipMiddleware(Assets(directory=STATIC)), name="static")
     return app
