@@ -31,7 +31,10 @@ def main() -> None:
     parser.add_argument("--associations", type=int, default=50)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sonomark-siege-") as folder:
-        house = Parts(Path(folder) / "data", Path(folder) / "logs").migrate()
+        # All carts share one address here; in a hospital each has its own.
+        settings = {"MAX_ASSOCIATIONS_PER_ADDRESS": str(chosen.associations + 10)}
+        settings["MAX_ASSOCIATIONS"] = str(max(64, chosen.associations + 10))
+        house = Parts(Path(folder) / "data", Path(folder) / "logs", settings).migrate()
         try:
             besiege(house, chosen.seconds, chosen.associations)
         finally:

@@ -9,7 +9,7 @@ import fcntl
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from uuid import uuid4
@@ -172,7 +172,8 @@ class Journal:
                 return
         except StorageError:
             pass
-        lane.path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that takes nothing it stays, and the next start files it again
+            lane.path.unlink(missing_ok=True)
         os.close(lane.descriptor)
         with self._lock:
             self._own -= 1

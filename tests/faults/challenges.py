@@ -12,7 +12,7 @@ from tests.faults import checkers, tracing
 from tests.faults.images import image
 from tests.faults.ledger import Ledger
 from tests.faults.parts import Parts
-from tests.faults.sender import OUT_OF_RESOURCES, SUCCESS, send
+from tests.faults.sender import OUT_OF_RESOURCES, SUCCESS, Association, record, send
 
 SOON_S = 25.0
 
@@ -66,12 +66,15 @@ def short_writes(house: Parts) -> None:
 
 
 def killed_at_the_answer(house: Parts) -> None:
-    """SIGKILL as soon as Success has come."""
+    """SIGKILL as soon as Success has come, before the association is released."""
     ledger = house.new_ledger("answer")
     for _ in range(3):
         house.start("receive")
-        assert send(house.dicom_port, ledger, [image()]) == [SUCCESS]
+        one = image()
+        association = Association(house.dicom_port, [(one.sop_class, one.syntax)])
+        assert record(association, ledger, one) == SUCCESS
         house.kill("receive")
+        association.close()
         checkers.no_loss(ledger, house.inventory())
 
 

@@ -203,7 +203,10 @@ def listens(port: int) -> bool:
 def _group(number: int) -> bool:
     """Whether any process of this group still runs; one that waits to be reaped does not."""
     for pid in psutil.pids():
-        with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getpgid(pid) == number and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        with suppress(ProcessLookupError, FileNotFoundError, psutil.NoSuchProcess):
+            if os.getpgid(pid) != number:
+                continue
+            # The first thread may be one already while another still holds its files and its port.
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE or len(os.listdir(f"/proc/{pid}/task")) > 1:  # noqa: PTH208
                 return True
     return False
