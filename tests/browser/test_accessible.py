@@ -8,6 +8,7 @@ import pytest
 from service.db import checks, double_reads, peers, retention, rulebooks, selftests, studies, switches, users
 from service.db.session import Database
 from service.db.tables import AnalysisState, Condition, Role, Verdict
+from tests.browser.test_work import awake
 from tests.review import ward
 from tests.review.test_roles import ROUTES, STREAMS
 
@@ -184,7 +185,7 @@ def test_what_opens_on_the_study_page(visit: Callable[..., object], axe: str, db
     page.context.request.post("/preferences", form={"theme": theme})
     page.goto(f"/studies/{uid}")
     page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
-    page.wait_for_timeout(800)
+    awake(page)
     page.keyboard.press("a")
     page.keyboard.press("ArrowRight")
     assert violations(page, axe) == [], "a box is edited"

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from service.db.session import Database
 from service.db.tables import Correction, Role
-from tests.browser.test_work import until
+from tests.browser.test_work import awake, until
 from tests.review import ward
 
 
@@ -118,7 +118,7 @@ def test_a_box_that_could_not_be_saved_stays_and_says_so(visit: Callable[..., ob
 
 def test_decisions_wait_while_a_box_is_open(visit: Callable[..., object], db: Database) -> None:
     page = open_study(visit, db)
-    page.wait_for_timeout(700)
+    awake(page)
     page.keyboard.press("a")
     page.keyboard.press("c")
     until(page, "document.querySelector('#status').textContent.includes('box first')")

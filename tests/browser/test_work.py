@@ -18,8 +18,7 @@ CANARY = '"><img src=x onerror=alert(1)>'
 
 def awake(page) -> None:
     """Decision keys sleep until the first frame is painted and 0.4 s have passed."""
-    page.wait_for_selector("#decide")
-    page.wait_for_timeout(700)
+    page.wait_for_selector("#decide[data-awake]")
 
 
 def until(page, expression: str, within_s: float = 15.0) -> None:

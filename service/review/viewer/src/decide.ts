@@ -13,7 +13,10 @@ export function startDecide(painted: Promise<void>): void {
   let awake = false;
   let busy = false;
   let unsent: HTMLElement | null = null; // the button whose decision waits for a session
-  void painted.then(() => window.setTimeout(() => (awake = true), SETTLE_MS));
+  void painted.then(() => window.setTimeout(() => {
+    awake = true;
+    form.dataset["awake"] = "true";
+  }, SETTLE_MS));
   guardDecisions(() => awake);
 
   const decide = async (button: HTMLElement, choice: string): Promise<void> => {
