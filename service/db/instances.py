@@ -47,6 +47,7 @@ class Registration:
 _studies, _series_, _instances, _analyses, _releases = (
     cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis, Release)
 )
+_STUDY_COLUMNS = tuple(_studies.c.keys())
 # The lock makes instances of one study queue up, so that version and settling are never lost.
 _FIND_STUDY = Statement(select(_studies).where(_studies.c.study_instance_uid == bindparam("uid")).with_for_update())
 _FIND_SERIES = Statement(
@@ -187,7 +188,7 @@ def _study(cursor: Cursor, arrivals: Sequence[Arrival], moment: datetime) -> dic
         }
         _insert(cursor, _studies, values)
         found = cursor.one(_FIND_STUDY, uid)
-    row = dict(zip(_studies.c.keys(), found, strict=True))
+    row = dict(zip(_STUDY_COLUMNS, found, strict=True))
     improved: dict[str, Any] = {}
     # The first instance of a study may be the one with the poorest header.
     for arrival in arrivals:
@@ -285,11 +286,13 @@ def _improvement(names: tuple[str, ...]) -> Statement:
 
 def _fitting(table: Table, fields: dict[str, Any]) -> dict[str, Any]:
     """Texts cut to what their columns hold; the archive keeps the full ones."""
-    lengths = {name: getattr(table.c[name].type, "length", None) for name in fields}
-    return {
-        name: value[: lengths[name]] if isinstance(value, str) and lengths[name] else value
-        for name, value in fields.items()
-    }
+    lengths = _lengths(table)
+    return {name: value[: lengths.get(name)] if isinstance(value, str) else value for name, value in fields.items()}
+
+
+@lru_cache
+def _lengths(table: Table) -> dict[str, int | None]:
+    return {column.name: getattr(column.type, "length", None) for column in table.c}
 
 
 def _storable(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The connection to the database. Doors open transactions; rooms behind them never commit."""
 
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from service.db import patience
 from service.db.statement import Cursor
@@ -30,6 +31,7 @@ class Database:
         self.url = url
         self.engine: Engine = _engine(url)
         self.in_doubt = False  # a write or sync of SQLite's log failed: no durable transaction until it is proven
+        self._kept: deque[PoolProxiedConnection] = deque()  # for `cursor`, out of the pool
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -67,12 +69,10 @@ class Database:
         self._require_no_doubt()
         committing = False
         try:
-            with closing(self.engine.raw_connection()) as connection:
+            with self._writer() as connection:
                 raw = connection.cursor()
                 try:
                     if self.engine.dialect.name == "sqlite":
-                        # The pooled connection may have come from `begin_lightly`.
-                        raw.execute("PRAGMA synchronous=FULL")
                         raw.execute("BEGIN IMMEDIATE")
                     yield Cursor(raw, self.engine.dialect)
                     committing = True
@@ -84,6 +84,31 @@ class Database:
                     raw.close()
         except (driver.OperationalError, driver.InterfaceError, OperationalError, InterfaceError) as error:
             raise self._refusal(error, committing=committing) from error
+
+    @contextmanager
+    def _writer(self) -> Iterator[Any]:
+        """A connection whose commits are on disk when they return.
+
+        SQLite's is kept between transactions: it reads anew what others wrote and nothing else, and a turn through the
+        pool costs as much as the transaction. One that failed goes back there. PostgreSQL's come from the pool each
+        time, which knows whether the server is still there.
+        """
+        if self.engine.dialect.name != "sqlite":
+            with closing(self.engine.raw_connection()) as pooled:
+                yield pooled
+            return
+        try:
+            kept = self._kept.pop()
+        except IndexError:
+            kept = self.engine.raw_connection()
+            # The pooled connection may have come from `begin_lightly`.
+            kept.cursor().execute("PRAGMA synchronous=FULL").close()
+        try:
+            yield kept.dbapi_connection
+        except BaseException:
+            kept.close()
+            raise
+        self._kept.append(kept)
 
     def checkpoint(self) -> None:
         """Copy what SQLite's log holds into the database, beside the writers, so that none of them has to."""
@@ -127,7 +152,9 @@ class Database:
         self.in_doubt = False
 
     def dispose(self) -> None:
-        """Close every pooled connection (needed after a fork)."""
+        """Close every connection (needed after a fork)."""
+        while self._kept:
+            self._kept.pop().close()
         self.engine.dispose()
 
     @contextmanager

@@ -4,6 +4,7 @@ Building and running a Core statement anew costs a multiple of what SQLite takes
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import BindParameter, ClauseElement, Dialect
@@ -30,11 +31,12 @@ class Cursor:
         self.raw.execute(text, bind(values))
 
 
-Bind = Callable[[Mapping[str, Any]], Any]
-
+Values = Mapping[str, Any]
+Bind = Callable[[Values], Any]
+Process = Callable[[Any], Any]
 
 # The name of a value to come, and what makes the driver's own value of it; or no name and the value itself.
-_Part = tuple[str | None, Callable[[Any], Any] | None, Any]
+_Part = tuple[str | None, Process | None, Any]
 
 
 class Statement:
@@ -56,17 +58,29 @@ class Statement:
         compiled: Any = clause.compile(dialect=dialect)
         constants = {name: value for name, value in compiled.params.items() if value is not None}
         parts = {name: _part(name, bind, constants.get(name), dialect) for bind, name in compiled.bind_names.items()}
-
-        def value(values: Mapping[str, Any], part: _Part) -> Any:
-            name, process, constant = part
-            if name is None:
-                return constant
-            return values[name] if process is None else process(values[name])
-
+        row = {name: constant for name, (wanted, _, constant) in parts.items() if wanted is None}
+        plain = [(name, wanted) for name, (wanted, process, _) in parts.items() if wanted and process is None]
+        made = [(name, wanted, process) for name, (wanted, process, _) in parts.items() if wanted and process]
         if compiled.positiontup is None:
-            return str(compiled), lambda values: {name: value(values, part) for name, part in parts.items()}
-        ordered = [parts[name] for name in compiled.positiontup]
-        return str(compiled), lambda values: [value(values, part) for part in ordered]
+            return str(compiled), partial(_bound, row, plain, made)
+        # A driver that counts gets a list; what it counts is a parameter's place in the statement.
+        places: dict[str, int] = {name: place for place, name in enumerate(compiled.positiontup)}
+        ordered = [row.get(name) for name in compiled.positiontup]
+        if len(places) < len(ordered):
+            raise ValueError("a parameter stands twice in a statement")
+        counted = [(places[name], wanted) for name, wanted in plain]
+        counted_made = [(places[name], wanted, process) for name, wanted, process in made]
+        return str(compiled), partial(_bound, ordered, counted, counted_made)
+
+
+def _bound(constants: Any, plain: list[tuple[Any, str]], made: list[tuple[Any, str, Process]], values: Values) -> Any:
+    """The driver's parameters: the constants, and the values at their places."""
+    row = constants.copy()
+    for place, name in plain:
+        row[place] = values[name]
+    for place, name, process in made:
+        row[place] = process(values[name])
+    return row
 
 
 def _part(name: str, bind: BindParameter[Any], constant: Any, dialect: Dialect) -> _Part:

@@ -15,6 +15,7 @@ from service.archive.store import archive
 from service.db import patience
 from service.db.heartbeats import keep_beating
 from service.db.session import database
+from service.db.wal import prepare_log
 from service.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from service.errors import ConfigurationError, DatabaseAway, StorageError
 from service.receive.association import Acceptor, Door, DoorHandler
@@ -57,6 +58,7 @@ class Receiver:
         self._stop = Event()
         archive().prepare()
         self._intake.start(chosen.journal_mb << 20)
+        _prepare_log()
         self._doors = self._open_all()
         self.port: int = self._doors[0].server_address[1]
         self._reporter = Reporter(archive(), database(), self._peers, chosen.ae_title, self._associations, self._tls)
@@ -179,6 +181,14 @@ def serve(place: int = 0) -> None:
     receiver.serve(stop)
     heartbeat.set()
     crew.stop()
+
+
+def _prepare_log() -> None:
+    """The first instances pay for the log's growth otherwise; without it they are only slower."""
+    try:
+        prepare_log(database())
+    except DatabaseAway as error:
+        log.warning("the database's log was not prepared", reason=str(error))
 
 
 def _tls(chosen: Settings) -> Tls | None:
