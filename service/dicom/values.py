@@ -31,8 +31,11 @@ class Values:
 
     def text(self, tag: int) -> str:
         """The value as text, decoded by the data set's character set, padding removed; '' when absent."""
-        raw = self._raw(tag)
-        return _decoded(raw, self._encodings).replace("\x00", "").strip() if raw else ""
+        element = self._elements.get(tag)
+        if element is None:
+            return ""
+        raw = bytes(self._data[element.start : element.stop])
+        return _decoded(raw, self._encodings).replace("\x00", "").strip()
 
     def texts(self, tag: int) -> list[str]:
         """The values of a multi-valued element."""

@@ -23,7 +23,8 @@ class Bell:
     def press(self, analysis_id: int) -> None:
         """Tell the workers soon. Never waits and never raises."""
         self._waiting.append(analysis_id)
-        self._pressed.set()
+        if not self._pressed.is_set():  # who has been called looks once more after clearing the call
+            self._pressed.set()
 
     def _run(self) -> None:
         while True:
