@@ -138,7 +138,7 @@ def test_a_failing_disk_is_never_success(
         began = receiver.log.stat().st_size
         statuses += receiver.store(dataset)
         if fault == "eio" and statuses[-1] != SUCCESS:  # a disk that failed is tested first
-            receiver.wait_for("storage has proven itself", began)
+            receiver.wait_for("storage has proven itself, instances", began)
     assert statuses == [SUCCESS, OUT_OF_RESOURCES, OUT_OF_RESOURCES, OUT_OF_RESOURCES, SUCCESS]
     assert len(instances(db)) == 2
     assert not list((house.data_dir / "archive/incoming").rglob("*.part"))
