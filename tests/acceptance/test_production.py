@@ -142,11 +142,16 @@ def test_a_study_gets_its_verdict_and_leaves_one_trail(house: Production, collec
         lambda: (one := house.get(f"/api/studies/{study}")).get("verdict") and one, 60, "verdict on the study"
     )
     assert found["verdict"] in ("compliant", "non_compliant", "indeterminate", "not_applicable")
-    received = [event for event in house.events("receive") if event.get("sop_instance_uid") == sent[0].sop_instance_uid]
-    correlation = received[0]["correlation_id"]
+    received = [event for event in house.events("receive") if event["event"] == "association ended"]
+    (correlation,) = {event["correlation_id"] for event in received if event["stored"] == len(sent)}
     assessed = [event for event in house.events("work-cpu") if event.get("correlation_id") == correlation]
     assert [event["event"] for event in assessed] == ["assessed", "assessed"]
-    judged = [event for event in house.events("sweep") if correlation in event.get("correlation_ids", ())]
+    # The line follows the commit that the dashboard has shown.
+    judged = house.until(
+        lambda: [event for event in house.events("sweep") if correlation in event.get("correlation_ids", ())],
+        30,
+        "judged in the log",
+    )
     assert {event["verdict"] for event in judged} == {found["verdict"]}
     trail = {("receive", "store"), ("work", "queue"), ("work", "analyse"), ("sweep", "judge")}
     ours = {(f"sonomark-{role}", step) for role, step in trail}
