@@ -15,7 +15,7 @@ from service.compliance.answers import Answer, answers_to, truth_of
 from service.compliance.evidence import evidence_of
 from service.compliance.excuses import in_grace, not_excused
 from service.compliance.facts import InstanceFacts, StudyFacts
-from service.compliance.matching import Headers
+from service.compliance.headers import Headers
 from service.compliance.outcome import Finding, FindingState, Outcome, Severity, Verdict, verdict_of
 from service.compliance.rulebook import Requirement, Rulebook
 from service.compliance.truth import Truth
@@ -32,16 +32,16 @@ def judge_instance(rulebook: Rulebook, image: InstanceFacts) -> Outcome:
     """The verdict on one image by itself: what the rule book asks of every image."""
     if not image.number_of_frames:
         return Outcome(Verdict.NOT_APPLICABLE, ())  # a report or a presentation state is no image
-    headers = Headers([image])
-    asked = [requirement for requirement in rulebook.requirements if not requirement.of_study]
+    headers = Headers(rulebook, [image])
+    asked = [requirement for requirement in headers.asked() if not requirement.of_study]
     return _outcome([_assessed([image]), *(_finding(rulebook, requirement, headers) for requirement in asked)])
 
 
 def judge_study(rulebook: Rulebook, study: StudyFacts) -> Outcome:
     """The verdict on a whole study."""
     images = [image for image in study.newest_versions() if image.number_of_frames]
-    headers = Headers(images)
-    asked = (_finding(rulebook, requirement, headers) for requirement in rulebook.requirements)
+    headers = Headers(rulebook, images)
+    asked = (_finding(rulebook, requirement, headers) for requirement in headers.asked())
     return _outcome([_assessed(images), _one_version(images), *asked])
 
 

@@ -51,6 +51,8 @@ _PLACES: Mapping[str, Place] = {
     "sr": "sr",
 }
 
+_BY_SCORE = frozenset({"network"})
+
 Words = Mapping[str, tuple[str, ...]]
 
 # A kind without a band in the network's card: only scores beyond doubt count.
@@ -97,8 +99,8 @@ class FrameFacts:
 
         ``found_in`` asks for some places only; the score speaks of the pixels, unless all it saw is an overlay.
         """
-        sources = [mark.source for mark in self.annotations if mark.kind == kind]
-        if any(source != "network" and (not found_in or place_of(source) in found_in) for source in sources):
+        sources = {mark.source for mark in self.annotations if mark.kind == kind}
+        if sources - _BY_SCORE and any(not found_in or place_of(source) in found_in for source in sources - _BY_SCORE):
             return Presence.PRESENT
         if found_in and ("pixels" not in found_in or (sources and "network" not in sources)):
             return Presence.ABSENT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from service.compliance.facts import InstanceFacts
 from service.compliance.rulebook import Match, Requirement
@@ -20,23 +20,6 @@ def fits(match: Match, image: InstanceFacts) -> bool:
 
 def fits_any(matches: Iterable[Match], image: InstanceFacts) -> bool:
     return any(fits(match, image) for match in matches)
-
-
-class Headers:
-    """The images of a study by their header's words: most share them as one object, which is looked at once."""
-
-    def __init__(self, images: Sequence[InstanceFacts]) -> None:
-        self.images = images
-        self._first_with = {id(image.words): image for image in images}
-
-    def concerned(self, requirement: Requirement) -> Sequence[InstanceFacts]:
-        """The images of which the requirement speaks, in their order."""
-        if not requirement.reads_words_only:
-            return [image for image in self.images if applies(requirement, image)]
-        fitting = {words for words, image in self._first_with.items() if applies(requirement, image)}
-        if len(fitting) == len(self._first_with):
-            return self.images
-        return [image for image in self.images if id(image.words) in fitting] if fitting else ()
 
 
 def applies(requirement: Requirement, image: InstanceFacts) -> bool:

@@ -319,6 +319,11 @@ class Rulebook(Part):
         return f"{self.name}@{self.version}+{self.sha256[:12]}"
 
     @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What was worked out once from this rule book, and is no part of what it says: see headers.py."""
+        return {}
+
+    @cached_property
     def asks_for_text(self) -> bool:
         """Whether a requirement looks at what is written on images, so that somebody must read it."""
         return any(requirement.asks_for_text for requirement in self.requirements)

@@ -21,21 +21,31 @@ class Truth(StrEnum):
 
 def both(truths: Iterable[Truth]) -> Truth:
     """True when all are."""
-    return min(truths, key=_DOUBT_OF_ALL.__getitem__, default=Truth.YES)
+    return _first_of(_DOUBT_OF_ALL, truths, Truth.YES)
 
 
 def either(truths: Iterable[Truth]) -> Truth:
     """True when one is."""
-    return min(truths, key=_DOUBT_OF_ONE.__getitem__, default=Truth.NO)
+    return _first_of(_DOUBT_OF_ONE, truths, Truth.NO)
 
 
 def negated(truth: Truth) -> Truth:
     return _NEGATED[truth]
 
 
+def _first_of(decisive: Sequence[Truth], truths: Iterable[Truth], none: Truth) -> Truth:
+    """The most decisive of the truths; nothing more is asked once there is one that decides."""
+    seen = set()
+    for truth in truths:
+        if truth is decisive[0]:
+            return truth
+        seen.add(truth)
+    return next((truth for truth in decisive if truth in seen), none)
+
+
 # What decides first: one "no" breaks "all of these", one "yes" makes "one of these".
-_DOUBT_OF_ALL = {Truth.NO: 0, Truth.UNSURE: 1, Truth.SILENT: 2, Truth.YES: 3}
-_DOUBT_OF_ONE = {Truth.YES: 0, Truth.UNSURE: 1, Truth.SILENT: 2, Truth.NO: 3}
+_DOUBT_OF_ALL = (Truth.NO, Truth.UNSURE, Truth.SILENT, Truth.YES)
+_DOUBT_OF_ONE = (Truth.YES, Truth.UNSURE, Truth.SILENT, Truth.NO)
 _NEGATED = {Truth.YES: Truth.NO, Truth.NO: Truth.YES, Truth.UNSURE: Truth.UNSURE, Truth.SILENT: Truth.SILENT}
 
 
@@ -86,10 +96,9 @@ def _parts(expected: Expectation, image: InstanceFacts, cine: str) -> Iterable[T
 def _over_frames(image: InstanceFacts, cine: str, asked: Callable[[FrameFacts], Truth]) -> Truth:
     if not image.assessed or not image.frames:
         return Truth.UNSURE
-    truths = [asked(frame) for frame in image.frames]
-    if cine == "every":
-        return both(truths)
-    return _most(truths) if cine == "most" else either(truths)
+    if cine == "most":
+        return _most([asked(frame) for frame in image.frames])
+    return (both if cine == "every" else either)(map(asked, image.frames))
 
 
 def _most(truths: Sequence[Truth]) -> Truth:
