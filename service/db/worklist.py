@@ -11,14 +11,15 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Select, func, literal, or_, select, tuple_
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy import ColumnElement, Select, TextClause, func, literal, or_, select, text, tuple_, union_all
+from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
+from service.db.names import parts_begin
 from service.db.tables import (
+    LACKING,
     Finding,
-    FindingState,
     Hold,
     Id,
     Instance,
@@ -42,7 +43,7 @@ TABS: dict[str, tuple[int, ...]] = {
 QUEUES = ("flagged", "uncertain", "mine")  # worked from the oldest; the other tabs show the newest first
 COUNT_TO = 500
 
-Narrowed = TypeVar("Narrowed", Select[Study], Select[int])
+Narrowed = TypeVar("Narrowed", Select[Study], Select[int], Select[int, int])
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Filter:
     station: str = ""
     operator: str = ""
     missing: str = ""  # a requirement that is missing or uncertain
-    text: str = ""  # part of the name, or the beginning of the patient's id or the accession number
+    text: str = ""  # beginnings of the name's parts, or the beginning of the patient's id or the accession number
     holder: int | None = None  # "mine": held by this user …
     scanned_by: str = ""  # … or scanned by this operator
     site: str = ""  # of the reader's account, never of the URL
@@ -64,6 +65,11 @@ class Filter:
     @property
     def newest_first(self) -> bool:
         return self.tab not in QUEUES
+
+    @property
+    def few(self) -> bool:
+        """Whether it is found by another index than the worklist's own, and mostly finds little."""
+        return bool(self.text or self.missing)
 
     def digest(self) -> str:
         """A short fingerprint that binds a cursor to its filter."""
@@ -149,13 +155,31 @@ def key_of(study: Study) -> Key:
 
 def count(session: Session, wanted: Filter) -> int:
     """How many studies the filter finds, counted to 501: more than 500 is only said to be more."""
-    within = _narrow(select(Study.id), wanted).limit(COUNT_TO + 1).subquery()
-    return session.scalar(select(func.count()).select_from(within)) or 0
+    return tab_counts(session, wanted, (wanted.tab,))[wanted.tab]
 
 
-def tab_counts(session: Session, wanted: Filter) -> dict[str, int]:
-    """The count of each tab with the other filters kept."""
-    return {tab: count(session, _on_tab(wanted, tab)) for tab in TABS}
+def tab_counts(session: Session, wanted: Filter, tabs: Collection[str] = tuple(TABS)) -> dict[str, int]:
+    """The count of each tab with the other filters kept, each to 501."""
+    by_rank = _counts_of_ranks(session, _on_tab(wanted, "all")) if set(tabs) - {"mine"} else {}
+    counts = {tab: sum(by_rank.get(rank, 0) for rank in TABS[tab]) for tab in tabs}
+    if "mine" in tabs:
+        mine = _narrow(select(Study.id), _on_tab(wanted, "mine")).limit(COUNT_TO + 1).subquery()
+        counts["mine"] = session.scalar(select(func.count()).select_from(mine)) or 0
+    return {tab: min(count, COUNT_TO + 1) for tab, count in counts.items()}
+
+
+def _counts_of_ranks(session: Session, wanted: Filter) -> dict[int, int]:
+    """How many studies of each rank the filter finds, in one statement: to 501 each, or all where few are found."""
+    if wanted.few:
+        rows = session.execute(_narrow(select(Study.rank, func.count()), wanted).group_by(Study.rank))
+    else:
+        arms = (
+            _narrow(select(literal(rank).label("rank")), wanted).where(Study.rank == rank).limit(COUNT_TO + 1)
+            for rank in TABS["all"]
+        )
+        found = union_all(*(arm.subquery().select() for arm in arms)).subquery()
+        rows = session.execute(select(found.c.rank, func.count()).group_by(found.c.rank))
+    return {rank: count for rank, count in rows}  # noqa: C416
 
 
 def last_received(session: Session, site: str = "") -> Study | None:
@@ -165,25 +189,26 @@ def last_received(session: Session, site: str = "") -> Study | None:
 
 
 def choices(session: Session, site: str = "") -> dict[str, list[str]]:
-    """What the filters offer: stations, operators and requirements that occur."""
-
-    def distinct(column: object) -> list[str]:
-        query = select(column).distinct().where(column != "").order_by(column).limit(200)  # type: ignore[call-overload]
-        if site:
-            query = query.where(Study.institution == site)
-        return list(session.scalars(query))
-
-    requirements = session.scalars(
-        select(Finding.requirement)
-        .distinct()
-        .where(Finding.state.in_([FindingState.MISSING, FindingState.UNCERTAIN]))
-        .order_by(Finding.requirement)
-    )
+    """What the filters offer: stations, operators and requirements that occur, at most 200 of each."""
+    of_site = [Study.institution == site] if site else []
     return {
-        "station": distinct(Study.station),
-        "operator": distinct(Study.operator),
-        "missing": list(requirements),
+        "station": _distinct(session, Study.station, *of_site),
+        "operator": _distinct(session, Study.operator, *of_site),
+        "missing": _distinct(session, Finding.requirement, text(LACKING)),
     }
+
+
+def _distinct(
+    session: Session, column: InstrumentedAttribute[str], *conditions: ColumnElement[bool] | TextClause
+) -> list[str]:
+    """The values of an indexed column, found by leaping from one to the next instead of reading every row."""
+    following = select(func.min(column)).where(*conditions)
+    leaps = following.where(column > "").label("value")
+    found = select(leaps).cte("found", recursive=True)
+    further = following.where(column > found.c.value).correlate(found).scalar_subquery()
+    found = found.union_all(select(further).where(found.c.value.is_not(None)))
+    values = select(found.c.value).where(found.c.value.is_not(None)).limit(200)
+    return list(session.scalars(values))
 
 
 def changed_since(session: Session, moment: datetime) -> list[tuple[int, datetime]]:
@@ -222,28 +247,49 @@ def _walk(
     backwards: bool,
     ids_only: bool = False,
 ) -> list[Study]:
-    """Rows after (or before) ``start``. One rank after the other: each is one tight range of the worklist's index."""
-    ranks = sorted(TABS[wanted.tab], reverse=backwards)
-    descending = wanted.newest_first != backwards
-    place = tuple_(Study.last_received_at, Study.id)
+    """Rows after (or before) ``start``."""
+    query = _narrow(select(Study), wanted)
+    if ids_only:
+        query = query.options(load_only(Study.id))
+    if wanted.few:
+        return list(session.scalars(_sorted(query, wanted, start, backwards=backwards).limit(limit)))
     found: list[Study] = []
-    for rank in ranks:
+    for rank in sorted(TABS[wanted.tab], reverse=backwards):
         if start is not None and (rank > start.rank if backwards else rank < start.rank):
             continue
-        query = _narrow(select(Study), wanted).where(Study.rank == rank)
+        of_rank = query.where(Study.rank == rank)
         if start is not None and rank == start.rank:
-            edge = tuple_(literal(start.received, Utc), literal(start.id, Id))
-            query = query.where(place < edge if descending else place > edge)
-        if descending:
-            query = query.order_by(Study.last_received_at.desc(), Study.id.desc())
-        else:
-            query = query.order_by(Study.last_received_at, Study.id)
-        if ids_only:
-            query = query.options(load_only(Study.id))
-        found += session.scalars(query.limit(limit - len(found)))
+            of_rank = of_rank.where(_beyond(wanted, start, backwards=backwards))
+        # One rank after the other: each is one tight range of the worklist's index.
+        found += session.scalars(of_rank.order_by(*_places(wanted, backwards=backwards)).limit(limit - len(found)))
         if len(found) >= limit:
             break
     return found
+
+
+def _sorted(query: Select[Study], wanted: Filter, start: Key | None, *, backwards: bool) -> Select[Study]:
+    """All ranks at once, for a filter that finds few: they are looked up first and sorted then.
+
+    Nothing indexes ``rank + 0``, which keeps a planner that expects more of them from reading the worklist in its order
+    until it has met enough.
+    """
+    rank = Study.rank + 0
+    if start is not None:
+        further = Study.rank < start.rank if backwards else Study.rank > start.rank
+        query = query.where(or_(further, (Study.rank == start.rank) & _beyond(wanted, start, backwards=backwards)))
+    return query.order_by(rank.desc() if backwards else rank, *_places(wanted, backwards=backwards))
+
+
+def _beyond(wanted: Filter, start: Key, *, backwards: bool) -> ColumnElement[bool]:
+    place = tuple_(Study.last_received_at, Study.id)
+    edge = tuple_(literal(start.received, Utc), literal(start.id, Id))
+    return place < edge if wanted.newest_first != backwards else place > edge
+
+
+def _places(wanted: Filter, *, backwards: bool) -> tuple[ColumnElement[Any], ...]:
+    if wanted.newest_first != backwards:
+        return Study.last_received_at.desc(), Study.id.desc()
+    return Study.last_received_at.asc(), Study.id.asc()
 
 
 def _narrow(query: Narrowed, wanted: Filter) -> Narrowed:
@@ -271,7 +317,7 @@ def _narrow(query: Narrowed, wanted: Filter) -> Narrowed:
     if wanted.text:
         query = query.where(
             or_(
-                Study.patient_name.icontains(wanted.text, autoescape=True),
+                parts_begin(Study.patient_name, wanted.text),
                 Study.patient_id.startswith(wanted.text, autoescape=True),
                 Study.accession_number.startswith(wanted.text, autoescape=True),
                 Study.study_instance_uid == wanted.text,
@@ -285,9 +331,10 @@ def _lacking(requirement: str) -> Select[int]:
         select(VerdictRecord.study_id)
         .join(Finding, Finding.verdict_id == VerdictRecord.id)
         .where(
+            VerdictRecord.instance_id.is_(None),
             VerdictRecord.superseded_at.is_(None),
             Finding.requirement == requirement,
-            Finding.state.in_([FindingState.MISSING, FindingState.UNCERTAIN]),
+            text(LACKING),
         )
     )
 
@@ -303,7 +350,7 @@ def _rows(session: Session, studies: Sequence[Study]) -> list[Row]:
             VerdictRecord.study_id.in_(ids),
             VerdictRecord.instance_id.is_(None),
             VerdictRecord.superseded_at.is_(None),
-            Finding.state.in_([FindingState.MISSING, FindingState.UNCERTAIN]),
+            text(LACKING),
         )
         .order_by(Finding.id)
     )
@@ -317,8 +364,9 @@ def _rows(session: Session, studies: Sequence[Study]) -> list[Row]:
     for study_id, total, frames in images:
         rows[study_id].images, rows[study_id].frames = total, frames
     firsts = select(func.min(Instance.id)).where(Instance.study_id.in_(ids), Instance.number_of_frames > 0)
-    for instance in session.scalars(select(Instance).where(Instance.id.in_(firsts.group_by(Instance.study_id)))):
-        rows[instance.study_id].thumbnail = (instance.sop_instance_uid, instance.sha256)
+    named = select(Instance.study_id, Instance.sop_instance_uid, Instance.sha256)
+    for study_id, uid, sha256 in session.execute(named.where(Instance.id.in_(firsts.group_by(Instance.study_id)))):
+        rows[study_id].thumbnail = (uid, sha256)
     held = session.execute(
         select(Hold.study_id, User.name)
         .join(User, User.id == Hold.user_id)

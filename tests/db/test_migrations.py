@@ -20,10 +20,16 @@ from service.db.session import Database
 from service.db.tables import Analysis, Base, Instance, SchemaWindow, Series, Study
 from service.errors import SchemaError
 
+ON_POSTGRESQL = {f"ix_studies_{name}" for name in ("patient_names", "patient_id_begins", "accession_number_begins")}
+
 
 def _differences(db: Database) -> list[object]:
+    def belongs(part: object, name: str | None, kind: str, *_: object) -> bool:
+        return db.engine.dialect.name == "postgresql" or name not in ON_POSTGRESQL
+
     with db.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
+        opts = {"compare_type": True, "render_as_batch": True, "include_object": belongs}
+        context = MigrationContext.configure(connection, opts=opts)
         return list(compare_metadata(context, Base.metadata))
 
 

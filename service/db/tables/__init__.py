@@ -41,6 +41,7 @@ from service.db.tables.reviews import Draft as Draft
 from service.db.tables.reviews import Hold as Hold
 from service.db.tables.reviews import Reading as Reading
 from service.db.tables.reviews import Review as Review
+from service.db.tables.studies import NAME_WORDS as NAME_WORDS
 from service.db.tables.studies import Decision as Decision
 from service.db.tables.studies import Instance as Instance
 from service.db.tables.studies import Series as Series
@@ -49,6 +50,7 @@ from service.db.tables.users import AuditEvent as AuditEvent
 from service.db.tables.users import Credential as Credential
 from service.db.tables.users import Role as Role
 from service.db.tables.users import User as User
+from service.db.tables.verdicts import LACKING as LACKING
 from service.db.tables.verdicts import Finding as Finding
 from service.db.tables.verdicts import Reevaluation as Reevaluation
 from service.db.tables.verdicts import RulebookVersion as RulebookVersion

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Computed, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, Computed, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.compliance.outcome import Verdict
@@ -21,6 +21,16 @@ class Decision(StrEnum):
     OVERRIDE = "override"
     RETAKE = "retake"
     WITHDRAW = "withdraw"  # undo of the reviewer's last decision
+
+
+# The words of a name, as PostgreSQL indexes them, see db/names.py: its parser alone would take DR.MILLER for a host.
+NAME_WORDS = r"to_tsvector('simple', translate(patient_name, '^=.,-/_\''', '         '))"
+
+
+def _beginnings(column: str) -> Index:
+    """An index that PostgreSQL may use for LIKE 'beginning%' whatever the database's collation."""
+    operators = {column: "text_pattern_ops"}
+    return Index(f"ix_studies_{column}_begins", column, postgresql_ops=operators).ddl_if(dialect="postgresql")
 
 
 class Study(Base):
@@ -68,6 +78,9 @@ class Study(Base):
     __table_args__ = (
         Index("ix_studies_worklist", "rank", "last_received_at", "id"),
         Index("ix_studies_settling", "settled", "settles_at"),
+        Index("ix_studies_patient_names", text(NAME_WORDS), postgresql_using="gin").ddl_if(dialect="postgresql"),
+        _beginnings("patient_id"),
+        _beginnings("accession_number"),
     )
 
 

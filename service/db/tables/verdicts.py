@@ -7,7 +7,11 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.compliance.outcome import FindingState, Severity, Verdict
-from service.db.tables.base import Base, Id, named, now
+from service.db.tables.base import Base, Id, named, now, where
+
+# The conditions of partial indexes; a planner knows them again only in the same words.
+OF_STUDIES = "instance_id IS NULL"
+LACKING = "state IN ('missing', 'uncertain')"
 
 
 class VerdictRecord(Base):
@@ -43,6 +47,10 @@ class VerdictRecord(Base):
             sqlite_where=text("superseded_at IS NULL AND instance_id IS NULL"),
             postgresql_where=text("superseded_at IS NULL AND instance_id IS NULL"),
         ),
+        # All that a report asks of a study's verdicts, so that it reads no row of the images' tenfold.
+        Index(
+            "ix_verdicts_of_studies", "study_id", "created_at", "superseded_at", "verdict", "id", **where(OF_STUDIES)
+        ),
     )
 
 
@@ -60,6 +68,8 @@ class Finding(Base):
     evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"frames": [{sop_instance_uid, frame, score}], …}
 
     verdict_record: Mapped[VerdictRecord] = relationship(back_populates="findings")
+
+    __table_args__ = (Index("ix_findings_lacking", "requirement", "verdict_id", **where(LACKING)),)
 
 
 class RulebookVersion(Base):
