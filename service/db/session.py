@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +32,8 @@ class Database:
         self.engine: Engine = _engine(url)
         self.in_doubt = False  # a write or sync of SQLite's log failed: no durable transaction until it is proven
         self._kept: deque[PoolProxiedConnection] = deque()  # for `cursor`, out of the pool
+        # Told of it, and proves the log. A process without one acknowledges nothing, and goes on without doubting.
+        self.on_doubt: Callable[[], None] | None = None
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -173,7 +175,9 @@ class Database:
         """The driver's error as the house's own; doubt begins here."""
         raw = error.orig if isinstance(error, DBAPIError) and error.orig else error
         fault = getattr(raw, "sqlite_errorcode", 0) in SQLITE_DISK_FAULTS
-        self.in_doubt = self.in_doubt or fault
+        if fault and self.on_doubt is not None:
+            self.in_doubt = True
+            self.on_doubt()
         # A server that goes away at a commit may have carried it out.
         unknown = committing and (fault or self.engine.dialect.name != "sqlite")
         return (OutcomeUnknown if unknown else DatabaseAway)(f"The database refused: {_first_line(raw)}.")

@@ -30,6 +30,7 @@ class Suspension:
         self._lock = Lock()
         self._faults = 0  # ever noted
         self._reason = ""
+        database.on_doubt = self._doubt
         self.unsettled = Event()  # there may be files now that no row knows of: reconciliation clears it
 
     def require_trust(self) -> None:
@@ -39,16 +40,15 @@ class Suspension:
 
     def reason(self) -> str:
         """Why the door is suspended; empty when it is not."""
-        if self._database.in_doubt and not self._reason:
-            self._begin("The database's disk failed.")
         return self._reason
 
     def note(self, error: BaseException) -> None:
         """Suspend the door if this error is one of the disk's."""
         if isinstance(error, DiskFault) or (isinstance(error, OSError) and error.errno == errno.EIO):
             self._begin(error.what if isinstance(error, DiskFault) else "The disk failed.")
-        else:
-            self.reason()
+
+    def _doubt(self) -> None:
+        self._begin("The database's disk failed.")
 
     def _begin(self, reason: str) -> None:
         with self._lock:
