@@ -71,7 +71,7 @@ def test_a_full_disk_is_said_and_left(make_parts: MakeParts, tmp_path: Path, see
 def test_a_disk_without_inodes_is_said_and_left(make_parts: MakeParts, tmp_path: Path, seed: int) -> None:
     with tmpfs(tmp_path / "small", "96m", inodes=400) as folder:
         house = make_parts(data=folder / "data")
-        _fill_and_relieve(house, folder, "nr_inodes=4000", seed)
+        _fill_and_relieve(house, folder, "size=256m,nr_inodes=4000", seed)
 
 
 def _fill_and_relieve(house: Parts, folder: Path, relief: str, seed: int) -> None:

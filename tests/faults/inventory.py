@@ -58,7 +58,7 @@ def take_inventory(archive_folder: Path, database_url: str) -> Inventory:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(_look, archive_folder, database_url).result(120)
+        return process.submit(_look, archive_folder, database_url).result(600)
 
 
 def _look(archive_folder: Path, database_url: str) -> Inventory:
