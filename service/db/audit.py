@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Select, select, text
 from sqlalchemy.orm import Session
 
-from service.db.tables import AuditEvent, now
+from service.db import double_reads
+from service.db.tables import AuditEvent, Instance, Series, Study, now
 
 GENESIS = "0" * 64
 CHAIN_LOCK = 0x50_4E_4D_4B  # any fixed number: the advisory lock that lets one writer at a time add to the chain
@@ -88,8 +89,12 @@ def search(
     until: datetime | None = None,
     before: int | None = None,
     limit: int = 50,
+    second_reader: int | None = None,
 ) -> list[AuditEvent]:
-    """Events, newest first; ``before`` is the id that ended the page before."""
+    """Events, newest first; ``before`` is the id that ended the page before.
+
+    ``second_reader`` is a user who finds nothing of a study that awaits their blinded answer.
+    """
     query: Select[AuditEvent] = select(AuditEvent).order_by(AuditEvent.id.desc()).limit(limit)
     if actor:
         query = query.where(AuditEvent.actor == actor)
@@ -103,6 +108,14 @@ def search(
         query = query.where(AuditEvent.at < until)
     if before is not None:
         query = query.where(AuditEvent.id < before)
+    if second_reader is not None:
+        theirs = double_reads.awaiting(second_reader)
+        for uids in (
+            select(Study.study_instance_uid).where(Study.id.in_(theirs)),
+            select(Series.series_instance_uid).where(Series.study_id.in_(theirs)),
+            select(Instance.sop_instance_uid).where(Instance.study_id.in_(theirs)),
+        ):
+            query = query.where(AuditEvent.subject.not_in(uids))
     return list(session.scalars(query))
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, joinedload
 
-from service.db import studies
+from service.db import double_reads, studies
 from service.db.tables import Annotation, Correction, Instance, Study, User, now
 from service.errors import Conflict, NotFound
 
@@ -75,9 +75,9 @@ def reject(session: Session, instance: Instance, frame: int, user: User, annotat
     return _added(session, rejected)
 
 
-def find(session: Session, correction_id: int, site: str = "") -> Correction:
-    """A correction that stands. Raises NotFound."""
-    query = _standing().where(Correction.id == correction_id)
+def find(session: Session, correction_id: int, site: str = "", second_reader: int | None = None) -> Correction:
+    """A correction that stands; not one of a study that awaits this user's blinded answer. Raises NotFound."""
+    query = _standing().where(Correction.id == correction_id, *double_reads.open_to(second_reader))
     found = session.scalar(query.where(Study.institution == site) if site else query)
     if found is None:
         raise NotFound("There is no such box.", cure="It may have been taken back already; load the page again.")
@@ -95,9 +95,12 @@ def of_study(session: Session, study: Study) -> list[Correction]:
     return list(session.scalars(_standing().where(Instance.study_id == study.id).order_by(Correction.id)))
 
 
-def page(session: Session, after_id: int = 0, limit: int = 200, site: str = "") -> list[Correction]:
-    """What stands in the whole house, in the order in which it was said."""
-    query = _standing().where(Correction.id > after_id).order_by(Correction.id).limit(limit)
+def page(
+    session: Session, after_id: int = 0, limit: int = 200, site: str = "", second_reader: int | None = None
+) -> list[Correction]:
+    """What stands in the whole house, in the order in which it was said, save where a blinded answer waits."""
+    query = _standing().where(Correction.id > after_id, *double_reads.open_to(second_reader))
+    query = query.order_by(Correction.id).limit(limit)
     return list(session.scalars(query.where(Study.institution == site) if site else query))
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
+from service.db import double_reads
 from service.db.tables import (
     Delivery,
     DeliveryKind,
@@ -113,25 +114,28 @@ def failed(session: Session, delivery_id: int, reason: str, cure: str) -> None:
         delivery.next_at = now() + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(delivery.attempts - 1, 12))
 
 
-def retry(session: Session, delivery_id: int) -> Delivery:
+def retry(session: Session, delivery_id: int, second_reader: int | None = None) -> Delivery:
     """A person asks for a try now, also of one that was cancelled."""
-    delivery = _get(session, delivery_id)
+    delivery = _get(session, delivery_id, second_reader)
     if delivery.state in (WAITING, DeliveryState.CANCELLED):
         delivery.state, delivery.next_at, delivery.ended_at = WAITING, now(), None
     return delivery
 
 
-def cancel(session: Session, delivery_id: int) -> Delivery:
+def cancel(session: Session, delivery_id: int, second_reader: int | None = None) -> Delivery:
     """A person gives it up."""
-    delivery = _get(session, delivery_id)
+    delivery = _get(session, delivery_id, second_reader)
     if delivery.state is WAITING:
         delivery.state, delivery.ended_at = DeliveryState.CANCELLED, now()
     return delivery
 
 
-def newest(session: Session, state: DeliveryState | None = None, limit: int = 100) -> list[Delivery]:
-    """Deliveries, newest first, each with its study."""
-    query = select(Delivery).options(joinedload(Delivery.study)).order_by(Delivery.id.desc()).limit(limit)
+def newest(
+    session: Session, state: DeliveryState | None = None, limit: int = 100, second_reader: int | None = None
+) -> list[Delivery]:
+    """Deliveries, newest first, each with its study; a rejection would tell a blinded reader what was decided."""
+    query = select(Delivery).join(Study, Study.id == Delivery.study_id).where(*double_reads.open_to(second_reader))
+    query = query.options(joinedload(Delivery.study)).order_by(Delivery.id.desc()).limit(limit)
     return list(session.scalars(query.where(Delivery.state == state) if state else query))
 
 
@@ -170,8 +174,8 @@ def _end(session: Session, delivery_id: int, state: DeliveryState) -> None:
     delivery.state, delivery.ended_at, delivery.reason, delivery.cure = state, now(), "", ""
 
 
-def _get(session: Session, delivery_id: int) -> Delivery:
+def _get(session: Session, delivery_id: int, second_reader: int | None) -> Delivery:
     delivery = session.get(Delivery, delivery_id)
-    if delivery is None:
+    if delivery is None or double_reads.is_blind_for(session, delivery.study, second_reader):
         raise NotFound(f"There is no delivery {delivery_id}.")
     return delivery

@@ -3,15 +3,15 @@
 Which studies these are follows from their UID alone, so that nobody chooses them and a second run draws the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
-from service.db.tables import DoubleRead, DoubleReadState, Reading, Study, User, Verdict, now
+from service.db.tables import DoubleRead, DoubleReadState, Instance, Reading, Study, User, Verdict, now
 from service.errors import Conflict, NotAllowed
 
 NOTE_LENGTH = 4000
@@ -63,10 +63,39 @@ def needs_second_read(session: Session, study: Study, user: User) -> bool:
     return drawn is not None and drawn.state is DoubleReadState.WAITING and drawn.first_user_id != user.id
 
 
-def is_blind_for(session: Session, study: Study, user: User) -> bool:
-    """Whether somebody has answered already and this person is to answer without seeing what was said."""
-    drawn = of(session, study)
-    return drawn is not None and drawn.first_user_id is not None and needs_second_read(session, study, user)
+def awaiting(reader: int) -> Select[int]:
+    """Ids of the studies that somebody has answered and that this user is to answer without knowing what was said."""
+    return select(DoubleRead.study_id).where(
+        DoubleRead.state == DoubleReadState.WAITING,
+        DoubleRead.first_user_id.is_not(None),
+        DoubleRead.first_user_id != reader,
+    )
+
+
+def open_to(reader: int | None) -> list[ColumnElement[bool]]:
+    """The condition of every list of studies: none of them awaits this user's blinded answer. None: nobody's."""
+    return [] if reader is None else [Study.id.not_in(awaiting(reader))]
+
+
+def is_blind_for(session: Session, study: Study, reader: int | None) -> bool:
+    """Whether the study awaits this user's blinded answer."""
+    return reader is not None and session.scalar(awaiting(reader).where(DoubleRead.study_id == study.id)) is not None
+
+
+def is_named_blind(session: Session, reader: int, study_uid: str = "", image_uid: str = "", site: str = "") -> bool:
+    """The same of a study that is named by its own UID or by that of one of its images; within the site if given."""
+    query = awaiting(reader).join(Study, Study.id == DoubleRead.study_id)
+    if image_uid:
+        query = query.join(Instance, Instance.study_id == Study.id).where(Instance.sop_instance_uid == image_uid)
+    else:
+        query = query.where(Study.study_instance_uid == study_uid)
+    return session.scalar((query.where(Study.institution == site) if site else query).limit(1)) is not None
+
+
+def withheld(session: Session, uids: Collection[str], reader: int) -> set[str]:
+    """Those of the studies that await this user's blinded answer."""
+    query = select(Study.study_instance_uid).where(Study.study_instance_uid.in_(uids), Study.id.in_(awaiting(reader)))
+    return set(session.scalars(query))
 
 
 def waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
@@ -133,27 +162,26 @@ def forget_decision(session: Session, study: Study, user: User) -> None:
         _forget_first(drawn)
 
 
-def pairs(session: Session, start: datetime, end: datetime, as_of: datetime) -> list[Pair]:
+def pairs(session: Session, start: datetime, end: datetime, as_of: datetime, site: str = "") -> list[Pair]:
     """Complete double reads of studies first received in the range, as known at ``as_of``."""
     rows = session.scalars(
         select(DoubleRead)
         .join(Study, Study.id == DoubleRead.study_id)
-        .where(
-            Study.first_received_at >= start,
-            Study.first_received_at < end,
-            ~Study.synthetic,
-            DoubleRead.second_at <= as_of,
-        )
+        .where(*_received(start, end, site), DoubleRead.second_at <= as_of)
         .order_by(DoubleRead.study_id)
     )
     return [_pair(row, as_of) for row in rows]
 
 
-def count_drawn(session: Session, start: datetime, end: datetime, as_of: datetime) -> int:
+def count_drawn(session: Session, start: datetime, end: datetime, as_of: datetime, site: str = "") -> int:
     """How many studies of the range had been drawn by then."""
     query = select(func.count()).select_from(DoubleRead).join(Study, Study.id == DoubleRead.study_id)
-    of_range = (Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic)
-    return session.scalar(query.where(*of_range, DoubleRead.drawn_at <= as_of)) or 0
+    return session.scalar(query.where(*_received(start, end, site), DoubleRead.drawn_at <= as_of)) or 0
+
+
+def _received(start: datetime, end: datetime, site: str) -> list[ColumnElement[bool]]:
+    of_site = [Study.institution == site] if site else []
+    return [Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic, *of_site]
 
 
 def _listed(

@@ -13,10 +13,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Date, Select, SQLColumnExpression, func, literal, select
+from sqlalchemy import ColumnElement, Date, Select, SQLColumnExpression, func, literal, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
+from service.db import double_reads
 from service.db.reviews import outranking, standing
 from service.db.tables import Decision, Finding, FindingState, Instance, Review, Study, Verdict, VerdictRecord
 
@@ -27,11 +28,16 @@ FLAGGED = (Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Studies first received from ``start`` up to but not including ``end``, as known at ``as_of``."""
+    """Studies first received from ``start`` up to but not including ``end``, as known at ``as_of``.
+
+    Those of one ``site`` (institution) if given, and without those that await the blinded answer of ``second_reader``.
+    """
 
     start: datetime
     end: datetime
     as_of: datetime
+    site: str = ""
+    second_reader: int | None = None
 
 
 @dataclass(slots=True)
@@ -86,10 +92,7 @@ def source_of(
         & (at.superseded_at.is_(None) | (at.superseded_at > period.as_of))
     )
     query: Select[*tuple[Any, ...]] = select(Study.id).where(
-        Study.first_received_at >= period.start,
-        Study.first_received_at < period.end,
-        Study.first_received_at <= period.as_of,
-        ~Study.synthetic,
+        *_of(period), *double_reads.open_to(period.second_reader), Study.first_received_at <= period.as_of
     )
     if "requirement" in by:
         query = query.join(at, stood).join(Finding, Finding.verdict_id == at.id)
@@ -98,6 +101,21 @@ def source_of(
         query = query.outerjoin(at, stood)
         counted = at.verdict
     return [column_of(session, name) for name in by], counted, query
+
+
+def withheld(session: Session, period: Period) -> int:
+    """How many studies of the period are left out because they await the second reader's blinded answer."""
+    if period.second_reader is None:
+        return 0
+    theirs = Study.id.in_(double_reads.awaiting(period.second_reader))
+    counted = select(func.count()).select_from(Study).where(*_of(period), theirs)
+    return session.scalar(counted.where(Study.first_received_at <= period.as_of)) or 0
+
+
+def _of(period: Period) -> list[ColumnElement[bool]]:
+    of_site = [Study.institution == period.site] if period.site else []
+    received = (Study.first_received_at >= period.start, Study.first_received_at < period.end)
+    return [*received, ~Study.synthetic, *of_site]
 
 
 def column_of(session: Session, name: Grouping) -> SQLColumnExpression[Any]:
@@ -181,11 +199,7 @@ def decisions_of(session: Session, period: Period) -> dict[int, Decision]:
     rows = session.execute(
         select(Review.study_id, Review.decision)
         .join(Study, Study.id == Review.study_id)
-        .where(
-            Review.created_at <= period.as_of,
-            Study.first_received_at >= period.start,
-            Study.first_received_at < period.end,
-        )
+        .where(Review.created_at <= period.as_of, *_of(period))
         .order_by(Review.study_id, Review.id)
     )
     decisions = {}
@@ -229,19 +243,19 @@ def corrections_of(period: Period, columns: Sequence[SQLColumnExpression[Any]]) 
             good.verdict == Verdict.COMPLIANT,
             good.created_at > bad.created_at,
             good.created_at <= period.as_of,
-            Study.first_received_at >= period.start,
-            Study.first_received_at < period.end,
-            ~Study.synthetic,
+            *_of(period),
+            *double_reads.open_to(period.second_reader),
             image_between.is_not(None),
         )
         .group_by(Study.id, *columns)
     )
 
 
-def newest_day(session: Session, before: datetime) -> date | None:
+def newest_day(session: Session, before: datetime, site: str = "") -> date | None:
     """The day of the newest study first received before that moment, else of the first one after it."""
-    earlier = select(func.max(Study.first_received_at)).where(Study.first_received_at < before, ~Study.synthetic)
-    later = select(func.min(Study.first_received_at)).where(Study.first_received_at >= before, ~Study.synthetic)
+    counted = [~Study.synthetic, *([Study.institution == site] if site else [])]
+    earlier = select(func.max(Study.first_received_at)).where(Study.first_received_at < before, *counted)
+    later = select(func.min(Study.first_received_at)).where(Study.first_received_at >= before, *counted)
     found = session.scalar(earlier) or session.scalar(later)
     return found.date() if found else None
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Select, TextClause, func, literal, or_, select, text, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
+from service.db import double_reads
 from service.db.names import parts_begin
 from service.db.tables import (
     LACKING,
@@ -61,6 +62,7 @@ class Filter:
     holder: int | None = None  # "mine": held by this user …
     scanned_by: str = ""  # … or scanned by this operator
     site: str = ""  # of the reader's account, never of the URL
+    second_reader: int | None = None  # this user, whose second reads are left out until they are answered
 
     @property
     def newest_first(self) -> bool:
@@ -124,9 +126,9 @@ def page(session: Session, wanted: Filter, cursor: str = "", limit: int = 50) ->
     )
 
 
-def rows_of(session: Session, ids: Sequence[int], site: str = "") -> list[Row]:
+def rows_of(session: Session, ids: Sequence[int], site: str = "", second_reader: int | None = None) -> list[Row]:
     """The rows of these studies, for a worklist that is being updated in place."""
-    query = select(Study).where(Study.id.in_(ids))
+    query = select(Study).where(Study.id.in_(ids), *double_reads.open_to(second_reader))
     if site:
         query = query.where(Study.institution == site)
     return _rows(session, session.scalars(query).all())
@@ -294,6 +296,7 @@ def _places(wanted: Filter, *, backwards: bool) -> tuple[ColumnElement[Any], ...
 
 def _narrow(query: Narrowed, wanted: Filter) -> Narrowed:
     """The filter's conditions without order and page."""
+    query = query.where(*double_reads.open_to(wanted.second_reader))
     if wanted.tab not in ("all", "mine"):
         query = query.where(Study.rank.in_(TABS[wanted.tab]))
     if wanted.verdict is not None:

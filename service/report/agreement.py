@@ -79,10 +79,12 @@ class Agreement:
         }
 
 
-def agreement(session: Session, start: datetime, end: datetime, as_of: datetime | None = None) -> Agreement:
+def agreement(
+    session: Session, start: datetime, end: datetime, as_of: datetime | None = None, site: str = ""
+) -> Agreement:
     """The agreement on studies first received from ``start`` up to ``end`` (aware), as known at ``as_of``."""
     moment = as_of or now()
-    pairs = double_reads.pairs(session, start, end, moment)
+    pairs = double_reads.pairs(session, start, end, moment, site)
     settled = sum(pair.first is pair.second or pair.adjudicated is not None for pair in pairs)
     return Agreement(
         start,
@@ -92,7 +94,7 @@ def agreement(session: Session, start: datetime, end: datetime, as_of: datetime 
         machine=compared(_with_machine(pairs)),
         disagreed=sum(pair.first is not pair.second for pair in pairs),
         adjudicated=sum(pair.adjudicated is not None for pair in pairs),
-        waiting=double_reads.count_drawn(session, start, end, moment) - settled,
+        waiting=double_reads.count_drawn(session, start, end, moment, site) - settled,
     )
 
 

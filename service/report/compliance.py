@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from sqlalchemy.orm import Session
 
-from service.db.reports import Grouping, Key, Period, Tally, tallies
+from service.db.reports import Grouping, Key, Period, Tally, tallies, withheld
 from service.db.tables import now
 from service.errors import ConfigurationError
 from service.report.agreement import Agreement, agreement
@@ -52,7 +52,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Rates by ``group_by``; the same question as of the same moment always gives the same report."""
+    """Rates by ``group_by``; the same question as of the same moment always gives the same report.
+
+    ``site``: the one institution it speaks of; empty: all. ``withheld``: studies left out because they still await the
+    blinded answer of whoever asks.
+    """
 
     group_by: tuple[Grouping, ...]
     start: datetime
@@ -61,6 +65,8 @@ class Report:
     total: Row
     rows: tuple[Row, ...]
     agreement: Agreement
+    site: str = ""
+    withheld: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; times are UTC, ISO 8601."""
@@ -69,6 +75,8 @@ class Report:
             "from": self.start.isoformat(),
             "to": self.end.isoformat(),
             "as_of": self.as_of.isoformat(),
+            "site": self.site,
+            "withheld": self.withheld,
             "total": row_as_json(self.total, ()),
             "rows": [row_as_json(row, self.group_by) for row in self.rows],
             "agreement": self.agreement.as_json(),
@@ -81,19 +89,25 @@ def report(
     start: datetime,
     end: datetime,
     as_of: datetime | None = None,
+    *,
+    site: str = "",
+    second_reader: int | None = None,
 ) -> Report:
     """The report on studies first received from ``start`` up to ``end`` (aware datetimes), as it stood at ``as_of``.
 
+    Of one ``site`` if given, and without what awaits the blinded answer of the user ``second_reader``.
     Raises UnknownGrouping when it cannot group by one of ``group_by``.
     """
     by = known_groupings(group_by)
     moment = as_of or now()
-    counted = tallies(session, by, Period(start, end, moment))
+    period = Period(start, end, moment, site, second_reader)
+    counted = tallies(session, by, period)
     whole = _merged(counted.values())
     centre = whole.compliant / _judged(whole) if _judged(whole) else None
     rows = tuple(_row(key, tally, centre) for key, tally in sorted(counted.items()))
     total = _row((), whole, None)
-    return Report(by, start, end, moment, total, rows, agreement(session, start, end, moment))
+    agreed = agreement(session, start, end, moment, site)
+    return Report(by, start, end, moment, total, rows, agreed, site, withheld(session, period))
 
 
 def row_as_json(row: Row, group_by: Sequence[str]) -> dict[str, Any]:

@@ -127,6 +127,8 @@ def _about(report: Report) -> list[tuple[str, str]]:
         ("Studies first received from", report.start.isoformat()),
         ("up to, not including", report.end.isoformat()),
         ("as of", report.as_of.isoformat()),
+        ("site", report.site or "all"),
+        ("withheld", f"{report.withheld} studies that await the blinded answer of whoever asked"),
         ("rate", "compliant / (compliant + non-compliant); decisions of people outrank verdicts"),
         ("interval", "Wilson score interval, 95 %"),
         ("limits", "three sigmas around the rate of the whole report (p-chart)"),

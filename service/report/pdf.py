@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from math import ceil
+from xml.sax.saxutils import escape
 
 from reportlab.graphics.shapes import Circle, Drawing, Line, PolyLine, Rect, String
 from reportlab.lib import colors
@@ -47,11 +48,14 @@ def pdf(report: Report) -> bytes:
 def _sentence(report: Report) -> str:
     total = report.total
     rate = "no study was judged" if total.rate is None else f"{_percent(total.rate)} compliant {_interval(total)}"
+    site = f" at {escape(report.site)}" if report.site else ""
+    withheld = f" Left out: {report.withheld} that await the asker's blinded answer." if report.withheld else ""
     return (
-        f"Studies received {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d} (UTC), "
+        f"Studies received{site} {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d} (UTC), "
         f"as of {report.as_of:%Y-%m-%d %H:%M}: "
         f"{rate}, n {total.denominator}, non-compliant {total.non_compliant}, uncertain {total.indeterminate}, "
         f"excluded {total.excluded}. Dashed: three-sigma limits; a square lies outside them, a hollow point is small."
+        f"{withheld}"
     )
 
 

@@ -45,6 +45,7 @@ from service.review import (
     watch,
     worklist,
 )
+from service.review.blinding import sighted
 from service.review.deps import genuine, needs, secret_key, sender
 from service.review.pages import STATIC
 from service.review.security import Guard
@@ -92,7 +93,7 @@ def create_app() -> FastAPI:
         description="Checks that ultrasound images carry the annotations a hospital requires.",
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(genuine)],
+        dependencies=[Depends(genuine), Depends(sighted)],
     )
     app.state.attempts = auth.Attempts()
     app.state.ticker = events.Ticker()

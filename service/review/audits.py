@@ -40,6 +40,7 @@ def audit_page(
             until=_midnight(until, days=1),
             before=before,
             limit=PAGE + 1,
+            second_reader=account.second_reader,
         )
         check = audit.verify(session) if verify else None
     note(account, "audit.verify" if verify else "audit.view")

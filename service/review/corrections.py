@@ -32,7 +32,7 @@ def correct(
     with database().begin() as session:
         instance = studies.instance(session, sop_instance_uid, account.site, sha256)
         if given.replaces is not None:
-            _take_back(session, corrections.find(session, given.replaces, account.site), account)
+            _take_back(session, _find(session, given.replaces, account), account)
         if given.annotation is not None:
             made.append(corrections.reject(session, instance, number, account.user, given.annotation))
         if given.kind is not None and given.box is not None:
@@ -49,7 +49,7 @@ def correct(
 def take_back(number: Id, account: Decider) -> Response:
     """Take back what one said oneself; a reviewer may take back anybody's."""
     with database().begin() as session:
-        said = corrections.find(session, number, account.site)
+        said = _find(session, number, account)
         _take_back(session, said, account)
         studies.touch(session, said.instance.study)
         subject, detail = said.instance.sop_instance_uid, {"frame": said.frame, "correction": said.id}
@@ -65,12 +65,16 @@ def list_corrections(
 ) -> schemas.Corrections:
     """What people said about marks, in the order in which they said it: what the network has to learn."""
     with database().read() as session:
-        page = corrections.page(session, after, limit, account.site)
+        page = corrections.page(session, after, limit, account.site, account.second_reader)
     note(account, "corrections.view", "", {"rows": len(page)})
     return schemas.Corrections(
         corrections=[shaping.correction(each) for each in page],
         next_after=page[-1].id if len(page) == limit else None,
     )
+
+
+def _find(session: Session, number: int, account: Account) -> Correction:
+    return corrections.find(session, number, account.site, account.second_reader)
 
 
 def _take_back(session: Session, said: Correction, account: Account) -> None:

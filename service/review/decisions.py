@@ -54,7 +54,7 @@ def decide_from_list(account: Decider, asked: Asked) -> Outcome:
         try:
             with database().begin() as session:
                 study = studies.brief(session, each.uid, account.site)
-                if double_reads.is_blind_for(session, study, account.user):
+                if double_reads.is_blind_for(session, study, account.second_reader):
                     raise NotAllowed(f"{_name(study)} is one of your second reads.", cure="Answer it there.")
                 if each.uid not in seen:
                     raise NotAllowed(f"{_name(study)}: open it once before you decide it.")

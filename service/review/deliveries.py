@@ -37,7 +37,7 @@ def outbox(
 ) -> list[Sent]:
     """What goes out to other systems, newest first; nothing that was refused is ever given up by itself."""
     with database().read() as session:
-        return [_sent(each) for each in deliveries.newest(session, state, limit)]
+        return [_sent(each) for each in deliveries.newest(session, state, limit, account.second_reader)]
 
 
 @router.post("/{number}/retry")
@@ -54,7 +54,8 @@ def cancel(number: Id, account: Admin) -> Sent:
 
 def _changed(number: int, account: Account, change: str) -> Sent:
     with database().begin() as session:
-        found = deliveries.retry(session, number) if change == "retry" else deliveries.cancel(session, number)
+        change_it = deliveries.retry if change == "retry" else deliveries.cancel
+        found = change_it(session, number, account.second_reader)
         audit.record(session, account.user.name, f"delivery.{change}", str(number), account.address)
         return _sent(found)
 

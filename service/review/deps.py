@@ -82,7 +82,12 @@ class Account:
 
     @property
     def reports(self) -> bool:
-        return self.may(Role.REVIEWER) and not self.site
+        return self.may(Role.REVIEWER)
+
+    @property
+    def second_reader(self) -> int | None:
+        """The user, if they may be asked for a blinded second answer: a token of a lesser scope is still theirs."""
+        return self.user.id if RANK[self.user.role] >= RANK[Role.SONOGRAPHER] else None
 
     @property
     def is_admin(self) -> bool:

@@ -106,7 +106,7 @@ def message(account: Account, query: dict[str, str], ids: frozenset[int]) -> str
     wanted = filter_of(query, account)
     at = now()
     with database().read() as session:
-        rows = worklist.rows_of(session, sorted(ids)[:MOST_AT_ONCE], account.site)
+        rows = worklist.rows_of(session, sorted(ids)[:MOST_AT_ONCE], account.site, account.second_reader)
         fitting = worklist.fitting(session, wanted, ids)
         counts = worklist.tab_counts(session, wanted)
         seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in rows])

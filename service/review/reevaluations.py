@@ -6,13 +6,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
-from service.db import audit, reevaluations
+from service.db import audit, double_reads, reevaluations
 from service.db.reevaluations import Range
 from service.db.reports import start_of
 from service.db.session import database
 from service.db.tables import Reevaluation
 from service.jobs import reevaluate
-from service.review.deps import Admin, Reader
+from service.review.deps import Account, Admin, Reader
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.schemas import Id, Moment
 
@@ -57,21 +57,21 @@ def ask(account: Admin, wanted: Wanted) -> Progress:
         detail = {"rulebook": wanted.rulebook, "records": wanted.records}
         audit.record(session, account.user.name, "reevaluation.ask", str(asked.id), account.address, detail)
     reevaluate.ring(asked.id)
-    return _progress(asked)
+    return _progress(asked, account)
 
 
 @router.get("")
 def newest(account: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> list[Progress]:
     """The last re-evaluations and what-ifs, newest first."""
     with database().read() as session:
-        return [_progress(each) for each in reevaluations.newest(session, limit)]
+        return [_progress(each, account) for each in reevaluations.newest(session, limit)]
 
 
 @router.get("/{number}")
 def one(number: Id, account: Reader) -> Progress:
     """How far it has come, and which verdicts it changed."""
     with database().read() as session:
-        return _progress(reevaluations.get(session, number))
+        return _progress(reevaluations.get(session, number), account)
 
 
 @router.post("/{number}/cancel")
@@ -80,10 +80,27 @@ def cancel(number: Id, account: Admin) -> Progress:
     with database().begin() as session:
         found = reevaluations.cancel(session, number)
         audit.record(session, account.user.name, "reevaluation.cancel", str(number), account.address)
-        return _progress(found)
+        return _progress(found, account)
 
 
-def _progress(of: Reevaluation) -> Progress:
+def named_to(account: Account, changes: dict[str, Any] | None) -> dict[str, Any]:
+    """The changes with complete counts, naming no study to an account of one site and none whose blinded answer waits.
+
+    The stored names do not say whose site they are of.
+    """
+    found = changes or {}
+    hidden: set[str] = set()
+    if account.second_reader is not None and not account.site:
+        uids = {uid for counted in found.values() for uid in counted["studies"]}
+        with database().read() as session:
+            hidden = double_reads.withheld(session, uids, account.second_reader) if uids else set()
+    return {
+        change: {**counted, "studies": [uid for uid in counted["studies"] if not account.site and uid not in hidden]}
+        for change, counted in found.items()
+    }
+
+
+def _progress(of: Reevaluation, account: Account) -> Progress:
     return Progress(
         id=of.id,
         rulebook=of.rulebook_version_id,
@@ -94,5 +111,5 @@ def _progress(of: Reevaluation) -> Progress:
         created_at=of.created_at,
         finished_at=of.finished_at,
         cancelled_at=of.cancelled_at,
-        changes=of.changes or {},
+        changes=named_to(account, of.changes),
     )

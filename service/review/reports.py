@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from service.db.behind import Counted, studies_behind
 from service.db.reports import Grouping, Period, newest_day
 from service.db.session import database
 from service.db.tables import Decision, Verdict, now
-from service.errors import NotAllowed
 from service.report.agreement import agreement, in_words
 from service.report.chart import chart as columns_of
 from service.report.compliance import GROUPINGS, TIMES, Report, Row, UnknownGrouping, known_groupings, report
@@ -134,7 +134,7 @@ def agreement_report(
     """Cohen's kappa on double reads: reader against reader, and the machine against the blinded second reader."""
     period = _period(account, start, end, as_of)
     with database().read() as session:
-        found = agreement(session, period.start, period.end, period.as_of)
+        found = agreement(session, period.start, period.end, period.as_of, period.site)
     note(account, "report.view", "agreement")
     return found.as_json()
 
@@ -171,10 +171,9 @@ def reports_page(
     """The rates of every group with how sure they are: over time, by size, and as a table."""
     period = _period(account, _day(start), _day(end), _end_of(as_of))
     with database().read() as session:
-        found = report(session, [group_by], period.start, period.end, period.as_of)
-        weekly = found if group_by in TIMES else report(session, ["week"], period.start, period.end, period.as_of)
-        agreed = agreement(session, period.start, period.end, period.as_of)
-        nearest = None if found.rows else newest_day(session, period.end)
+        found = _of(session, [group_by], period)
+        weekly = found if group_by in TIMES else _of(session, ["week"], period)
+        nearest = None if found.rows else newest_day(session, period.end, period.site)
     note(account, "report.view", "compliance", {"group_by": group_by})
     charts = [("over-time", "Complete studies over time", _drawn(weekly))]
     if group_by not in TIMES:
@@ -189,8 +188,8 @@ def reports_page(
         "kinds": ("csv", "xlsx", "pdf"),
         "page_of": lambda row, counted: _page_of(found, row, counted),
         "fewest": FEWEST_OF_A_PERSON,
-        "agreed": agreed,
-        "kappa_words": in_words(agreed.readers.kappa),
+        "agreed": found.agreement,
+        "kappa_words": in_words(found.agreement.readers.kappa),
         "nearest": nearest,
     }
     return render(request, "reports.html", context)
@@ -256,17 +255,21 @@ def _report(
 ) -> Report:
     period = _period(account, start, end, as_of)
     with database().read() as session:
-        return report(session, [name.strip() for name in group_by], period.start, period.end, period.as_of)
+        return _of(session, [name.strip() for name in group_by], period)
+
+
+def _of(session: Session, group_by: list[str], period: Period) -> Report:
+    bounds = (period.start, period.end, period.as_of)
+    return report(session, group_by, *bounds, site=period.site, second_reader=period.second_reader)
 
 
 def _period(
     account: Account, start: datetime | date | None, end: datetime | date | None, as_of: datetime | None
 ) -> Period:
-    if account.site:
-        raise NotAllowed("Reports speak of every site.", cure="Use an account that is not bound to one site.")
+    """What is asked for, narrowed to what this account may know."""
     until = _aware(end, last=True) or datetime.combine(date.today() + timedelta(days=1), time(), UTC)
     since = _aware(start) or until - timedelta(days=DAYS)
-    return Period(since, until, _aware(as_of) or now())
+    return Period(since, until, _aware(as_of) or now(), account.site, account.second_reader)
 
 
 def _aware(given: datetime | date | None, *, last: bool = False) -> datetime | None:

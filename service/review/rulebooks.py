@@ -18,6 +18,7 @@ from service.review.deps import Account, Admin, Reader
 from service.review.differing import differences, three_columns
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
+from service.review.reevaluations import named_to
 from service.review.schemas import Id, Moment
 
 router = APIRouter()
@@ -277,14 +278,11 @@ def _version(found: RulebookVersion) -> Version:
 
 
 def _what_if(found: Reevaluation, account: Account) -> WhatIf:
-    """Counts speak of the whole house; the studies behind them are only for those who may see every site's."""
-    changes = found.changes or {}
-    if account.site:
-        changes = {change: {**counted, "studies": []} for change, counted in changes.items()}
+    """Counts speak of the whole house; which studies are behind them is not for everybody."""
     return WhatIf(
         id=found.id,
         total=found.total,
         done=found.done,
         finished=found.finished_at is not None or found.cancelled_at is not None,
-        changes=changes,
+        changes=named_to(account, found.changes),
     )

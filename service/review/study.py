@@ -56,7 +56,7 @@ def study_page(request: Request, study_instance_uid: Uid, account: Reader) -> Re
     """The frames, the finding in a sentence, and the decision."""
     with database().read() as session:
         found = studies.brief(session, study_instance_uid, account.site)
-        if account.decides and double_reads.is_blind_for(session, found, account.user):
+        if double_reads.is_blind_for(session, found, account.second_reader):
             return RedirectResponse(f"/second-reads/{study_instance_uid}", status_code=303)
         context = _context(session, request.query_params, account, study_instance_uid)
     note(account, "study.view", study_instance_uid)

@@ -10,9 +10,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.db import reviews, studies
+from service.db import double_reads, reviews, studies
 from service.db.session import database
 from service.errors import DatabaseAway, NotFound
+from service.review.blinding import ANSWERED
 from service.review.deps import Account, Reader
 from service.review.events import HEARTBEAT_S, Ticker, event, still_in
 from service.review.news import news, removed
@@ -55,6 +56,8 @@ def state(account: Account, uid: str) -> str:
             study = studies.brief(session, uid, account.site)
         except NotFound:
             return event(json.dumps({"sentence": removed(session, uid)}), event="removed")
+        if double_reads.is_blind_for(session, study, account.second_reader):
+            return event(json.dumps({"version": study.version, "sentence": ANSWERED, "held_by": ""}), event="changed")
         told: dict[str, Any] = {"version": study.version, "sentence": news(session, study, account)}
         held = reviews.holder(session, study)
         told["held_by"] = held.user.name if held and held.user_id != account.user.id else ""

@@ -68,6 +68,7 @@ def filter_of(query: Mapping[str, str], account: Account) -> worklist.Filter:
         holder=account.user.id,
         scanned_by=account.user.preferences.get("operator", ""),
         site=account.site,
+        second_reader=account.second_reader,
     )
 
 
@@ -163,6 +164,7 @@ def list_studies(
         holder=account.user.id,
         scanned_by=account.user.preferences.get("operator", ""),
         site=account.site,
+        second_reader=account.second_reader,
     )
     with database().read() as session:
         page = worklist.page(session, wanted, cursor, limit)

@@ -162,10 +162,6 @@ def test_the_reports_page_shows_denominators_and_leads_to_the_studies(admin: Tes
     assert admin.get("/api/reports/compliance?group_by=moon").status_code == 422
 
 
-def test_an_account_of_one_site_gets_no_report_of_all(sign_in: Callable[..., TestClient]) -> None:
-    assert sign_in(Role.REVIEWER, "north", "North").get("/reports").status_code == 403
-
-
 def test_a_study_is_held_by_one_person(sign_in: Callable[..., TestClient], db: Database) -> None:
     uid = ward.admit(db, 1)
     ann, bob = sign_in(Role.REVIEWER, "ann"), sign_in(Role.REVIEWER, "bob")

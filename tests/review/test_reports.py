@@ -1,9 +1,18 @@
-"""From a number to the studies behind it, over the API."""
+"""From a number to the studies behind it, over the API; and what an account of one site gets of it."""
 
+import csv
+import html
+import io
+import re
+import zipfile
+from collections.abc import Callable
+
+import pytest
 from fastapi.testclient import TestClient
 
+from service.db import double_reads, studies
 from service.db.session import Database
-from service.db.tables import Verdict
+from service.db.tables import Role, Verdict
 from tests.review import ward
 
 
@@ -31,3 +40,70 @@ def test_every_point_of_a_chart_leads_to_its_studies(db: Database, reviewer: Tes
 def test_questions_that_make_no_sense(reviewer: TestClient) -> None:
     for asked in ("group_by=moon&key=1", "group_by=day,station&key=1", "group_by=day&key=yesterday"):
         assert reviewer.get(f"/api/reports/compliance/studies?{asked}").status_code == 422
+
+
+@pytest.fixture
+def two_sites(db: Database) -> dict[str, list[str]]:
+    """Two studies of North, one of South; one of each was answered twice, and not alike."""
+    found = {
+        "North": [ward.admit(db, 1), ward.admit(db, 2, Verdict.COMPLIANT)],
+        "South": [ward.admit(db, 3, institution="South", station="US-77", operator="SOUTHERN^Sue")],
+    }
+    with db.begin() as session:
+        for uids in found.values():
+            double_reads.draw(session, studies.brief(session, uids[0]), 1.0)
+    return found
+
+
+SignIn = Callable[..., TestClient]
+FOREIGN = ("South", "US-77", "SOUTHERN", "Southern")
+
+
+@pytest.mark.parametrize("group_by", ["operator", "station", "institution", "exam", "requirement", "day"])
+def test_an_account_of_one_site_gets_that_sites_numbers(
+    group_by: str, two_sites: dict[str, list[str]], sign_in: SignIn, reviewer: TestClient
+) -> None:
+    north, south = sign_in(Role.REVIEWER, "north", "North"), sign_in(Role.REVIEWER, "south", "South")
+    totals = {}
+    for name, browser in (("all", reviewer), ("north", north), ("south", south)):
+        found = browser.get(f"/api/reports/compliance?group_by={group_by}").json()
+        totals[name] = (found["total"]["denominator"], found["total"]["non_compliant"], found["site"])
+        behind = [study for row in found["rows"] for study in browser.get(row["studies"]).json()["studies"]]
+        assert len(behind) == found["total"]["denominator"]
+        chart = browser.get(f"/api/reports/chart?group_by={group_by}").json()
+        assert sum(chart["n"]) == found["total"]["denominator"]
+        assert sum(len(browser.get(link).json()["studies"]) for link in chart["studies"]) == len(behind)
+    assert totals["north"][1:] == (1, "North") and totals["south"][1:] == (1, "South")
+    assert totals["all"][0] == totals["north"][0] + totals["south"][0] and totals["north"][0] > totals["south"][0] > 0
+
+
+def test_every_page_and_file_speaks_of_that_site_alone(
+    two_sites: dict[str, list[str]], sign_in: SignIn, reviewer: TestClient
+) -> None:
+    north = sign_in(Role.REVIEWER, "north", "North")
+    page = north.get("/reports?group_by=station").text
+    assert 'href="/reports"' in page and "US-03" in page and not any(word in page for word in FOREIGN)
+    for link in re.findall(r'href="(/reports/studies[^"]*)"', page):
+        shown = north.get(html.unescape(link)).text
+        assert two_sites["South"][0] not in shown and "/studies/" in shown
+    mine, whole = (browser.get("/api/reports/compliance?group_by=operator&format=csv") for browser in (north, reviewer))
+    assert len(list(csv.DictReader(io.StringIO(mine.text.lstrip("\ufeff"))))) == 1 and "SOUTHERN" in whole.text
+    sheets = zipfile.ZipFile(io.BytesIO(north.get("/api/reports/compliance?group_by=station&format=xlsx").content))
+    text = "".join(sheets.read(name).decode() for name in sheets.namelist())
+    assert "US-03" in text and "North" in text and not any(word in text for word in FOREIGN)
+    as_paper = "/api/reports/compliance?group_by=station&format=pdf"
+    paper, of_all = north.get(as_paper).content, reviewer.get(as_paper).content
+    assert paper.startswith(b"%PDF") and len(paper) < len(of_all)
+    foreign = "/api/reports/compliance/studies?group_by=station&key=US-77"
+    assert north.get(foreign).json()["studies"] == [] and len(reviewer.get(foreign).json()["studies"]) == 1
+    assert "Nearest data" not in north.get("/reports?group_by=institution").text
+
+
+def test_agreement_is_that_of_the_site(two_sites: dict[str, list[str]], sign_in: SignIn, reviewer: TestClient) -> None:
+    for uids in two_sites.values():
+        for name, said in (("anna", "complete"), ("ben", "incomplete")):
+            sign_in(Role.REVIEWER, name).post(f"/api/double-reads/{uids[0]}", json={"answer": said})
+    browsers = {"North": sign_in(Role.REVIEWER, "north", "North"), "": reviewer}
+    found = {site: browser.get("/api/reports/agreement").json() for site, browser in browsers.items()}
+    assert (found["North"]["disagreed"], found[""]["disagreed"]) == (1, 2)
+    assert (found["North"]["waiting"], found[""]["waiting"]) == (1, 2)
