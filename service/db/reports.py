@@ -30,7 +30,8 @@ FLAGGED = (Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)
 class Period:
     """Studies first received from ``start`` up to but not including ``end``, as known at ``as_of``.
 
-    Those of one ``site`` (institution) if given, and without those that await the blinded answer of ``second_reader``.
+    Those of one ``site`` (institution) or ``operator`` if given, and without those that await the blinded answer of
+    ``second_reader``.
     """
 
     start: datetime
@@ -38,6 +39,7 @@ class Period:
     as_of: datetime
     site: str = ""
     second_reader: int | None = None
+    operator: str = ""
 
 
 @dataclass(slots=True)
@@ -114,8 +116,9 @@ def withheld(session: Session, period: Period) -> int:
 
 def _of(period: Period) -> list[ColumnElement[bool]]:
     of_site = [Study.institution == period.site] if period.site else []
+    of_operator = [Study.operator == period.operator] if period.operator else []
     received = (Study.first_received_at >= period.start, Study.first_received_at < period.end)
-    return [*received, ~Study.synthetic, *of_site]
+    return [*received, ~Study.synthetic, *of_site, *of_operator]
 
 
 def column_of(session: Session, name: Grouping) -> SQLColumnExpression[Any]:

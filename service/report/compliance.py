@@ -92,15 +92,17 @@ def report(
     *,
     site: str = "",
     second_reader: int | None = None,
+    operator: str = "",
 ) -> Report:
     """The report on studies first received from ``start`` up to ``end`` (aware datetimes), as it stood at ``as_of``.
 
-    Of one ``site`` if given, and without what awaits the blinded answer of the user ``second_reader``.
+    Of one ``site`` or ``operator`` if given (the agreement is the site's), and without what awaits the blinded answer
+    of the user ``second_reader``.
     Raises UnknownGrouping when it cannot group by one of ``group_by``.
     """
     by = known_groupings(group_by)
     moment = as_of or now()
-    period = Period(start, end, moment, site, second_reader)
+    period = Period(start, end, moment, site, second_reader, operator)
     counted = tallies(session, by, period)
     whole = _merged(counted.values())
     centre = whole.compliant / _judged(whole) if _judged(whole) else None

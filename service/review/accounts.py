@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, second_factors, users
+from service.db import audit, second_factors, users, worklist
 from service.db.session import database
 from service.db.tables import Role, User, now
 from service.errors import NotAllowed, NotFound, SonomarkError
@@ -53,6 +53,7 @@ def user_page(request: Request, name: str, account: Admin) -> Response:
             "tokens": [each for each in users.standing(session, users.TOKEN) if each.user_id == user.id],
             "codes_left": second_factors.recovery_codes_left(session, user),
             "roles": list(Role),
+            "operators": worklist.choices(session)["operator"],
             "at": now(),
         }
     return render(request, "user.html", context)
@@ -78,8 +79,10 @@ def change_user(
     account: Admin,
     role: Annotated[Role | None, Form()] = None,
     site: Text = "",
+    operator: Annotated[str, Form(max_length=324)] = "",
 ) -> Response:
-    """Disable, enable, unlock, end the sessions, give role and site, reset the second factor, make a one-time link."""
+    """Disable, enable, unlock, end the sessions, give role and site or the name it scans under, reset the second
+    factor, make a one-time link."""
     link = ""
     with database().begin() as session:
         user = users.get_user(session, name)
@@ -99,6 +102,8 @@ def change_user(
                 users.require_fitting_site(role, site.strip())
                 user.role, user.site = role, site.strip()
                 users.revoke_all(session, user)
+            case "operator":
+                user.operator_name = operator.strip() or None
             case "reset-second-factor":
                 second_factors.remove(session, user)
                 users.revoke_all(session, user)
@@ -107,7 +112,14 @@ def change_user(
                 link = str(request.url_for("once_page").include_query_params(token=secret))
             case _:
                 raise NotFound("There is no such change.")
-        _note(session, account, f"user.{change}", user, **({"role": role.value, "site": site} if role else {}))
+        told = (
+            {"role": role.value, "site": site}
+            if role
+            else {"operator": operator.strip()}
+            if change == "operator"
+            else {}
+        )
+        _note(session, account, f"user.{change}", user, **told)
     if link:
         return _page(request, link=link, whose=name)
     return RedirectResponse(f"/users/{name}", status_code=303)

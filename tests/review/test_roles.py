@@ -76,6 +76,7 @@ ROUTES = {
     "POST /flow/requeue": ADMIN,
     "GET /reports": REVIEW,
     "GET /reports/studies": REVIEW,
+    "GET /reports/mine": READ,
     "GET /api/reports/compliance": REVIEW,
     "GET /api/reports/compliance/studies": REVIEW,
     "GET /api/reports/chart": REVIEW,

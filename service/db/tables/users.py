@@ -31,6 +31,7 @@ class User(Base):
     locked_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     site: Mapped[str] = mapped_column(String(128), default="")  # sees only this institution's studies; empty: all
+    operator_name: Mapped[str | None] = mapped_column(String(324))  # scans under it, as an administrator says
     totp_secret: Mapped[str] = mapped_column(String(64), default="")  # sealed by the dashboard; empty: no second factor
     totp_step: Mapped[int | None] = mapped_column(BigInteger)  # of the last code that was taken; each works once
     sso_subject: Mapped[str | None] = mapped_column(String(64))  # digest of issuer and subject; null: a local account
