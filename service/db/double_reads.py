@@ -100,8 +100,15 @@ def withheld(session: Session, uids: Collection[str], reader: int) -> set[str]:
 
 def waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
     """Drawn studies that wait for this person's answer, oldest first, each with its study."""
-    others = DoubleRead.first_user_id.is_distinct_from(user.id)
-    return _listed(session, select(DoubleRead).where(others), DoubleReadState.WAITING, site, limit)
+    return _listed(session, select(DoubleRead).where(_not_first(user)), DoubleReadState.WAITING, site, limit)
+
+
+def count_waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -> int:
+    """How many drawn studies wait for this person's answer, counted to the limit."""
+    query = select(DoubleRead.study_id).where(DoubleRead.state == DoubleReadState.WAITING, _not_first(user))
+    if site:
+        query = query.join(Study, Study.id == DoubleRead.study_id).where(Study.institution == site)
+    return session.scalar(select(func.count()).select_from(query.limit(limit).subquery())) or 0
 
 
 def disagreements(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
@@ -182,6 +189,10 @@ def count_drawn(session: Session, start: datetime, end: datetime, as_of: datetim
 def _received(start: datetime, end: datetime, site: str) -> list[ColumnElement[bool]]:
     of_site = [Study.institution == site] if site else []
     return [Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic, *of_site]
+
+
+def _not_first(user: User) -> ColumnElement[bool]:
+    return DoubleRead.first_user_id.is_distinct_from(user.id)
 
 
 def _listed(

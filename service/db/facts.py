@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, select
 from sqlalchemy.orm import Session
 
 from service.compliance.facts import (
@@ -24,6 +24,7 @@ from service.compliance.facts import (
 from service.db import remarks
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
 
+_STANDING = (Analysis.state == AnalysisState.DONE, ~Analysis.superseded)
 IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED, None)
 
 
@@ -65,7 +66,8 @@ def of_studies(session: Session, study_ids: Sequence[int]) -> dict[int, StudyRec
     studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_(study_ids)))}
     rows = session.execute(_INSTANCES.where(Instance.study_id.in_(study_ids)).order_by(Instance.id)).all()
     gathered: dict[int, list[Judgeable]] = {study_id: [] for study_id in studies}
-    for judgeable, study_id in _judgeable(session, rows, studies):
+    of_these = Instance.study_id.in_(study_ids)
+    for judgeable, study_id in _judgeable(session, rows, studies, of_these):
         gathered[study_id].append(judgeable)
     return {
         study_id: StudyRecord(
@@ -81,7 +83,7 @@ def of_instance(session: Session, instance_id: int) -> tuple[Judgeable, int] | N
     """One instance and the id of its study."""
     rows = session.execute(_INSTANCES.where(Instance.id == instance_id)).all()
     studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_([row.study_id for row in rows])))}
-    return next(iter(_judgeable(session, rows, studies)), None)
+    return next(iter(_judgeable(session, rows, studies, Instance.id == instance_id)), None)
 
 
 _STUDIES: Select[*tuple[Any, ...]] = select(
@@ -130,10 +132,9 @@ _INSTANCES: Select[*tuple[Any, ...]] = (
 
 
 def _judgeable(
-    session: Session, rows: Sequence[Row[Any]], studies: Mapping[int, Row[Any]]
+    session: Session, rows: Sequence[Row[Any]], studies: Mapping[int, Row[Any]], of_these: ColumnElement[bool]
 ) -> Iterable[tuple[Judgeable, int]]:
-    done = [row.analysis_id for row in rows if row.state is AnalysisState.DONE]
-    frames = _frames(session, done)
+    frames = _frames(session, of_these)
     said = remarks.of_studies(session, list(studies)) if rows else {}
     measured = {study_id for (study_id, _), found in said.items() if any(each.source == "sr" for each in found)}
     known: dict[tuple[Any, ...], Words] = {}
@@ -190,21 +191,24 @@ def _facts(
     )
 
 
-def _frames(session: Session, analysis_ids: Sequence[int]) -> dict[int, tuple[FrameFacts, ...]]:
-    """The assessed frames of these analyses, with what was found on them."""
+def _frames(session: Session, of_these: ColumnElement[bool]) -> dict[int, tuple[FrameFacts, ...]]:
+    """The assessed frames of these instances by their analyses, with what was found on them."""
+    # By the instances' own condition: the ids of thousands of frames would be sent, and parsed, as parameters.
     rows = session.execute(
         select(Frame.id, Frame.analysis_id, Frame.number, Frame.scores, Frame.text_read)
-        .where(Frame.analysis_id.in_(analysis_ids))
+        .join(Analysis, Analysis.id == Frame.analysis_id)
+        .join(Instance, Instance.id == Analysis.instance_id)
+        .where(of_these, *_STANDING)
         .order_by(Frame.analysis_id, Frame.number)
     ).all()
-    marks = _marks(session, [row.id for row in rows])
+    marks = _marks(session, of_these) if rows else {}
     frames: dict[int, list[FrameFacts]] = defaultdict(list)
     for row in rows:
         frames[row.analysis_id].append(FrameFacts(row.number, row.scores, tuple(marks.get(row.id, ())), row.text_read))
     return {analysis_id: tuple(found) for analysis_id, found in frames.items()}
 
 
-def _marks(session: Session, frame_ids: Sequence[int]) -> dict[int, list[Mark]]:
+def _marks(session: Session, of_these: ColumnElement[bool]) -> dict[int, list[Mark]]:
     columns = (
         Annotation.frame_id,
         Annotation.kind,
@@ -217,7 +221,12 @@ def _marks(session: Session, frame_ids: Sequence[int]) -> dict[int, list[Mark]]:
         Annotation.text,
     )
     rows = session.execute(
-        select(*columns).where(Annotation.frame_id.in_(frame_ids)).order_by(Annotation.frame_id, Annotation.id)
+        select(*columns)
+        .join(Frame, Frame.id == Annotation.frame_id)
+        .join(Analysis, Analysis.id == Frame.analysis_id)
+        .join(Instance, Instance.id == Analysis.instance_id)
+        .where(of_these, *_STANDING)
+        .order_by(Annotation.frame_id, Annotation.id)
     )
     marks: dict[int, list[Mark]] = defaultdict(list)
     for frame_id, kind, score, x, y, width, height, source, read in rows:

@@ -1,16 +1,21 @@
-"""Re-evaluations: how far each has come, and what it changed. Any process may take the next step."""
+"""Re-evaluations: how far each has come, and what it changed. Any process may take the next step.
+
+Each is cut into slices by the order of its studies. A slice's row is locked while a step works on it, so as many
+processes as there are slices work side by side, and one that dies lets go of its slice by dying.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from service.db.tables import Reevaluation, Study, Verdict, now
+from service.db.tables import Reevaluation, ReevaluationSlice, Study, Verdict, now
 from service.errors import NotFound
 
 STUDIES_NAMED = 200  # of each kind of change; the counts are always complete
+AT_ONCE = 2  # slices: in a house of many workers the others go on with images
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +49,50 @@ def ask(session: Session, rulebook_version_id: int, which: Range, by: str, *, re
     )
     session.add(asked)
     session.flush()
+    if total:
+        _cut(session, asked)
     return asked
 
 
-def take(session: Session, reevaluation_id: int) -> Reevaluation | None:
-    """The re-evaluation with its row locked for one step; None when it is over or another process is at it."""
+def take(session: Session, reevaluation_id: int) -> ReevaluationSlice | None:
+    """A slice of it, locked for one step; None when it is over or other processes are at all that is left of it."""
+    going_on = select(Reevaluation).where(
+        Reevaluation.id == reevaluation_id, Reevaluation.finished_at.is_(None), Reevaluation.cancelled_at.is_(None)
+    )
+    if session.scalar(going_on) is None:
+        return None
+    of_this = ReevaluationSlice.reevaluation_id == reevaluation_id
+    if not session.scalar(select(exists().where(of_this))):  # it was asked for by an earlier version
+        asked = session.scalar(going_on.with_for_update())
+        if asked is not None and not session.scalar(select(exists().where(of_this))):
+            _cut(session, asked)
     return session.scalar(
-        select(Reevaluation)
-        .where(
-            Reevaluation.id == reevaluation_id,
-            Reevaluation.finished_at.is_(None),
-            Reevaluation.cancelled_at.is_(None),
-        )
+        select(ReevaluationSlice)
+        .where(of_this, ReevaluationSlice.finished_at.is_(None))
+        .order_by(ReevaluationSlice.id)
+        .limit(1)
         .with_for_update(skip_locked=True)
     )
 
 
-def next_studies(session: Session, of: Reevaluation, limit: int) -> list[int]:
-    """The next studies in its range, locked in the order of their ids so that two writers never wait in a ring."""
-    query = (
-        select(Study.id)
-        .where(Study.id > of.reached, Study.id <= of.last_study, Study.settled, ~Study.synthetic)
-        .where(*_received(of.received_from, of.received_to))
-        .order_by(Study.id)
-        .limit(limit)
-    )
-    return list(session.scalars(query.with_for_update() if of.records else query))
+def next_studies(session: Session, part: ReevaluationSlice, limit: int) -> list[int]:
+    """The next studies of a slice, locked in the order of their ids so that two writers never wait in a ring."""
+    query = select(Study.id).where(*_wanted(part.reevaluation, part.reached, part.last_study))
+    query = query.order_by(Study.id).limit(limit)
+    return list(session.scalars(query.with_for_update() if part.reevaluation.records else query))
 
 
-def advance(of: Reevaluation, looked_at: list[int], changed: list[tuple[Verdict | None, Verdict, str]]) -> None:
+def advance(
+    session: Session, part: ReevaluationSlice, looked_at: list[int], changed: list[tuple[Verdict | None, Verdict, str]]
+) -> None:
     """Note a step: the studies looked at, and which verdicts (would) change, from what to what, by study UID."""
+    if looked_at:
+        part.reached = looked_at[-1]
+    else:
+        part.finished_at = now()
+    session.flush()
+    # Last of all, and only until the commit: every slice's steps are counted in this one row.
+    of = session.get_one(Reevaluation, part.reevaluation_id, with_for_update=True, populate_existing=True)
     changes: dict[str, Any] = {name: dict(change) for name, change in of.changes.items()}
     for before, after, uid in changed:
         name = f"{before.value if before else 'none'}>{after.value}"
@@ -83,10 +102,10 @@ def advance(of: Reevaluation, looked_at: list[int], changed: list[tuple[Verdict 
             change["studies"] = [*change["studies"], uid]
     of.changes = changes
     of.done += len(looked_at)
-    if looked_at:
-        of.reached = looked_at[-1]
-    else:
+    left = exists().where(ReevaluationSlice.reevaluation_id == of.id, ReevaluationSlice.finished_at.is_(None))
+    if not session.scalar(select(left)):
         of.finished_at = now()
+    session.flush()
 
 
 def cancel(session: Session, reevaluation_id: int) -> Reevaluation:
@@ -113,6 +132,26 @@ def unfinished(session: Session) -> list[int]:
 def newest(session: Session, limit: int = 20) -> list[Reevaluation]:
     """The last re-evaluations, newest first."""
     return list(session.scalars(select(Reevaluation).order_by(Reevaluation.id.desc()).limit(limit)))
+
+
+def _cut(session: Session, asked: Reevaluation) -> None:
+    """Slices of as many studies each."""
+    studies = select(Study.id).where(*_wanted(asked, asked.reached, asked.last_study)).order_by(Study.id)
+    left = asked.total - asked.done
+    reached = asked.reached
+    for number in range(1, AT_ONCE):
+        following = session.scalar(studies.offset(left * number // AT_ONCE).limit(1))
+        if following is not None:
+            session.add(ReevaluationSlice(reevaluation_id=asked.id, reached=reached, last_study=following - 1))
+            reached = following - 1
+    session.add(ReevaluationSlice(reevaluation_id=asked.id, reached=reached, last_study=asked.last_study))
+    session.flush()
+
+
+def _wanted(of: Reevaluation, after: int, last: int) -> list[ColumnElement[bool]]:
+    """The studies it judges, of those with ids beyond ``after`` up to ``last``."""
+    settled = [Study.id > after, Study.id <= last, Study.settled, ~Study.synthetic]
+    return [*settled, *_received(of.received_from, of.received_to)]
 
 
 def _received(start: datetime | None, end: datetime | None) -> list[ColumnElement[bool]]:

@@ -1,7 +1,8 @@
 """Judge studies again by their stored annotations, without the network: for good, or to see what a draft would change.
 
 A re-evaluation is a row that is taken further in small steps, each one transaction. Whoever takes a step may die: the
-next one starts where the last commit ended. A Celery message only says that there is something to do.
+next one starts where the last commit ended. As many processes as it has slices work at once. A Celery message only says
+that there is something to do.
 """
 
 from time import monotonic
@@ -24,7 +25,7 @@ log = logs.get(__name__)
 
 TASK = "sonomark.reevaluate"
 STEP = 200  # studies a transaction
-TURN_S = 2.0  # after which a worker rings for the rest and lets images go first
+TURN_S = 1.0  # after which a worker rings for the rest and lets images go first
 
 
 def ask(session: Session, rulebook_version_id: int, which: Range, by: str, *, records: bool) -> Reevaluation:
@@ -33,10 +34,11 @@ def ask(session: Session, rulebook_version_id: int, which: Range, by: str, *, re
     return reevaluations.ask(session, rulebook_version_id, which, by, records=records)
 
 
-def ring(reevaluation_id: int) -> None:
-    """Tell the workers. A message that is lost is made good by the sweeper's next `ring_for_unfinished`."""
+def ring(reevaluation_id: int, times: int = reevaluations.AT_ONCE) -> None:
+    """Tell so many workers; a message that is lost is made good by the sweeper's next `ring_for_unfinished`."""
     try:
-        app().send_task(TASK, args=[reevaluation_id])
+        for _ in range(times):
+            app().send_task(TASK, args=[reevaluation_id])
     except (KombuError, OSError) as error:
         log.warning("broker away", reevaluation=reevaluation_id, cause=type(error).__name__)
 
@@ -54,7 +56,7 @@ def ring_for_unfinished() -> int:
 def reevaluate(reevaluation_id: int) -> None:
     """A worker's turn."""
     if not run(database(), reevaluation_id, for_s=TURN_S):
-        ring(reevaluation_id)
+        ring(reevaluation_id, times=1)
 
 
 def run(db: Database, reevaluation_id: int, for_s: float | None = None) -> bool:
@@ -68,15 +70,15 @@ def run(db: Database, reevaluation_id: int, for_s: float | None = None) -> bool:
 
 
 def step(session: Session, reevaluation_id: int, limit: int = STEP) -> bool:
-    """Judge the next studies; False when it is over, cancelled, or in another process's hands."""
-    asked = reevaluations.take(session, reevaluation_id)
-    if asked is None:
+    """Judge the next studies of a slice; False when it is over, cancelled, or in other processes' hands."""
+    part = reevaluations.take(session, reevaluation_id)
+    if part is None:
         return False
-    ids = reevaluations.next_studies(session, asked, limit)
+    asked = part.reevaluation
+    ids = reevaluations.next_studies(session, part, limit)
     rulebook = rulebooks.parsed(rulebooks.get(session, asked.rulebook_version_id))
     changed = _judge(session, rulebook, ids, records=asked.records)
-    reevaluations.advance(asked, ids, changed)
-    session.flush()
+    reevaluations.advance(session, part, ids, changed)
     if asked.finished_at is not None:
         log.info("re-evaluated", reevaluation=asked.id, studies=asked.done, rulebook=rulebook.label)
     return asked.finished_at is None

@@ -105,9 +105,9 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
             "last": worklist.last_received(session, account.site) if not page.rows else None,
         }
         seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in page.rows])
-        second = double_reads.waiting_for(session, account.user, account.site) if account.decides else []
+        second = double_reads.count_waiting_for(session, account.user, account.site) if account.decides else 0
     context |= {
-        "second_reads": len(second),
+        "second_reads": second,
         "seen": seen,
         "columns": COLUMNS,
         "hidden": hidden_columns(account),

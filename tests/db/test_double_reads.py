@@ -53,6 +53,8 @@ def test_two_who_agree(db: Database) -> None:
         assert double_reads.needs_second_read(session, study, ben)
         assert [each.study_id for each in double_reads.waiting_for(session, ben)] == [study.id]
         assert double_reads.waiting_for(session, anna) == []
+        counts = [double_reads.count_waiting_for(session, each, site) for each in (anna, ben) for site in ("", "North")]
+        assert counts == [0, 0, 1, 0]
         assert double_reads.answer(session, study, ben, COMPLETE).state is DoubleReadState.DONE
         with pytest.raises(Conflict):
             double_reads.answer(session, study, cora, COMPLETE)

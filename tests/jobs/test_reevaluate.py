@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.compliance.rulebook import parse
@@ -15,8 +15,10 @@ from service.db.session import Database, database
 from service.db.tables import (
     Analysis,
     AnalysisState,
+    Base,
     Frame,
     Instance,
+    ReevaluationSlice,
     Series,
     Study,
     Verdict,
@@ -147,6 +149,46 @@ def test_a_step_that_died_is_taken_again_and_nothing_is_doubled(db: Database) ->
         found = reevaluations.get(session, which)
         assert (found.done, found.total) == (4, 4)
         assert found.changes["compliant>non_compliant"]["count"] == 2
+
+
+def test_two_processes_work_on_one_at_the_same_time(new_database: Callable[[str], str]) -> None:
+    db = Database(new_database("slices"))
+    Base.metadata.create_all(db.engine)
+    with db.begin() as session:
+        fill(session, 4)
+    which = asked(db, Range(), records=True)
+    with db.begin() as one:
+        assert reevaluate.step(one, which, limit=1)  # and holds its slice until the block ends
+        with db.begin() as other:
+            first, second = (reevaluations.take(session, which) for session in (one, other))
+            assert first is not None
+            assert second is not None
+            assert first.id != second.id
+            assert reevaluations.next_studies(other, second, 9) == [3, 4]
+            with db.begin() as third:
+                assert not reevaluate.step(third, which)
+    assert reevaluate.run(db, which)
+    with db.read() as session:
+        found = reevaluations.get(session, which)
+        assert (found.done, found.total) == (4, 4)
+        assert found.changes["compliant>non_compliant"]["count"] == 2
+        assert verdicts(session) == [Verdict.COMPLIANT, Verdict.NON_COMPLIANT] * 2
+    db.dispose()
+
+
+def test_one_that_an_earlier_version_began_goes_on_where_it_stood(db: Database) -> None:
+    with db.begin() as session:
+        fill(session, 5)
+    which = asked(db, Range(), records=True)
+    with db.begin() as session:
+        session.execute(delete(ReevaluationSlice))
+        found = reevaluations.get(session, which)
+        found.reached, found.done = 2, 2
+    assert reevaluate.run(db, which)
+    with db.read() as session:
+        assert reevaluations.get(session, which).done == 5
+        assert reevaluations.get(session, which).finished_at is not None
+        assert verdicts(session)[:4] == [Verdict.COMPLIANT] * 3 + [Verdict.NON_COMPLIANT]
 
 
 def test_cancelled(db: Database) -> None:

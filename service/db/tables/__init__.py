@@ -53,5 +53,6 @@ from service.db.tables.users import User as User
 from service.db.tables.verdicts import LACKING as LACKING
 from service.db.tables.verdicts import Finding as Finding
 from service.db.tables.verdicts import Reevaluation as Reevaluation
+from service.db.tables.verdicts import ReevaluationSlice as ReevaluationSlice
 from service.db.tables.verdicts import RulebookVersion as RulebookVersion
 from service.db.tables.verdicts import VerdictRecord as VerdictRecord

@@ -101,10 +101,24 @@ class Reevaluation(Base):
     last_study: Mapped[int] = mapped_column(BigInteger)
     received_from: Mapped[datetime | None]
     received_to: Mapped[datetime | None]
-    reached: Mapped[int] = mapped_column(BigInteger, default=0)  # the last study that was looked at
+    reached: Mapped[int] = mapped_column(BigInteger, default=0)  # where its first slice begins
     total: Mapped[int] = mapped_column(default=0)  # studies in the range when it was asked for
     done: Mapped[int] = mapped_column(default=0)
     changes: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"compliant>non_compliant": {"count", "studies"}}
     created_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
+
+
+class ReevaluationSlice(Base):
+    """A part of a re-evaluation's studies. Whoever works on it holds its row, so that others take another one."""
+
+    __tablename__ = "reevaluation_slices"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    reevaluation_id: Mapped[int] = mapped_column(ForeignKey("reevaluations.id"), index=True)
+    reached: Mapped[int] = mapped_column(BigInteger)  # the last study that was looked at
+    last_study: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[datetime | None]
+
+    reevaluation: Mapped[Reevaluation] = relationship()
