@@ -150,8 +150,8 @@ def _cut(session: Session, asked: Reevaluation) -> None:
 
 def _wanted(of: Reevaluation, after: int, last: int) -> list[ColumnElement[bool]]:
     """The studies it judges, of those with ids beyond ``after`` up to ``last``."""
-    settled = [Study.id > after, Study.id <= last, Study.settled, ~Study.synthetic]
-    return [*settled, *_received(of.received_from, of.received_to)]
+    limits: list[ColumnElement[bool]] = [Study.id > after, Study.id <= last]
+    return [*limits, Study.settled, ~Study.synthetic, *_received(of.received_from, of.received_to)]
 
 
 def _received(start: datetime | None, end: datetime | None) -> list[ColumnElement[bool]]:
