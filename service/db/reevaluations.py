@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Reevaluation, ReevaluationSlice, Study, Verdict, now
@@ -77,7 +77,7 @@ def take(session: Session, reevaluation_id: int) -> ReevaluationSlice | None:
 
 def next_studies(session: Session, part: ReevaluationSlice, limit: int) -> list[int]:
     """The next studies of a slice, locked in the order of their ids so that two writers never wait in a ring."""
-    query = select(Study.id).where(*_wanted(part.reevaluation, part.reached, part.last_study))
+    query = select(Study.id).where(_wanted(part.reevaluation, part.reached, part.last_study))
     query = query.order_by(Study.id).limit(limit)
     return list(session.scalars(query.with_for_update() if part.reevaluation.records else query))
 
@@ -136,7 +136,7 @@ def newest(session: Session, limit: int = 20) -> list[Reevaluation]:
 
 def _cut(session: Session, asked: Reevaluation) -> None:
     """Slices of as many studies each."""
-    studies = select(Study.id).where(*_wanted(asked, asked.reached, asked.last_study)).order_by(Study.id)
+    studies = select(Study.id).where(_wanted(asked, asked.reached, asked.last_study)).order_by(Study.id)
     left = asked.total - asked.done
     reached = asked.reached
     for number in range(1, AT_ONCE):
@@ -148,10 +148,10 @@ def _cut(session: Session, asked: Reevaluation) -> None:
     session.flush()
 
 
-def _wanted(of: Reevaluation, after: int, last: int) -> list[ColumnElement[bool]]:
+def _wanted(of: Reevaluation, after: int, last: int) -> ColumnElement[bool]:
     """The studies it judges, of those with ids beyond ``after`` up to ``last``."""
-    limits: list[ColumnElement[bool]] = [Study.id > after, Study.id <= last]
-    return [*limits, Study.settled, ~Study.synthetic, *_received(of.received_from, of.received_to)]
+    received = _received(of.received_from, of.received_to)
+    return and_(Study.id > after, Study.id <= last, Study.settled, ~Study.synthetic, *received)
 
 
 def _received(start: datetime | None, end: datetime | None) -> list[ColumnElement[bool]]:
