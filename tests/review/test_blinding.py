@@ -55,6 +55,20 @@ QUESTIONS = {
 # What shows the first answer to anybody who may see it, so that the test would notice a filter that hides all.
 SHOWN = ("/api/studies/{study_instance_uid}", "/studies/{study_instance_uid}", "/api/corrections", "/api/studies")
 
+LISTS = (
+    "/worklist",
+    "/api/studies",
+    "/api/corrections",
+    "/api/deliveries",
+    "/api/reevaluations",
+    "/api/reevaluations/{number}",
+    "/api/what-if/{number}",
+    "/what-if/{number}",
+    "/audit",
+    "/reports/studies",
+    "/api/reports/compliance/studies",
+)
+
 
 @pytest.fixture
 def drawn(db: Database, client: TestClient, house: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -135,9 +149,10 @@ def test_no_route_tells_a_second_reader_what_the_first_one_said(
         for secret in SECRETS:  # menus offer every reason, and a list of accounts has every name: neither grows
             assert text.count(secret) <= before[address].count(secret), (address, secret)
     for path, address in asked(drawn, role):
-        if path in ("/worklist", "/api/studies", "/api/corrections", "/api/deliveries", "/audit", "/reports/studies"):
+        if path in LISTS:
             assert drawn not in blinded[address].replace("/second-reads/" + drawn, ""), address
     assert f"/second-reads/{drawn}" in second.get("/second-reads").text
+    assert drawn in before["/api/reevaluations"] and drawn in before["/what-if/1"]
 
     assert second.post(f"/second-reads/{drawn}", data={"answer": "incomplete"}).status_code == 303
     afterwards = everything(second, drawn, role)
@@ -153,13 +168,14 @@ def test_no_change_tells_it_either(db: Database, sign_in: SignIn, drawn: str) ->
     first.post(f"/studies/{drawn}/hold")
     answer_first(first, drawn)
     first.post(f"/studies/{drawn}/hold")
+    current = version_of(first, drawn)
     review = {"decision": "confirm", "version": version}
     changes = {
         f"/api/studies/{drawn}/reviews": {"json": review},
         f"/studies/{drawn}/reviews": {"data": {"choice": "confirm", "version": version}},
         f"/studies/{drawn}/hold": {},
         f"/api/instances/{drawn}.1.1/frames/1/corrections": {"json": {"kind": "caliper", "box": [1, 1, 9, 9]}},
-        "/worklist/decisions": {"json": {"choice": "confirm", "studies": [{"uid": drawn, "version": version}]}},
+        "/worklist/decisions": {"json": {"choice": "confirm", "studies": [{"uid": drawn, "version": current}]}},
         "/api/deliveries/1/retry": {},
         "/api/deliveries/1/cancel": {},
     }

@@ -104,7 +104,7 @@ function options(chart: Chart, width: number, places: number[]): uPlot.Options {
     legend: { show: false },
     cursor: { points: { show: false }, drag: { setScale: false } },
     tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
-    scales: { x: { time: inTime, range: (_, low, high) => padded(low, single ? low : high, inTime ? WEEK : 1) }, y: { range: (_, low) => [Math.max(0, low - 0.05), 1.02] } },
+    scales: { x: { time: inTime, range: (_, low, high) => padded(low, single && inTime ? low : high, inTime ? WEEK : 1) }, y: { range: (_, low) => [Math.max(0, low - 0.05), 1.02] } },
     axes: [inTime ? axis : { ...axis, incrs: WHOLE }, { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(100 * tick)} %`), size: 56 }],
     series: [
       {},
