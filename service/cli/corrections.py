@@ -3,19 +3,22 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import cv2
 import typer
-from sqlalchemy.orm import Session
 
 from service.archive.store import archive
 from service.cli.console import err
-from service.db import audit, corrections, studies
+from service.db import audit, testimony
+from service.db.corrections import Box
 from service.db.session import database
-from service.db.tables import Correction, Instance
+from service.db.tables import Correction
+from service.db.testimony import Testimony
+from service.dicom import banner
+from service.dicom.banner import Area
 from service.dicom.pixels import read_frames
 from service.errors import SonomarkError
 
@@ -23,52 +26,88 @@ app = typer.Typer()
 
 KINDS = ("body_marker", "caliper", "color_box", "text", "arrow")
 COLUMNS = ("file", "source", "group", "anatomy", "width", "height", *KINDS, "licence", "note")
+WHOLE = "whole frame: its header names no ultrasound regions"
 
 
 @app.command("corrections")
 def write_corrections(
     folder: Annotated[Path, typer.Argument(help="Where the frames and their labels go.")],
+    with_regions: Annotated[
+        bool, typer.Option("--with-regions", help="Leave out frames whose banner cannot be told from the picture.")
+    ] = False,
 ) -> None:
-    """Write every corrected frame with its boxes and labels, for `python -m models evaluate`.
+    """Write the frames of which people said what is there, with labels and boxes, for `python -m models`.
 
+    What lies outside of the header's ultrasound regions and of known marks is blacked out. A frame whose header names
+    no regions is written whole, its banner too, and says so in its note; --with-regions leaves it out.
     The frames are patients' images: keep the folder where they may be.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    rows, boxes = [], []
+    rows: list[dict[str, object]] = []
+    boxes: list[dict[str, object]] = []
     with database().begin() as session:
-        for instance, frame, said in _frames(session):
-            name = f"{instance.sha256[:16]}-{frame}.png"
-            try:
-                pixels = read_frames(archive().path(instance.archive_key), [frame])[0]
-            except SonomarkError as error:
-                err.print(f"{instance.sop_instance_uid} frame {frame}: {error}", markup=False)
+        for told in testimony.frames(session):
+            regions = banner.areas_of(told.instance.header or {})
+            labels = _labels(told, regions)
+            if (with_regions and not regions) or set(labels.values()) == {"unsure"}:
                 continue
+            name = f"{told.instance.sha256[:16]}-{told.frame}.png"
+            try:
+                pixels = read_frames(archive().path(told.instance.archive_key), [told.frame])[0]
+            except SonomarkError as error:
+                err.print(f"{told.instance.sop_instance_uid} frame {told.frame}: {error}", markup=False)
+                continue
+            if regions:
+                pixels = banner.blacked_out(pixels, [*regions, *_shown(told)])
             cv2.imwrite(str(folder / name), pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)
-            rows.append(_label(name, instance, frame, said))
-            boxes += [_box(name, each) for each in said]
-        audit.record(session, "command line", "corrections.export", detail={"frames": len(rows)})
-    with (folder / "labels.csv").open("w", newline="") as text:
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+            rows.append(_row(name, told, labels, note="" if regions else WHOLE))
+            boxes += [_box(name, each) for each in told.said]
+        whole = sum(row["note"] == WHOLE for row in rows)
+        audit.record(session, "command line", "corrections.export", detail={"frames": len(rows), "whole": whole})
+    # The same rows twice: labels are what evaluation measures on, frames are what adaptation splits by group.
+    for listing in ("labels.csv", "frames.csv"):
+        with (folder / listing).open("w", newline="") as text:
+            writer = csv.DictWriter(text, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
     (folder / "boxes.jsonl").write_text("".join(f"{json.dumps(box)}\n" for box in boxes))
     err.print(f"{len(rows)} frames with {len(boxes)} corrections written.")
+    if whole:
+        err.print(f"{whole} of them whole, with what is burned in, for their headers name no ultrasound regions.")
 
 
-def _frames(session: Session) -> Iterator[tuple[Instance, int, list[Correction]]]:
-    """Every frame that somebody corrected, with what stands."""
-    for instance_id, frame in corrections.corrected_frames(session):
-        said = [each for each in corrections.of_instances(session, [instance_id]) if each.frame == frame]
-        yield said[0].instance, frame, said
+def _labels(told: Testimony, regions: Sequence[Area]) -> dict[str, int | str]:
+    """1 where a mark of the kind is there, 0 where there is none, unsure where nobody said a word.
+
+    What was said to be there and may have been blacked out, for nobody said where it is, is unsure too.
+    """
+    labels: dict[str, int | str] = {}
+    for kind in KINDS:
+        there = told.there(kind)
+        if there and regions and not _is_left(told, kind, regions):
+            there = None
+        labels[kind] = "unsure" if there is None else int(there)
+    return labels
 
 
-def _label(name: str, instance: Instance, frame: int, said: list[Correction]) -> dict[str, object]:
-    """1 where a mark of the kind stands, 0 where all were said to be none, unsure where nobody said a word."""
-    assessed = studies.frame(instance, frame)
-    none = {each.annotation_id for each in said}
-    left = {mark.kind for mark in (assessed.annotations if assessed else []) if mark.id not in none}
-    drawn = {each.kind for each in said if each.annotation_id is None}
-    spoken = {each.kind for each in said}
+def _is_left(told: Testimony, kind: str, regions: Sequence[Area]) -> bool:
+    """Whether a mark of the kind shows when the banner is black."""
+    shown = [*regions, *_shown(told)]
+    places = [_area(box) for marked, box in told.marks if marked == kind]
+    return any(place.meets(area) for place in places for area in shown)
+
+
+def _shown(told: Testimony) -> list[Area]:
+    """Known marks, which show wherever they lie; but text beside the picture is mostly the banner itself."""
+    return [_area(box) for kind, box in told.marks if kind != "text"]
+
+
+def _area(box: Box) -> Area:
+    return Area(box.x, box.y, box.x + box.width, box.y + box.height)
+
+
+def _row(name: str, told: Testimony, labels: dict[str, int | str], note: str) -> dict[str, object]:
+    instance = told.instance
     return {
         "file": name,
         "source": "corrections",
@@ -76,9 +115,10 @@ def _label(name: str, instance: Instance, frame: int, said: list[Correction]) ->
         "anatomy": instance.study.body_part.lower(),
         "width": instance.columns,
         "height": instance.rows,
+        **labels,
         "licence": "patient data",
-        "note": "",
-    } | {kind: int(kind in drawn | left) if kind in spoken else "unsure" for kind in KINDS}
+        "note": note,
+    }
 
 
 def _box(name: str, said: Correction) -> dict[str, object]:

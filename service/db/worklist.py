@@ -41,6 +41,12 @@ TABS: dict[str, tuple[int, ...]] = {
     "decided": (DECIDED,),
     "all": (FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED),
 }
+_RANKS = {  # that a study of this verdict can have
+    Verdict.NON_COMPLIANT: (FLAGGED, DECIDED),
+    Verdict.INDETERMINATE: (UNCERTAIN, DECIDED),
+    Verdict.COMPLIANT: (QUIET, DECIDED),
+    Verdict.NOT_APPLICABLE: (QUIET, DECIDED),
+}
 QUEUES = ("flagged", "uncertain", "mine")  # worked from the oldest; the other tabs show the newest first
 COUNT_TO = 500
 
@@ -63,6 +69,12 @@ class Filter:
     scanned_by: str = ""  # … or scanned by this operator
     site: str = ""  # of the reader's account, never of the URL
     second_reader: int | None = None  # this user, whose second reads are left out until they are answered
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks among which it can find studies, ascending."""
+        tab = TABS[self.tab]
+        return tab if self.verdict is None else tuple(rank for rank in tab if rank in _RANKS[self.verdict])
 
     @property
     def newest_first(self) -> bool:
@@ -177,7 +189,7 @@ def _counts_of_ranks(session: Session, wanted: Filter) -> dict[int, int]:
     else:
         arms = (
             _narrow(select(literal(rank).label("rank")), wanted).where(Study.rank == rank).limit(COUNT_TO + 1)
-            for rank in TABS["all"]
+            for rank in wanted.ranks
         )
         found = union_all(*(arm.subquery().select() for arm in arms)).subquery()
         rows = session.execute(select(found.c.rank, func.count()).group_by(found.c.rank))
@@ -256,7 +268,7 @@ def _walk(
     if wanted.few:
         return list(session.scalars(_sorted(query, wanted, start, backwards=backwards).limit(limit)))
     found: list[Study] = []
-    for rank in sorted(TABS[wanted.tab], reverse=backwards):
+    for rank in sorted(wanted.ranks, reverse=backwards):
         if start is not None and (rank > start.rank if backwards else rank < start.rank):
             continue
         of_rank = query.where(Study.rank == rank)

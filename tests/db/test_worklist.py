@@ -141,3 +141,18 @@ def test_counts_stop_at_five_hundred_and_one(db: Database) -> None:
     add(db, *((V.NON_COMPLIANT, at) for at in range(510)))
     with db.read() as session:
         assert worklist.count(session, Filter()) == worklist.COUNT_TO + 1
+
+
+def test_of_a_verdict_only_the_ranks_are_read_that_it_can_have(db: Database) -> None:
+    with db.begin() as session:
+        for number, verdict in enumerate([*Verdict, *Verdict]):
+            decision = Decision.CONFIRM if number < len(Verdict) else None
+            session.add(Study(study_instance_uid=f"1.2.{number}", verdict=verdict, decision=decision, settled=True))
+    with db.read() as session:
+        for verdict in Verdict:
+            wanted = worklist.Filter(verdict=verdict)
+            found = [row.study for row in worklist.page(session, wanted).rows]
+            assert [(study.verdict, study.decision) for study in found] == [(verdict, None), (verdict, Decision.CONFIRM)]
+            assert worklist.count(session, wanted) == 2
+        assert worklist.page(session, worklist.Filter(tab="flagged", verdict=Verdict.COMPLIANT)).rows == []
+        assert worklist.count(session, worklist.Filter(tab="flagged", verdict=Verdict.COMPLIANT)) == 0
