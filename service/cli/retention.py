@@ -91,7 +91,7 @@ def run(yes: Yes = False) -> None:
         typer.confirm("Delete these bytes for good?", abort=True)
     with progress("Releasing", len(found.due)) as advance:
         count = release_due(archive(), database(), BY_HAND, advance)
-    out.print(f"{count} studies released.")
+    out.print(f"{count} {'study' if count == 1 else 'studies'} released.")
 
 
 @app.command()

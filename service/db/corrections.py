@@ -33,7 +33,7 @@ class OutsideOfTheFrame(Conflict):
 def draw(session: Session, instance: Instance, frame: int, user: User, kind: str, box: Box) -> Correction:
     """A mark that the network missed. Raises NotFound and OutsideOfTheFrame."""
     if not 1 <= frame <= instance.number_of_frames:
-        raise NotFound(f"This instance has {instance.number_of_frames} frames; there is no frame {frame}.")
+        raise NotFound(f"This instance's last frame is {instance.number_of_frames}; there is no frame {frame}.")
     kept = _within(box, instance)
     drawn = Correction(
         instance_id=instance.id,

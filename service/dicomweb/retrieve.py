@@ -155,7 +155,7 @@ def _numbers(text: str, of: InstanceEntry) -> list[int]:
         raise NotFound("Frames are named by their numbers, separated by commas.")
     numbers = [int(part) for part in parts]
     if not all(1 <= number <= of.instance.number_of_frames for number in numbers):
-        raise NotFound(f"This instance has {of.instance.number_of_frames} frames.")
+        raise NotFound(f"This instance's last frame is {of.instance.number_of_frames}.")
     return numbers
 
 

@@ -82,7 +82,7 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
     ticker: Ticker = request.app.state.ticker
     queue = ticker.listen()
     try:
-        yield "retry: 1000\n\n"
+        yield f"retry: 1000\n{_mark()}"
         missed = _moment(last)
         if missed is not None:
             seen = await to_thread.run_sync(_changed, missed - OVERLAP)
@@ -93,7 +93,7 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
             except TimeoutError:
                 if not await to_thread.run_sync(still_in, account):
                     return  # the next connection is refused, and the page offers to sign in
-                yield ": alive\n\n"
+                yield _mark()  # alive
                 continue
             with suppress(DatabaseAway):
                 yield await to_thread.run_sync(message, account, query, ids)
@@ -128,6 +128,11 @@ def event(data: str, **fields: str) -> str:
     """One server-sent event."""
     head = "".join(f"{name}: {value}\n" for name, value in fields.items())
     return head + "".join(f"data: {line}\n" for line in data.splitlines()) + "\n"
+
+
+def _mark() -> str:
+    """An id alone: no event for the page, but where it is told from when its line was cut."""
+    return f"id: {now().isoformat()}\n\n"
 
 
 def _changed(since: datetime) -> dict[int, datetime]:

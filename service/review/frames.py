@@ -96,7 +96,7 @@ def residual(instance: Instance, number: int) -> Picture:
 
 def _decoded(instance: Instance, number: int) -> Pixels:
     if not 1 <= number <= instance.number_of_frames:
-        raise NotFound(f"This instance has {instance.number_of_frames} frames; there is no frame {number}.")
+        raise NotFound(f"This instance's last frame is {instance.number_of_frames}; there is no frame {number}.")
     return read_frames(archive().path(instance.archive_key), [number])[0]
 
 

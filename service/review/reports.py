@@ -20,6 +20,7 @@ from service.report.files import MEDIA_TYPES, as_file
 from service.review.deps import Account, Reviewer, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
+from service.review.report_schemas import ComplianceReport
 from service.review.schemas import Moment as Instant
 
 router = APIRouter()
@@ -28,7 +29,11 @@ DAYS = 30
 PAGE = 100
 FEWEST_OF_A_PERSON = 20  # a rate over fewer studies says nothing about a person, and is not shown
 FILES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {media: {} for media in MEDIA_TYPES.values()}, "description": "The report"}
+    200: {
+        "model": ComplianceReport,
+        "content": {media: {} for kind, media in MEDIA_TYPES.items() if kind != "json"},
+        "description": "The report",
+    }
 }
 
 Moment = Annotated[datetime | date | None, Query(description="A day or a moment in UTC.")]

@@ -14,6 +14,7 @@ from service.errors import Conflict
 from service.review.deps import Admin, Reader, Reviewer
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.schemas import Id, Moment
+from service.review.words import plural
 
 router = APIRouter(tags=["retention"], responses=PROBLEM_RESPONSES)
 
@@ -146,7 +147,9 @@ def activate(number: Id, account: Admin, asked: Activation) -> Policy:
         policy = retention.get(session, number)
         count = len(outlook(session, policies.parse(policy.toml)).due)
         if count > asked.expected_studies:
-            raise Conflict(f"It would release {count} studies by now.", cure="Look at the dry run again.")
+            raise Conflict(
+                f"It would release {plural(count, 'study', 'studies')} by now.", cure="Look at the dry run again."
+            )
         retention.activate(session, policy, account.user.name)
         told = {"policy": policy.name, "sha256": policy.sha256, "studies": count}
         audit.record(session, account.user.name, "retention.activate", str(number), account.address, told)

@@ -239,6 +239,43 @@ def test_no_network_for_a_while(visit: Callable[..., object], db: Database) -> N
     assert decisions(db) == [Decision.CONFIRM]
 
 
+def test_no_network_for_a_minute(visit: Callable[..., object], db: Database) -> None:
+    """The worklist and a study lie open for a whole minute without a network, and hear afterwards what they missed."""
+    uid = ward.admit(db, 1)
+    rows = visit(name="ann")
+    rows.goto("/worklist")
+    rows.wait_for_selector(".live.on")
+    page = rows.context.new_page()
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    page.wait_for_selector(".live.on")
+    rows.context.set_offline(True)
+    began = monotonic()
+    for each in (rows, page):
+        until(each, "document.querySelector('#alert').textContent.includes('No network since')")
+        assert "not live since" in each.inner_text("#live")
+    since = [each.inner_text("#live") for each in (rows, page)]
+    ward.admit(db, 2)
+    other = visit(name="bob")
+    other.goto(f"/studies/{uid}")
+    awake(other)
+    other.keyboard.press("c")
+    other.wait_for_selector(".standing")
+    page.wait_for_timeout(1000 * (60 - (monotonic() - began)))
+    for each, told in zip((rows, page), since, strict=True):
+        assert "No network since" in each.inner_text("#alert") and each.inner_text("#live") == told
+    assert rows.locator("#rows tr").count() == 1 and rows.is_hidden("#new-studies")
+    picture(rows, "worklist-no-network")
+    rows.context.set_offline(False)
+    rows.wait_for_selector("#rows tr.stale")
+    assert "Confirmed" in rows.inner_text("#rows tr")
+    until(rows, "document.querySelector('#new-studies').textContent.includes('1 new study')")
+    until(page, "document.querySelector('#outcome').textContent.includes('bob confirmed this at')")
+    for each in (rows, page):
+        each.wait_for_selector(".live.on")
+        assert each.inner_text("#alert") == ""
+
+
 def test_a_frame_that_cannot_be_decoded(visit: Callable[..., object], db: Database) -> None:
     uid = ward.admit(db, 1, pictures=[ward.wide(), ward.cine()])
     with db.begin() as session:

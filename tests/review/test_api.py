@@ -13,6 +13,7 @@ from service.db import audit
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role, Verdict
 from tests.review import ward
+from tests.review.test_roles import routes
 from tests.tiny_network import write_weights
 
 PROBLEM = "application/problem+json"
@@ -242,11 +243,20 @@ def test_metrics_tell_the_queue(client: TestClient, db: Database) -> None:
 def test_the_description_is_complete(client: TestClient) -> None:
     told = client.get("/openapi.json").json()
     assert {"/api/flow", "/api/studies", "/api/studies/{study_instance_uid}/reviews"} <= set(told["paths"])
-    for path, methods in told["paths"].items():
-        for operation in methods.values():
-            if path.startswith("/api"):
-                assert {"401", "403", "422"} <= set(operation["responses"]), path
-                assert operation["security"], path
+    described = {
+        f"{method.upper()} {path}": operation
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
+        if path.startswith("/api")
+    }
+    assert set(described) == {route for route in routes() if route.split(" ")[1].startswith("/api")}
+    for route, operation in described.items():
+        assert {"401", "403", "422"} <= set(operation["responses"]), route
+        assert operation["security"] and operation["description"] and operation["tags"], route
+        for code, answer in operation["responses"].items():
+            if code.startswith("2") and code != "204":
+                kinds = answer["content"]
+                assert kinds and kinds.get("application/json", {"schema": "none"})["schema"], f"{route} {code}"
     page = client.get("/docs")
     assert page.status_code == 200 and all(path.split("{")[0] in page.text for path in told["paths"])
 

@@ -41,7 +41,7 @@ def test_a_policy_is_counted_before_it_is_in_force(admin: TestClient, db: Databa
     force = f"/archive/policies/{there.rpartition('=')[2]}/activate"
     assert admin.post(force, data={"expected_studies": 1, "typed": "clinic"}).status_code == 422
     fewer = admin.post(force, data={"expected_studies": 0, "typed": "hospital"})
-    assert fewer.status_code == 409 and "would release 1 studies by now" in fewer.text
+    assert fewer.status_code == 409 and "would release 1 study by now" in fewer.text
     assert admin.post(force, data={"expected_studies": 1, "typed": "hospital"}).status_code == 303
     assert "hospital</strong>" in admin.get("/archive").text
     admin.post("/archive/retire")

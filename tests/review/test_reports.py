@@ -13,13 +13,16 @@ from fastapi.testclient import TestClient
 from service.db import double_reads, studies
 from service.db.session import Database
 from service.db.tables import Role, Verdict
+from service.review.report_schemas import ComplianceReport
 from tests.review import ward
 
 
 def test_every_row_leads_to_its_studies(db: Database, reviewer: TestClient) -> None:
     flagged = [ward.admit(db, number) for number in range(1, 4)]
     ward.admit(db, 4, Verdict.COMPLIANT)
-    row = reviewer.get("/api/reports/compliance?group_by=operator,day").json()["rows"][0]
+    told = reviewer.get("/api/reports/compliance?group_by=operator,day").json()
+    row = told["rows"][0]
+    ComplianceReport.model_validate(told)  # as the description says
     assert (row["non_compliant"], row["denominator"]) == (3, 4)
     behind = reviewer.get(row["studies"] + "&counted=non_compliant&limit=2").json()
     assert behind["studies"][0]["operator"] == "SONO^Grapher"

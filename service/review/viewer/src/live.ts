@@ -1,25 +1,49 @@
 /** The live worklist: rows change in place, new ones wait behind a counted button, and the badge never claims too much. */
-import { find, say, timeOfDay } from "./page";
+import { find, say, timeOfDay, warn } from "./page";
+
+/** What htmx keeps of the list's stream. */
+interface Connection {
+  cancelled: boolean;
+  reader: ReadableStreamDefaultReader | null;
+  delayCanceller: (() => void) | null;
+}
 
 export function startLive(): void {
   const badge = find("live");
   if (!badge || !find("list")) return;
   let fresh = new Set<number>();
+  let stream: Connection | undefined;
+  let lost = false;
 
   const live = (on: boolean, words: string): void => {
     badge.className = `live ${on ? "on" : "off"}`;
     badge.textContent = words;
   };
-  document.addEventListener("htmx:sse:after:connection", () => live(true, `live ${timeOfDay()}`));
+  document.addEventListener("htmx:sse:after:connection", (event) => {
+    stream = (event as CustomEvent<{ connection: Connection }>).detail.connection;
+    live(true, `live ${timeOfDay()}`);
+    if (!lost) return;
+    lost = false;
+    warn("");
+    say("The network is back, and the list is live again.");
+  });
   document.addEventListener("htmx:sse:after:message", () => live(true, `live ${timeOfDay()}`));
   document.addEventListener("htmx:sse:error", (event) => {
-    const { status, connection } = (event as CustomEvent<{ status?: number; connection?: { cancelled: boolean } }>).detail;
+    const { status, connection } = (event as CustomEvent<{ status?: number; connection?: Connection }>).detail;
     if (!badge.classList.contains("off")) live(false, `not live since ${timeOfDay()}`);
     if (status === 401 && connection) {
       connection.cancelled = true;
       document.dispatchEvent(new Event("sonomark:signed-out"));
     }
   });
+  // A cut line may look open for minutes, and after many tries the next one is far away: neither is waited for.
+  window.addEventListener("offline", () => {
+    lost = true;
+    live(false, `not live since ${timeOfDay()}`);
+    warn(`No network since ${timeOfDay()}. What you see stays as it was; nothing can be decided until it is back.`);
+    void stream?.reader?.cancel();
+  });
+  window.addEventListener("online", () => stream?.delayCanceller?.());
   // The list's stream was given up when the session ended; nothing is typed here, so a fresh page is the plainest cure.
   document.addEventListener("sonomark:signed-in", () => window.location.reload());
   document.addEventListener("htmx:error", () => {

@@ -35,6 +35,7 @@ export function startWatch(): void {
 
   const silent = (): void => {
     lost = true;
+    if (!navigator.onLine) return; // told already, with its time
     badge(false, `not live since ${timeOfDay(new Date(Date.now() - PATIENCE_MS))}`);
     warn("The server does not answer. What you see stays; a note is kept in this browser, a decision is not sent until it is back.");
   };
@@ -59,6 +60,8 @@ export function startWatch(): void {
   window.addEventListener("offline", () => {
     badge(false, `not live since ${timeOfDay()}`);
     warn(`No network since ${timeOfDay()}. What you see stays; a note is kept in this browser, a decision is not sent until it is back.`);
+    lost = true;
+    connect(); // a cut line may look open for minutes
   });
   window.addEventListener("online", () => { warn(""); connect(); });
   window.addEventListener("pagehide", () => source?.close());
