@@ -15,6 +15,7 @@ from service.compliance.rulebook import Expectation, Match, Requirement, Ruleboo
 _DEFINED = {
     "laterality": ("L", "R", "B", "U", "LEFT", "RIGHT", "BOTH"),  # PS3.3 C.7.3.1, and what scanners write
     "patient_sex": ("M", "F", "O"),  # PS3.3 C.7.1.1
+    "pregnancy": ("none", "possible", "definite", "unknown"),  # PS3.3 C.2.4, as dicom/header.py calls its values
     "modality": ("US", "IVUS", "OT", "SC", "SR", "PR", "KO"),  # PS3.3 C.7.3.1.1.1
 }
 

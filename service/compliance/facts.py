@@ -32,6 +32,7 @@ Field = Literal[
     "ae_title",
     "operator",
     "patient_sex",
+    "pregnancy",
 ]
 # What says which examination this is; vendors fill any one of them, so a rule usually asks "exam".
 EXAM_FIELDS: tuple[Field, ...] = (

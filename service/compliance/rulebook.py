@@ -77,6 +77,7 @@ class Match(Part):
     ae_title: Patterns | None = None
     operator: Patterns | None = None
     patient_sex: Patterns | None = None
+    pregnancy: Patterns | None = None  # none, possible, definite, unknown
     image: Literal["still", "cine"] | None = None
     region: facts.Region | None = None  # the header lists an ultrasound region of this data type
     min_age: float | None = Field(None, ge=0)

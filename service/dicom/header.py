@@ -215,6 +215,10 @@ def _header(of: Values, elements: dict[int, Element], transfer_syntax: str) -> H
     )
 
 
+# Pregnancy Status (0010,21C0), PS3.3 section C.2.4; words of which none contains another.
+PREGNANCY = {1: "none", 2: "possible", 3: "definite", 4: "unknown"}
+
+
 def _facts(of: Values) -> dict[str, Any]:
     """Everything a rule may ask of the header, empty values left out."""
     facts: dict[str, Any] = {
@@ -226,6 +230,7 @@ def _facts(of: Values) -> dict[str, Any]:
         "department": of.text(0x00081040),
         "patient_sex": of.text(0x00100040),
         "patient_age": of.text(0x00101010),
+        "pregnancy": PREGNANCY.get(of.integer(0x001021C0) or 0, ""),
         "study_description": of.text(0x00081030),
         "series_description": of.text(0x0008103E),
         "protocol": of.text(0x00181030),

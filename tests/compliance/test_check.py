@@ -59,6 +59,7 @@ def test_a_sound_rule_book_has_no_problems() -> None:
             'expect = { any_of = [{ header = { patient_sex = "W" } }] }',
             "none of the values that patient_sex can have",
         ),
+        (f'{TEXT}\napplies_to = {{ pregnancy = "^yes$" }}', "These are none, possible, definite, unknown"),
     ],
 )
 def test_one_rule(fields: str, complaint: str) -> None:

@@ -303,6 +303,8 @@ class TestApplicability:
             ('{ image = "still" }', True),
             ('{ image = "cine" }', False),
             ("{ min_age = 18 }", True),
+            ('{ pregnancy = ["possible", "definite"] }', True),
+            ('{ pregnancy = "none" }', False),
             ("{ max_age = 17 }", False),
             ('{ region = "tissue" }', True),
             ('{ region = "pw_doppler" }', False),
@@ -310,7 +312,7 @@ class TestApplicability:
     )
     def test_header_conditions(self, conditions: str, applies: bool) -> None:
         rules = rule(f'expect = {{ annotation = "text" }}\napplies_to = {conditions}')
-        words = {"exam": "US^BREAST_LEFT", "modality": "US", "station": "US02"}
+        words = {"exam": "US^BREAST_LEFT", "modality": "US", "station": "US02", "pregnancy": "definite"}
         seen = image(1, words=words, patient_age=40.0, regions=(HeaderRegion("tissue"),))
         assert bool(judge_instance(rules, seen).findings) is applies
 

@@ -51,6 +51,15 @@ def image(**elements: object) -> Dataset:
     return dataset
 
 
+@pytest.mark.parametrize("syntax", UNCOMPRESSED)
+@pytest.mark.parametrize(
+    ("status", "word"), [(1, "none"), (2, "possible"), (3, "definite"), (4, "unknown"), (0, None), (9, None)]
+)
+def test_pregnancy_in_words(syntax: str, status: int, word: str | None) -> None:
+    header = parse_header(encoded(image(PregnancyStatus=status), syntax), syntax)
+    assert header.facts.get("pregnancy") == word
+
+
 def test_every_real_file_reads_as_pydicom_reads_it(real_data: Path) -> None:
     files = sorted((real_data / "dicom").glob("*.dcm"))
     assert files
