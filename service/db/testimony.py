@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from service.db import corrections, reviews, studies
 from service.db.corrections import Box
-from service.db.tables import Correction, Decision, Finding, FindingState, Instance, Review, Study
+from service.db.tables import Correction, Decision, Finding, FindingState, Instance, Review, Severity, Study
 
 AT_ONCE = 500
 
@@ -78,15 +78,20 @@ def _decided(session: Session) -> dict[tuple[int, int], dict[str, bool]]:
         ]
         instances = _instances(session, {entry["sop_instance_uid"] for _, entry in spoken})
         for review, entry in spoken:
-            there = _says(review, entry["kind"])
+            there = _says(review, entry["kind"], alone=len(findings[review.verdict_id]) == 1)
             versions = instances.get((review.study_id, entry["sop_instance_uid"]), [])
             if there is not None and len(versions) == 1:  # of several versions nobody knows which one was looked at
                 told[versions[0], entry["frame"]][entry["kind"]] = there
     return told
 
 
-def _says(review: Review, kind: str) -> bool | None:
-    """Whether the decision says that the kind, which was not seen, is there; None where it says nothing of it."""
+def _says(review: Review, kind: str, *, alone: bool) -> bool | None:
+    """Whether the decision says that the kind, which was not seen, is there; None where it says nothing of it.
+
+    Of several findings (not ``alone``) only a retake says which one it means.
+    """
+    if review.decision is not Decision.RETAKE and not alone:
+        return None
     if review.decision is Decision.OVERRIDE:
         return True if review.reason == "present_missed" else None
     if review.decision is Decision.CONFIRM or _RETAKEN.get(review.reason) == kind:
@@ -107,7 +112,9 @@ def _standing_decisions(session: Session) -> list[Review]:
 
 def _findings(session: Session, verdict_ids: list[int]) -> Mapping[int | None, list[Finding]]:
     found: dict[int | None, list[Finding]] = defaultdict(list)
-    query = select(Finding).where(Finding.verdict_id.in_(verdict_ids), Finding.state.in_(_LACKING))
+    query = select(Finding).where(
+        Finding.verdict_id.in_(verdict_ids), Finding.state.in_(_LACKING), Finding.severity != Severity.INFO
+    )
     for finding in session.scalars(query.order_by(Finding.id)):
         found[finding.verdict_id].append(finding)
     return found

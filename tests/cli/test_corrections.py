@@ -16,7 +16,7 @@ from service.cli import app
 from service.db import corrections, reviews, studies, users
 from service.db.corrections import Box
 from service.db.session import Database
-from service.db.tables import AuditEvent, Decision, Instance, Role, User
+from service.db.tables import AuditEvent, Decision, FindingState, Instance, Role, User
 from service.dicom.pixels import read_frames
 from tests.review import ward
 
@@ -81,6 +81,7 @@ def test_decisions_speak_where_they_can_mean_but_one_frame(db: Database, tmp_pat
     there, lacking, retake, not_required, undone = (ward.admit(db, number) for number in range(1, 6))
     of_two = ward.admit(db, 6, pictures=[ward.rgb(), ward.rgb()])
     boxed = ward.admit(db, 7)
+    several = ward.admit(db, 8)
     with db.begin() as session:
         user = users.create_user(session, "ann", Role.REVIEWER)
         decide(session, there, user, Decision.OVERRIDE, "present_missed")
@@ -91,6 +92,9 @@ def test_decisions_speak_where_they_can_mean_but_one_frame(db: Database, tmp_pat
         reviews.withdraw(session, studies.brief(session, undone), user)
         decide(session, of_two, user, Decision.CONFIRM)
         decide(session, boxed, user, Decision.CONFIRM)
+        [record] = studies.verdicts(session, studies.brief(session, several))
+        record.findings[1].state = FindingState.MISSING
+        decide(session, several, user, Decision.CONFIRM)
         corrections.draw(session, studies.instance(session, f"{boxed}.1.1"), 1, user, "body_marker", Box(5, 6, 20, 30))
         names = {name_of(session, f"{uid}.1.1"): uid for uid in (there, lacking, retake, boxed)}
     rows, _ = export(tmp_path / "out")
