@@ -84,6 +84,7 @@ PAGES = [
     "/flow",
     "/reports?group_by=station",
     "/reports/studies?group_by=station&key=US-03",
+    "/reports/mine",
     "/rulebooks",
     "/rulebooks?version=2",
     "/rulebooks/2/activate",
