@@ -46,12 +46,18 @@ def dcmtk(program: str, receiver: RunningReceiver, *arguments: str | Path) -> su
 
 
 def archived(house: Settings) -> list[Path]:
-    """Every file in the archive, temporary ones too, once the journal is empty."""
-    lanes = list((house.data_dir / "archive/journal").glob("*.lane"))
+    """Every file in the archive, temporary ones that stay too, once the journal is empty."""
+    archive = house.data_dir / "archive"
+    lanes = list((archive / "journal").glob("*.lane"))
     deadline = time.monotonic() + 10
-    while any(entry_of(lane) for lane in lanes) and time.monotonic() < deadline:
+    # A copy that came twice is still being written when the first has its name already.
+    while (any(entry_of(lane) for lane in lanes) or any_file(archive / "incoming")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return [path for path in (house.data_dir / "archive").rglob("*") if path.is_file() and path.suffix != ".lane"]
+    return [path for path in archive.rglob("*") if path.is_file() and path.suffix != ".lane"]
+
+
+def any_file(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
 
 
 def entry_of(lane: Path) -> bool:
