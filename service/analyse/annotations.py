@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from service.analyse import outlines
+
 Plane = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float64]
 
@@ -160,6 +162,8 @@ def components(plane: Plane, residual: Plane | None, kind: Kind, pixel: float, m
         return _nothing()
     points = found.reshape(-1, 2).astype(np.int64)
     label = _joined(points, plane.shape, kind)
+    if kind is Kind.COLOR_BOX:
+        label = outlines.rejoined(points, label, max(plane.shape))
     _, owner, pixels = np.unique(label, return_inverse=True, return_counts=True)
     keep = pixels >= min_pixels
     if not keep.any():
