@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -14,6 +11,7 @@ from torch import Tensor, nn
 
 from models.architectures.unshuffle_unet import Block, UnshuffleUNet
 from models.errors import DataError
+from models.served import card_of
 
 _PREFIX = "network."
 
@@ -25,11 +23,7 @@ def released(weights: Path, examples: Tensor) -> UnshuffleUNet:
     shows them, give each layer the mean and variance it is normalised by from here on; what the network computes stays
     the same. Raises `DataError` when graph and card do not belong together.
     """
-    card: dict[str, Any] = tomllib.loads((weights / "card.toml").read_text())
-    graph = weights / "model.onnx"
-    if sha256(graph.read_bytes()).hexdigest() != card["sha256"]:
-        raise DataError(f"{graph} is not the file its card describes.", cure="Restore the weights folder.")
-    shape = card["architecture"]
+    shape, graph = card_of(weights)["architecture"], weights / "model.onnx"
     network = UnshuffleUNet(
         channels=tuple(shape["channels"]), top_blocks=shape["top_blocks"], dilations=tuple(shape["dilations"])
     ).eval()
@@ -49,6 +43,11 @@ def _filled(network: UnshuffleUNet, stored: dict[str, Tensor]) -> dict[Block, Te
     biases = {}
     for name, module in network.named_modules():
         if isinstance(module, Block):
+            if f"{name}.0.bias" not in stored:
+                raise DataError(
+                    f"The graph lacks {name}, which the network of its card has.",
+                    cure="Take the graph and the card from one trained release.",
+                )
             biases[module] = stored.pop(f"{name}.0.bias")
     missing = [name for name in stored if name not in own or own[name].shape != stored[name].shape]
     if missing:

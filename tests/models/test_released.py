@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 from models import recipe
@@ -58,6 +60,15 @@ def test_changed_weights_are_refused(frames: np.ndarray, tmp_path: Path) -> None
     with (tmp_path / "weights" / "model.onnx").open("ab") as graph:
         graph.write(b"\0")
     with pytest.raises(DataError, match="not the file its card describes"):
+        released(tmp_path / "weights", tensor(frames))
+
+
+def test_a_card_of_another_network_is_refused(frames: np.ndarray, tmp_path: Path) -> None:
+    shutil.copytree(WEIGHTS, tmp_path / "weights")
+    card = tomllib.loads((tmp_path / "weights" / "card.toml").read_text())
+    card["architecture"]["dilations"].append(4)
+    (tmp_path / "weights" / "card.toml").write_text(tomli_w.dumps(card))
+    with pytest.raises(DataError, match=r"lacks context\.2"):
         released(tmp_path / "weights", tensor(frames))
 
 
