@@ -1,24 +1,27 @@
-"""Reviewers at work, as locust drives them; started by `bench.worklist`, which says where and as whom."""
+"""Reviewers at work, as locust drives them; started by `bench.worklist`, which says where, as whom and at what pace."""
 
 import json
 import os
 import random
+import re
 
-from locust import HttpUser, between, task
+from locust import FastHttpUser, between, task
 
-SESSIONS = json.loads(os.environ.get("BENCH_SESSIONS", "[]"))
-_free = list(SESSIONS)
+_free = json.loads(os.environ.get("BENCH_SESSIONS", "[]"))
+PACE = json.loads(os.environ.get("BENCH_PACE", "[1, 1]"))  # least and most seconds between two pages
+STUDY = re.compile(rb'href="(/studies/[0-9.]+)')
 
 
-class Reviewer(HttpUser):
-    """Looks at the worklist in its usual views, a few seconds apart, and opens a study now and then."""
+class Reviewer(FastHttpUser):
+    """Looks at the worklist in its usual views, opens a study of it every fourth time, and reads before going on."""
 
-    wait_time = between(1.0, 3.0)
+    wait_time = between(*PACE)
+    network_timeout = connection_timeout = 30
 
     def on_start(self) -> None:
-        self.client.cookies.set("sonomark_session", _free.pop())
-        self.client.trust_env = False
-        self.seen: list[str] = []
+        self.headers = {"Cookie": f"sonomark_session={_free.pop()}"}
+        self.seen: list[bytes] = []
+        self.wait()  # nobody's first look comes at the same moment as everybody else's
 
     @task(6)
     def flagged(self) -> None:
@@ -40,11 +43,15 @@ class Reviewer(HttpUser):
     def mine(self) -> None:
         self._list("tab=mine")
 
-    @task(1)
+    @task(4)
     def a_study(self) -> None:
         if self.seen:
-            self.client.get(f"/studies/{random.choice(self.seen)}?tab=flagged", name="study")
+            path = random.choice(self.seen).decode()
+            self.client.get(f"{path}?tab=flagged", name="study", headers=self.headers)
 
     def _list(self, query: str) -> None:
-        answer = self.client.get(f"/worklist?{query}", name="worklist")
-        self.seen = [part.split('"')[0].split("?")[0] for part in answer.text.split('href="/studies/')[1:]]
+        with self.client.get(f"/worklist?{query}", name="worklist", headers=self.headers, catch_response=True) as got:
+            if b"<h1>Worklist</h1>" in (got.content or b""):
+                self.seen = STUDY.findall(got.content)
+            else:
+                got.failure(f"no worklist, but {got.status_code}")

@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select, text
+from sqlalchemy import Select, bindparam, select, text
 from sqlalchemy.orm import Session
 
 from service.db import double_reads
 from service.db.tables import AuditEvent, Instance, Series, Study, now
 
 GENESIS = "0" * 64
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_NEWEST = select(AuditEvent.hash).order_by(AuditEvent.id.desc()).limit(1)
+_VIEWED = (
+    select(AuditEvent.subject)
+    .where(AuditEvent.subject.in_(bindparam("uids", expanding=True)))
+    .where(AuditEvent.action == "study.view", AuditEvent.actor == bindparam("actor"))
+    .distinct()
+)
 CHAIN_LOCK = 0x50_4E_4D_4B  # any fixed number: the advisory lock that lets one writer at a time add to the chain
 
 
@@ -41,8 +49,8 @@ def record(
 ) -> AuditEvent:
     """Add an event to the chain within the caller's transaction; ``subject`` is a UID or an id, never a name."""
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
-    previous = session.scalar(select(AuditEvent.hash).order_by(AuditEvent.id.desc()).limit(1)) or GENESIS
+        session.execute(_LOCK, {"key": CHAIN_LOCK})
+    previous = session.scalar(_NEWEST) or GENESIS
     event = AuditEvent(
         at=now(),
         actor=actor[:64],
@@ -75,8 +83,13 @@ def holds(session: Session, head: str) -> bool:
 
 def viewed(session: Session, actor: str, uids: Collection[str]) -> set[str]:
     """Those of the studies that this person has opened."""
-    query = select(AuditEvent.subject).where(AuditEvent.subject.in_(uids), AuditEvent.action == "study.view")
-    return set(session.scalars(query.where(AuditEvent.actor == actor).distinct()))
+    return set(session.scalars(_VIEWED, {"uids": list(uids), "actor": actor}))
+
+
+def viewers(session: Session, uids: Collection[str]) -> set[tuple[str, str]]:
+    """(person, study) of everybody who has opened one of these studies."""
+    query = select(AuditEvent.actor, AuditEvent.subject).where(AuditEvent.subject.in_(uids))
+    return {(actor, uid) for actor, uid in session.execute(query.where(AuditEvent.action == "study.view").distinct())}
 
 
 def search(

@@ -92,6 +92,13 @@ def is_named_blind(session: Session, reader: int, study_uid: str = "", image_uid
     return session.scalar((query.where(Study.institution == site) if site else query).limit(1)) is not None
 
 
+def first_readers(session: Session, limit: int = 2) -> set[int]:
+    """Who gave the answers that a second one is awaited for; some of them, if there are more than the limit."""
+    query = select(DoubleRead.first_user_id).where(DoubleRead.state == DoubleReadState.WAITING)
+    known = query.where(DoubleRead.first_user_id.is_not(None)).distinct().limit(limit)
+    return {user for user in session.scalars(known) if user is not None}
+
+
 def withheld(session: Session, uids: Collection[str], reader: int) -> set[str]:
     """Those of the studies that await this user's blinded answer."""
     query = select(Study.study_instance_uid).where(Study.study_instance_uid.in_(uids), Study.id.in_(awaiting(reader)))

@@ -182,6 +182,11 @@ def release(session: Session, study: Study, user: User) -> None:
     session.execute(delete(Hold).where(Hold.study_id == study.id, Hold.user_id == user.id))
 
 
+def holders(session: Session) -> set[int]:
+    """Ids of the users who hold a study."""
+    return set(session.scalars(select(Hold.user_id).where(Hold.expires_at > now()).distinct()))
+
+
 def holder(session: Session, study: Study) -> Hold | None:
     """Who has the study in hand now."""
     query = select(Hold).where(Hold.study_id == study.id, Hold.expires_at > now()).options(joinedload(Hold.user))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import Credential, Role, User, now
@@ -32,6 +32,13 @@ SESSION, TOKEN, ONE_TIME, SECOND_FACTOR = "session", "token", "one_time", "secon
 SCOPES = ("store", "read", "review", "admin")
 
 _hasher = PasswordHash((Argon2Hasher(),))
+
+# Asked at every request, so it is built once.
+_BY_SECRET = (
+    select(Credential, User)
+    .join(User, User.id == Credential.user_id)
+    .where(Credential.secret_sha256 == bindparam("digest"), Credential.purpose == bindparam("for"))
+)
 
 
 class Shown(NamedTuple):
@@ -208,11 +215,7 @@ def spend_one_time(session: Session, secret: str) -> User:
 
 def find_secret(session: Session, secret: str, purpose: str) -> Shown | None:
     """Whose secret this is, if it still stands: not revoked, not expired, not idle too long, its user not disabled."""
-    row = session.execute(
-        select(Credential, User)
-        .join(User, User.id == Credential.user_id)
-        .where(Credential.secret_sha256 == _digest(secret), Credential.purpose == purpose)
-    ).one_or_none()
+    row = session.execute(_BY_SECRET, {"digest": _digest(secret), "for": purpose}).one_or_none()
     if row is None:
         return None
     credential, user = row

@@ -4,8 +4,6 @@ The order is (rank, time of the last image, id). Pages are cut by the last row's
 queue that is worked from the top neither skips nor repeats a row.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Collection, Sequence
@@ -13,17 +11,34 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Select, TextClause, func, literal, or_, select, text, tuple_, union_all
-from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.orm import Session, load_only
 
-from service.db import double_reads
+from service.db import cursors, double_reads
+from service.db.cursors import Key
 from service.db.names import parts_begin
 from service.db.tables import (
     LACKING,
     Finding,
+    FindingState,
     Hold,
     Id,
     Instance,
+    Severity,
     Study,
     User,
     Utc,
@@ -31,9 +46,9 @@ from service.db.tables import (
     VerdictRecord,
     now,
 )
-from service.errors import Conflict
 
 FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED = range(5)  # the values of Study.rank
+MINE = -1  # beside the ranks, where studies are counted
 TABS: dict[str, tuple[int, ...]] = {
     "flagged": (FLAGGED,),
     "uncertain": (UNCERTAIN,),
@@ -91,12 +106,14 @@ class Filter:
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-class Key(NamedTuple):
-    """A row's place in the order."""
+class Lack(NamedTuple):
+    """A requirement that is missing or uncertain, as its finding tells."""
 
-    rank: int
-    received: datetime
-    id: int
+    requirement: str
+    state: FindingState
+    severity: Severity
+    sentence: str
+    evidence: dict[str, Any]
 
 
 @dataclass
@@ -106,9 +123,8 @@ class Row:
     study: Study
     images: int = 0
     frames: int = 0
-    quarantined: bool = False
     thumbnail: tuple[str, str] | None = None  # SOP Instance UID and SHA-256 of the first image with pixels
-    lacking: list[Finding] = field(default_factory=list)
+    lacking: list[Lack] = field(default_factory=list)
     holder: str = ""
 
 
@@ -123,7 +139,7 @@ class Page:
 
 def page(session: Session, wanted: Filter, cursor: str = "", limit: int = 50) -> Page:
     """One page of the worklist; raises Conflict when the cursor belongs to another filter."""
-    backwards, start = _read_cursor(wanted, cursor) if cursor else (False, None)
+    backwards, start = cursors.read(wanted.digest(), cursor) if cursor else (False, None)
     studies = _walk(session, wanted, start, limit + 1, backwards=backwards)
     more, studies = len(studies) > limit, studies[:limit]
     if backwards:
@@ -133,8 +149,8 @@ def page(session: Session, wanted: Filter, cursor: str = "", limit: int = 50) ->
     before, after = (more, True) if backwards else (start is not None, more)
     return Page(
         _rows(session, studies),
-        older=_cursor(wanted, studies[-1], backwards=False) if after else "",
-        newer=_cursor(wanted, studies[0], backwards=True) if before else "",
+        older=cursors.write(wanted.digest(), key_of(studies[-1]), backwards=False) if after else "",
+        newer=cursors.write(wanted.digest(), key_of(studies[0]), backwards=True) if before else "",
     )
 
 
@@ -174,55 +190,30 @@ def count(session: Session, wanted: Filter) -> int:
 
 def tab_counts(session: Session, wanted: Filter, tabs: Collection[str] = tuple(TABS)) -> dict[str, int]:
     """The count of each tab with the other filters kept, each to 501."""
-    by_rank = _counts_of_ranks(session, _on_tab(wanted, "all")) if set(tabs) - {"mine"} else {}
-    counts = {tab: sum(by_rank.get(rank, 0) for rank in TABS[tab]) for tab in tabs}
-    if "mine" in tabs:
-        mine = _narrow(select(Study.id), _on_tab(wanted, "mine")).limit(COUNT_TO + 1).subquery()
-        counts["mine"] = session.scalar(select(func.count()).select_from(mine)) or 0
+    by_rank = _counts(session, wanted, ranks=bool(set(tabs) - {"mine"}), mine="mine" in tabs)
+    counts = {
+        tab: by_rank.get(MINE, 0) if tab == "mine" else sum(by_rank.get(rank, 0) for rank in TABS[tab]) for tab in tabs
+    }
     return {tab: min(count, COUNT_TO + 1) for tab, count in counts.items()}
 
 
-def _counts_of_ranks(session: Session, wanted: Filter) -> dict[int, int]:
-    """How many studies of each rank the filter finds, in one statement: to 501 each, or all where few are found."""
-    if wanted.few:
-        rows = session.execute(_narrow(select(Study.rank, func.count()), wanted).group_by(Study.rank))
-    else:
-        arms = (
-            _narrow(select(literal(rank).label("rank")), wanted).where(Study.rank == rank).limit(COUNT_TO + 1)
-            for rank in wanted.ranks
-        )
-        found = union_all(*(arm.subquery().select() for arm in arms)).subquery()
-        rows = session.execute(select(found.c.rank, func.count()).group_by(found.c.rank))
-    return {rank: count for rank, count in rows}  # noqa: C416
+def _counts(session: Session, wanted: Filter, *, ranks: bool, mine: bool) -> dict[int, int]:
+    """How many studies of each rank the filter finds, and how many are the reader's own, in one statement.
 
-
-def last_received(session: Session, site: str = "") -> Study | None:
-    """The study whose image came last, for the words of an empty worklist."""
-    query = select(Study).order_by(Study.last_received_at.desc()).limit(1)
-    return session.scalar(query.where(Study.institution == site) if site else query)
-
-
-def choices(session: Session, site: str = "") -> dict[str, list[str]]:
-    """What the filters offer: stations, operators and requirements that occur, at most 200 of each."""
-    of_site = [Study.institution == site] if site else []
-    return {
-        "station": _distinct(session, Study.station, *of_site),
-        "operator": _distinct(session, Study.operator, *of_site),
-        "missing": _distinct(session, Finding.requirement, text(LACKING)),
-    }
-
-
-def _distinct(
-    session: Session, column: InstrumentedAttribute[str], *conditions: ColumnElement[bool] | TextClause
-) -> list[str]:
-    """The values of an indexed column, found by leaping from one to the next instead of reading every row."""
-    following = select(func.min(column)).where(*conditions)
-    leaps = following.where(column > "").label("value")
-    found = select(leaps).cte("found", recursive=True)
-    further = following.where(column > found.c.value).correlate(found).scalar_subquery()
-    found = found.union_all(select(further).where(found.c.value.is_not(None)))
-    values = select(found.c.value).where(found.c.value.is_not(None)).limit(200)
-    return list(session.scalars(values))
+    Each to 501; of the ranks all where few are found.
+    """
+    everything = _on_tab(wanted, "all")
+    arms: list[Select[int, int]] = []
+    if ranks and wanted.few:
+        arms.append(_narrow(select(Study.rank, func.count()), everything).group_by(Study.rank))
+    elif ranks:
+        for rank in everything.ranks:
+            some = _narrow(select(Study.id), everything).where(Study.rank == rank).limit(COUNT_TO + 1).subquery()
+            arms.append(select(literal_column(str(rank)), func.count()).select_from(some))
+    if mine:
+        some = _narrow(select(Study.id), _on_tab(wanted, "mine")).limit(COUNT_TO + 1).subquery()
+        arms.append(select(literal_column(str(MINE)), func.count()).select_from(some))
+    return {key: count for key, count in session.execute(union_all(*arms))}  # noqa: C416
 
 
 def changed_since(session: Session, moment: datetime) -> list[tuple[int, datetime]]:
@@ -355,58 +346,53 @@ def _lacking(requirement: str) -> Select[int]:
 
 
 def _rows(session: Session, studies: Sequence[Study]) -> list[Row]:
-    """What each study lacks, holds and consists of: one query per noun, not one per row."""
+    """What each study lacks, consists of and is held by: two statements for all rows."""
     ids = [study.id for study in studies]
     rows = {study.id: Row(study) for study in studies}
-    lacking = session.execute(
-        select(VerdictRecord.study_id, Finding)
-        .join(Finding, Finding.verdict_id == VerdictRecord.id)
-        .where(
-            VerdictRecord.study_id.in_(ids),
-            VerdictRecord.instance_id.is_(None),
-            VerdictRecord.superseded_at.is_(None),
-            text(LACKING),
-        )
-        .order_by(Finding.id)
-    )
-    for study_id, finding in lacking:
-        rows[study_id].lacking.append(finding)
-    images = session.execute(
-        select(Instance.study_id, func.count(), func.coalesce(func.sum(Instance.number_of_frames), 0))
-        .where(Instance.study_id.in_(ids))
-        .group_by(Instance.study_id)
-    )
-    for study_id, total, frames in images:
-        rows[study_id].images, rows[study_id].frames = total, frames
-    firsts = select(func.min(Instance.id)).where(Instance.study_id.in_(ids), Instance.number_of_frames > 0)
-    named = select(Instance.study_id, Instance.sop_instance_uid, Instance.sha256)
-    for study_id, uid, sha256 in session.execute(named.where(Instance.id.in_(firsts.group_by(Instance.study_id)))):
-        rows[study_id].thumbnail = (uid, sha256)
-    held = session.execute(
-        select(Hold.study_id, User.name)
-        .join(User, User.id == Hold.user_id)
-        .where(Hold.study_id.in_(ids), Hold.expires_at > now())
-    )
-    for study_id, name in held:
-        rows[study_id].holder = name
+    for study_id, *finding in session.execute(_LACKED, {"ids": ids}):
+        rows[study_id].lacking.append(Lack(*finding))
+    for study_id, total, frames, uid, sha256, holder in session.execute(_PARTS, {"ids": ids, "at": now()}):
+        row = rows[study_id]
+        row.images, row.frames, row.holder = total, frames, holder or ""
+        row.thumbnail = (uid, sha256) if uid else None
     return [rows[study.id] for study in studies]
 
 
-def _cursor(wanted: Filter, study: Study, *, backwards: bool) -> str:
-    key = key_of(study)
-    told = [wanted.digest(), int(backwards), key.rank, key.received.isoformat(), key.id]
-    return base64.urlsafe_b64encode(json.dumps(told).encode()).decode().rstrip("=")
-
-
-def _read_cursor(wanted: Filter, cursor: str) -> tuple[bool, Key]:
-    try:
-        told = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        digest, backwards, rank, received, id_ = told
-        key = Key(int(rank), datetime.fromisoformat(received), int(id_))
-        if key.received.tzinfo is None or not 0 <= key.id < 2**63:
-            raise ValueError
-    except (ValueError, TypeError, binascii.Error, OverflowError) as error:
-        raise Conflict("This is not a cursor of the worklist.", cure="Start again without it.") from error
-    if digest != wanted.digest():
-        raise Conflict("The cursor belongs to another filter.", cure="Start again without it.")
-    return bool(backwards), key
+# Built once: they are the same for every page.
+_LACKED = (
+    select(
+        VerdictRecord.study_id,
+        Finding.requirement,
+        Finding.state,
+        Finding.severity,
+        Finding.sentence,
+        Finding.evidence,
+    )
+    .join(Finding, Finding.verdict_id == VerdictRecord.id)
+    .where(
+        VerdictRecord.study_id.in_(bindparam("ids", expanding=True)),
+        VerdictRecord.instance_id.is_(None),
+        VerdictRecord.superseded_at.is_(None),
+        text(LACKING),
+    )
+    .order_by(Finding.id)
+)
+_images = (
+    select(
+        Study.id,
+        func.count(Instance.id).label("total"),
+        func.coalesce(func.sum(Instance.number_of_frames), 0).label("frames"),
+        func.min(case((Instance.number_of_frames > 0, Instance.id))).label("first"),
+    )
+    .outerjoin(Instance, Instance.study_id == Study.id)
+    .where(Study.id.in_(bindparam("ids", expanding=True)))
+    .group_by(Study.id)
+    .subquery()
+)
+_PARTS = (
+    select(_images.c.id, _images.c.total, _images.c.frames, Instance.sop_instance_uid, Instance.sha256, User.name)
+    .select_from(_images)
+    .outerjoin(Instance, Instance.id == _images.c.first)
+    .outerjoin(Hold, and_(Hold.study_id == _images.c.id, Hold.expires_at > bindparam("at", type_=Utc)))
+    .outerjoin(User, User.id == Hold.user_id)
+)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, second_factors, users, worklist
+from service.db import audit, choices, second_factors, users
 from service.db.session import database
 from service.db.tables import Role, User, now
 from service.errors import NotAllowed, NotFound, SonomarkError
@@ -53,7 +53,7 @@ def user_page(request: Request, name: str, account: Admin) -> Response:
             "tokens": [each for each in users.standing(session, users.TOKEN) if each.user_id == user.id],
             "codes_left": second_factors.recovery_codes_left(session, user),
             "roles": list(Role),
-            "operators": worklist.choices(session)["operator"],
+            "operators": choices.offered(session)["operator"],
             "at": now(),
         }
     return render(request, "user.html", context)

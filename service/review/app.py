@@ -1,5 +1,7 @@
 """The dashboard's application and its process."""
 
+import gc
+
 import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.datastructures import MutableHeaders
@@ -10,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service import logs
 from service.db import heartbeats, users
 from service.db.session import database
-from service.db.tables import Role
+from service.db.tables import Role, Switch
 from service.dicomweb import query, retrieve, store
 from service.review import (
     accounts,
@@ -48,11 +50,14 @@ from service.review import (
 )
 from service.review.blinding import sighted
 from service.review.deps import genuine, needs, secret_key, sender
-from service.review.pages import STATIC
+from service.review.kept import Kept
+from service.review.pages import STATIC, compile_all
 from service.review.security import Guard
 from service.settings import settings
 
 ROLE = "review"
+CHOICES_S = 10  # how late a new station may be offered by the worklist's filters
+BANNERS_S = 2  # how late another process's pages tell that work is paused
 ROOMS = (
     auth,
     sso,
@@ -99,6 +104,8 @@ def create_app() -> FastAPI:
     )
     app.state.attempts = auth.Attempts()
     app.state.ticker = events.Ticker()
+    app.state.choices = Kept[dict[str, list[str]]](CHOICES_S)
+    app.state.banners = Kept[list[Switch]](BANNERS_S)
     app.add_middleware(Guard)
     problems.install(app)
     for room in ROOMS:
@@ -134,6 +141,10 @@ def serve() -> None:
         ssl_certfile=house.http_certificate or None,
         ssl_keyfile=house.http_private_key or None,
     )
+    compile_all()
+    # What was loaded lives as long as the process: no collection need look at it again while somebody waits.
+    gc.collect()
+    gc.freeze()
     beating = heartbeats.keep_beating(database(), ROLE)
     readying = ready.keep_ready()
     try:

@@ -6,6 +6,7 @@ before any route begins, so that a new route is safe before anybody thinks of it
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Request
 
 from service.db import double_reads
@@ -33,13 +34,17 @@ class Blinded(NotAllowed):
     """The study awaits a blinded answer of this account."""
 
 
-def sighted(request: Request, account: Annotated[Account | None, Depends(somebody)]) -> None:
+async def sighted(request: Request, account: Annotated[Account | None, Depends(somebody)]) -> None:
     """A dependency of every route: refuses what would tell a second reader of the first."""
     study = request.path_params.get("study_instance_uid", "")
     image = request.path_params.get("sop_instance_uid", "")
     route = getattr(request.scope.get("route"), "path", "")
     if not (study or image) or route in OPEN or account is None or account.second_reader is None:
         return
+    if await to_thread.run_sync(_is_blind, account.second_reader, study, image, account.site):
+        raise Blinded(ANSWERED, cure="Answer it there; afterwards it is open to you as any other.")
+
+
+def _is_blind(reader: int, study: str, image: str, site: str) -> bool:
     with database().read() as session:
-        if double_reads.is_named_blind(session, account.second_reader, study, image, account.site):
-            raise Blinded(ANSWERED, cure="Answer it there; afterwards it is open to you as any other.")
+        return double_reads.is_named_blind(session, reader, study, image, site)

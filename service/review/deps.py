@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -174,11 +174,11 @@ async def genuine(request: Request, account: Annotated[Account | None, Depends(s
         raise NotAllowed("The form is older than your sign-in.", cure="Load the page again and repeat it.")
 
 
-def needs(role: Role, *, enrolling: bool = False) -> Callable[[Account | None], Account]:
+def needs(role: Role, *, enrolling: bool = False) -> Callable[[Account | None], Awaitable[Account]]:
     """A dependency that lets through accounts that may do what ``role`` may; ``enrolling``: also before they have the
     second factor that their role needs."""
 
-    def allowed(account: Annotated[Account | None, Depends(somebody)]) -> Account:
+    async def allowed(account: Annotated[Account | None, Depends(somebody)]) -> Account:
         if account is None:
             raise SignInNeeded("Nobody is signed in.", cure="Sign in, or send a bearer token.")
         if not account.may(role):
@@ -191,7 +191,7 @@ def needs(role: Role, *, enrolling: bool = False) -> Callable[[Account | None], 
     return allowed
 
 
-def sender(account: Annotated[Account | None, Depends(somebody)]) -> Account:
+async def sender(account: Annotated[Account | None, Depends(somebody)]) -> Account:
     """A dependency that lets through accounts and tokens that may store."""
     if account is None:
         raise SignInNeeded("Nobody is signed in.", cure="Send a bearer token of the scope store.")

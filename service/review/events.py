@@ -1,24 +1,21 @@
 """The live worklist: one look at the database a second for everybody, and a stream of changed rows for each reader."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Annotated, Any
-from urllib.parse import parse_qsl
+from typing import Annotated
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.db import audit, users, worklist
+from service.db import users, worklist
 from service.db.session import database
 from service.db.tables import now
 from service.errors import DatabaseAway
+from service.review.changes import Change
 from service.review.deps import Account, Reader
-from service.review.pages import environment
-from service.review.worklist import filter_of, queue_query
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,27 +23,28 @@ LOOK_EVERY_S = 1.0
 HEARTBEAT_S = 15.0
 # A transaction that began before the last look may commit after it, so each look reaches back a little.
 OVERLAP = timedelta(seconds=10)
-MOST_AT_ONCE = 100  # rows; a reader who missed more is told to load the page again
 
 
 class Ticker:
-    """Looks for changed studies as long as anybody listens, and tells every listener their ids."""
+    """Looks for changed studies as long as anybody listens, and tells every listener of them."""
 
     def __init__(self) -> None:
-        self._listeners: set[asyncio.Queue[frozenset[int]]] = set()
+        self._listeners: set[asyncio.Queue[Change]] = set()
         self._known: dict[int, datetime] = {}  # when each study changed, as the last look saw it
         self._task: asyncio.Task[None] | None = None
+        # All streams speak at the same moment: few at a time, lest whoever loads a page waits behind all of them.
+        self.turns = CapacityLimiter(2)
 
-    def listen(self) -> asyncio.Queue[frozenset[int]]:
-        """A queue that receives the ids of changed studies; hand it to `leave` in the end."""
-        queue: asyncio.Queue[frozenset[int]] = asyncio.Queue(maxsize=100)
+    def listen(self) -> asyncio.Queue[Change]:
+        """A queue that receives what changed; hand it to `leave` in the end."""
+        queue: asyncio.Queue[Change] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         if self._task is None or self._task.done():
             self._known = {}
             self._task = asyncio.create_task(self._run(now()))
         return queue
 
-    def leave(self, queue: asyncio.Queue[frozenset[int]]) -> None:
+    def leave(self, queue: asyncio.Queue[Change]) -> None:
         """Stop telling this listener; the last one stops the looking."""
         self._listeners.discard(queue)
         if not self._listeners and self._task is not None:
@@ -61,12 +59,12 @@ class Ticker:
                 fresh = frozenset(id_ for id_, changed in seen.items() if self._known.get(id_) != changed)
                 self._known, since = seen, looked_at
                 if fresh:
-                    self._tell(fresh)
+                    self._tell(Change(fresh))
 
-    def _tell(self, ids: frozenset[int]) -> None:
+    def _tell(self, change: Change) -> None:
         for queue in self._listeners:
             with suppress(asyncio.QueueFull):  # a listener that does not read is about to be cut off anyway
-                queue.put_nowait(ids)
+                queue.put_nowait(change)
 
 
 @router.get("/events")
@@ -86,48 +84,19 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
         missed = _moment(last)
         if missed is not None:
             seen = await to_thread.run_sync(_changed, missed - OVERLAP)
-            yield await to_thread.run_sync(message, account, query, frozenset(seen))
+            yield await to_thread.run_sync(Change(seen).message, account, query, limiter=ticker.turns)
         while not await request.is_disconnected():
             try:
-                ids = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+                change = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
             except TimeoutError:
                 if not await to_thread.run_sync(still_in, account):
                     return  # the next connection is refused, and the page offers to sign in
                 yield _mark()  # alive
                 continue
             with suppress(DatabaseAway):
-                yield await to_thread.run_sync(message, account, query, ids)
+                yield await to_thread.run_sync(change.message, account, query, limiter=ticker.turns)
     finally:
         ticker.leave(queue)
-
-
-def message(account: Account, query: dict[str, str], ids: frozenset[int]) -> str:
-    """What changed, for one reader: rows that replace themselves, the counts, and which studies are new to the list."""
-    wanted = filter_of(query, account)
-    at = now()
-    with database().read() as session:
-        rows = worklist.rows_of(session, sorted(ids)[:MOST_AT_ONCE], account.site, account.second_reader)
-        fitting = worklist.fitting(session, wanted, ids)
-        counts = worklist.tab_counts(session, wanted)
-        seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in rows])
-    context: dict[str, Any] = {
-        "rows": rows,
-        "counts": counts,
-        "seen": seen,
-        "account": account,
-        "queue": queue_query(dict(parse_qsl(query.get("queue", ""))) or query),
-        "ranks": worklist.TABS[wanted.tab],
-        "at": "",
-    }
-    html = environment().get_template("worklist_changes.html").render(context)
-    told = json.dumps({"fitting": sorted(fitting), "many": len(ids) > MOST_AT_ONCE})
-    return event(html, id=at.isoformat()) + event(told, event="changed")
-
-
-def event(data: str, **fields: str) -> str:
-    """One server-sent event."""
-    head = "".join(f"{name}: {value}\n" for name, value in fields.items())
-    return head + "".join(f"data: {line}\n" for line in data.splitlines()) + "\n"
 
 
 def _mark() -> str:

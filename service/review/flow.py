@@ -61,6 +61,7 @@ def requeue(account: Admin, ids: Annotated[list[schemas.Id], Form(min_length=1, 
 
 @router.post("/flow/switches/{name}", include_in_schema=False)
 def switch(
+    request: Request,
     name: Literal["paused", "draining"],
     account: Admin,
     on: Annotated[bool, Form()],
@@ -76,6 +77,7 @@ def switch(
             switches.turn_off(session, name)
         detail = {"on": on, "reason": reason.strip()}
         audit.record(session, account.user.name, f"switch.{name}", name, account.address, detail)
+    request.app.state.banners.forget()
     return RedirectResponse("/flow", status_code=303)
 
 

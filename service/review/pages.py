@@ -14,6 +14,7 @@ from service.db.session import database
 from service.db.tables import Switch, now
 from service.errors import DatabaseAway
 from service.review import words
+from service.review.kept import Kept
 from service.settings import settings
 
 HERE = Path(__file__).resolve().parent
@@ -54,6 +55,12 @@ def environment() -> Environment:
     return env
 
 
+def compile_all() -> None:
+    """Compile every template now, so that the first reader of a page does not wait for it."""
+    for name in environment().list_templates(["html"]):
+        environment().get_template(name)
+
+
 @lru_cache
 def asset(name: str) -> str:
     """The address of a static file; it carries the file's digest, so that browsers may keep it for a year."""
@@ -78,7 +85,7 @@ def render(
         "path": request.url.path,
         "query": request.url.query,
         "session": session_times(account),
-        "banners": _banners() if account is not None and account.is_admin and _has_room(request) else [],
+        "banners": _banners(request) if account is not None and not _is_told(request) else [],
     }
     html = environment().get_template(template).render(told | (context or {}))
     return HTMLResponse(html, status_code=status, headers=headers)
@@ -91,17 +98,22 @@ def session_times(account: Any) -> tuple[int, int] | None:
     return settings().session_idle_s, max(0, int((account.credential.expires_at - now()).total_seconds()))
 
 
-def _has_room(request: Request) -> bool:
-    """A study's page has none, and the flow page keeps its banners up to date itself."""
+def _is_told(request: Request) -> bool:
+    """A fragment's page has the banners already, and the flow page keeps them up to date itself."""
     fragment = request.headers.get("hx-request") == "true"
-    return not fragment and not request.url.path.startswith(("/studies/", "/flow", "/api"))
+    return fragment or request.url.path.startswith(("/flow", "/api"))
 
 
-def _banners() -> list[Switch]:
-    """What an administrator must not overlook: work that is paused, a door that drains."""
+def _banners(request: Request) -> list[Switch]:
+    """What nobody must overlook who waits for a verdict: work that is paused, a door that drains."""
+    kept: Kept[list[Switch]] = request.app.state.banners
     try:
-        with database().read() as session:
-            standing = switches.standing(session)
+        return kept.get("", _standing)
     except DatabaseAway:
         return []
+
+
+def _standing() -> list[Switch]:
+    with database().read() as session:
+        standing = switches.standing(session)
     return [standing[name] for name in (switches.PAUSED, switches.DRAINING) if name in standing]

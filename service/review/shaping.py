@@ -137,7 +137,7 @@ def correction(found: tables.Correction) -> schemas.Correction:
     )
 
 
-def finding(found: tables.Finding) -> schemas.Finding:
+def finding(found: tables.Finding | worklist.Lack) -> schemas.Finding:
     fields = ("requirement", "state", "severity", "sentence", "evidence")
     return schemas.Finding(**_fields(found, fields))
 

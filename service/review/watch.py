@@ -14,8 +14,9 @@ from service.db import double_reads, reviews, studies
 from service.db.session import database
 from service.errors import DatabaseAway, NotFound
 from service.review.blinding import ANSWERED
+from service.review.changes import event
 from service.review.deps import Account, Reader
-from service.review.events import HEARTBEAT_S, Ticker, event, still_in
+from service.review.events import HEARTBEAT_S, Ticker, still_in
 from service.review.news import news, removed
 from service.review.study import Uid
 
@@ -38,7 +39,7 @@ async def _stream(request: Request, account: Account, uid: str, number: int) -> 
         yield "retry: 2000\n\n" + await to_thread.run_sync(state, account, uid)
         while not await request.is_disconnected():
             try:
-                if number not in await asyncio.wait_for(queue.get(), HEARTBEAT_S):
+                if number not in (await asyncio.wait_for(queue.get(), HEARTBEAT_S)).ids:
                     continue
             except TimeoutError:
                 if not await to_thread.run_sync(still_in, account):

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from service.db import audit, double_reads, reviews, studies, worklist
+from service.db import audit, choices, double_reads, reviews, studies, worklist
 from service.db.session import database
 from service.db.tables import Decision, Verdict
 from service.errors import Conflict, NotFound
@@ -39,7 +39,7 @@ Day = Annotated[
 ]
 
 
-def asked(request: Request, account: Reader) -> worklist.Filter:
+async def asked(request: Request, account: Reader) -> worklist.Filter:
     """The filter that the address asks for; what it cannot read narrows nothing."""
     return filter_of(request.query_params, account)
 
@@ -99,14 +99,14 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         context: dict[str, Any] = {
             "page": page,
             "wanted": wanted,
-            "total": worklist.count(session, wanted),
             "counts": worklist.tab_counts(session, wanted),
-            "choices": worklist.choices(session, account.site),
-            "last": worklist.last_received(session, account.site) if not page.rows else None,
+            "choices": request.app.state.choices.get(account.site, lambda: choices.offered(session, account.site)),
+            "last": choices.last_received(session, account.site) if not page.rows else None,
         }
         seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in page.rows])
         second = double_reads.count_waiting_for(session, account.user, account.site) if account.decides else 0
     context |= {
+        "total": context["counts"][wanted.tab],
         "second_reads": second,
         "seen": seen,
         "columns": COLUMNS,

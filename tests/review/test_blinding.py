@@ -12,7 +12,7 @@ from sqlalchemy import select
 from service.db import double_reads, reevaluations, studies, users
 from service.db.session import Database, database
 from service.db.tables import DoubleReadState, Role, Study, User
-from service.review import auth, events, watch
+from service.review import auth, changes, watch
 from service.review.deps import Account
 from service.settings import Settings
 from tests.jobs.test_reevaluate import draft
@@ -134,7 +134,7 @@ def streamed(uid: str, role: Role) -> str:
         user = session.scalars(select(User).where(User.name == role.value)).one()
         number = session.scalars(select(Study.id).where(Study.study_instance_uid == uid)).one()
         account = Account(user, users.sessions_of(session, user)[0], "", "")
-    return events.message(account, {"tab": "all"}, frozenset({number})) + watch.state(account, uid)
+    return changes.Change({number}).message(account, {"tab": "all"}) + watch.state(account, uid)
 
 
 @pytest.mark.parametrize("role", [Role.SONOGRAPHER, Role.REVIEWER, Role.ADMIN])
