@@ -21,7 +21,20 @@ Limit = Annotated[int, Query(ge=1)]
 Offset = Annotated[int, Query(ge=0, le=10_000_000)]
 
 
-@router.get("/studies")
+# How `/openapi.json` tells of the answers.
+FOUND: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "What matches, as DICOM JSON.",
+            "content": {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
+        },
+        204: {"description": "Nothing matches."},
+    },
+}
+
+
+@router.get("/studies", **FOUND)
 def search_studies(request: Request, limit: Limit = 200, offset: Offset = 0) -> Response:
     """Studies that match, the newest first; 204 when there is none."""
     with database().read() as session:
@@ -29,8 +42,8 @@ def search_studies(request: Request, limit: Limit = 200, offset: Offset = 0) -> 
         return _answer(request, [model.study(each, base_url(request)) for each in found])
 
 
-@router.get("/series")
-@router.get("/studies/{study}/series")
+@router.get("/series", **FOUND)
+@router.get("/studies/{study}/series", **FOUND)
 def search_series(request: Request, study: str = "", limit: Limit = 200, offset: Offset = 0) -> Response:
     """Series that match."""
     keys = _keys(request, StudyInstanceUID=study)
@@ -40,9 +53,9 @@ def search_series(request: Request, study: str = "", limit: Limit = 200, offset:
         return _answer(request, [model.series(each, base_url(request)) for each in found])
 
 
-@router.get("/instances")
-@router.get("/studies/{study}/instances")
-@router.get("/studies/{study}/series/{series}/instances")
+@router.get("/instances", **FOUND)
+@router.get("/studies/{study}/instances", **FOUND)
+@router.get("/studies/{study}/series/{series}/instances", **FOUND)
 def search_instances(
     request: Request,
     study: str = "",

@@ -33,13 +33,21 @@ SERIES = STUDY + "/series/{series}"
 INSTANCE = SERIES + "/instances/{instance}"
 
 
+def _giving(what: str, *media_types: str) -> dict[str, Any]:
+    """How `/openapi.json` tells of an answer."""
+    octets = {"schema": {"type": "string", "format": "binary"}}
+    listed = {"schema": {"type": "array", "items": {"type": "object"}}}
+    content = {each: listed if each == JSON else octets for each in media_types}
+    return {"response_class": Response, "responses": {200: {"description": what, "content": content}}}
+
+
 class NotAcceptable(Undecodable):
     """The client takes nothing that can be made of what is stored."""
 
 
-@router.get(STUDY)
-@router.get(SERIES)
-@router.get(INSTANCE)
+@router.get(STUDY, **_giving("The instances as they are archived.", f'multipart/related; type="{DICOM}"', DICOM))
+@router.get(SERIES, **_giving("The instances as they are archived.", f'multipart/related; type="{DICOM}"', DICOM))
+@router.get(INSTANCE, **_giving("The instances as they are archived.", f'multipart/related; type="{DICOM}"', DICOM))
 def retrieve(request: Request, study: str, series: str = "", instance: str = "") -> Response:
     """Instances byte for byte as they are archived, one part each."""
     found = _find(request, study, series, instance)
@@ -51,16 +59,16 @@ def retrieve(request: Request, study: str, series: str = "", instance: str = "")
     return _multipart(DICOM, parts)
 
 
-@router.get(STUDY + "/metadata")
-@router.get(SERIES + "/metadata")
-@router.get(INSTANCE + "/metadata")
+@router.get(STUDY + "/metadata", **_giving("Every element but the pixels.", JSON))
+@router.get(SERIES + "/metadata", **_giving("Every element but the pixels.", JSON))
+@router.get(INSTANCE + "/metadata", **_giving("Every element but the pixels.", JSON))
 def metadata(request: Request, study: str, series: str = "", instance: str = "") -> Response:
     """Every element but the pixels, as DICOM JSON."""
     found = _find(request, study, series, instance)
     return JSONResponse([_metadata(each, base_url(request)) for each in found], media_type=JSON)
 
 
-@router.get(INSTANCE + "/frames/{numbers}")
+@router.get(INSTANCE + "/frames/{numbers}", **_giving("The frames as they are encoded.", "multipart/related"))
 def frames(request: Request, study: str, series: str, instance: str, numbers: str) -> Response:
     """Frames as they are encoded: native ones as octets, compressed ones in their own transfer syntax."""
     found = _find(request, study, series, instance)[0]
@@ -79,8 +87,8 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
     return _multipart(kind, ((content_type, [data]) for data in _encoded(found, wanted)))
 
 
-@router.get(INSTANCE + "/rendered")
-@router.get(INSTANCE + "/frames/{numbers}/rendered")
+@router.get(INSTANCE + "/rendered", **_giving("One frame as displayed.", "image/jpeg", "image/png"))
+@router.get(INSTANCE + "/frames/{numbers}/rendered", **_giving("One frame as displayed.", "image/jpeg", "image/png"))
 def rendered(
     request: Request,
     study: str,

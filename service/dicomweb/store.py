@@ -7,7 +7,7 @@ from functools import lru_cache
 from secrets import token_hex
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -30,6 +30,14 @@ log = logs.get(__name__)
 
 DICOM = "application/dicom"
 JSON = "application/dicom+json"
+# How `/openapi.json` tells of the answers (PS3.18, 10.5).
+STORING: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        status: {"description": words, "content": {JSON: {"schema": {"type": "object"}}}}
+        for status, words in ((200, "All are stored."), (202, "Some are stored."), (409, "None is stored."))
+    },
+}
 LONGEST_META = 1 << 16
 CALLING = 16  # characters of an AE title
 
@@ -179,10 +187,13 @@ class Storing:
         self.failed.append({**reference, "00081197": {"vr": "US", "Value": [reason]}})
 
 
-@router.post("/studies")
-@router.post("/studies/{study}")
+@router.post("/studies", **STORING)
+@router.post("/studies/{study}", **STORING)
 async def store(request: Request, study: str = "") -> JSONResponse:
-    """Store instances: 200 when all of them are durable and queued, 202 when some are, 409 when none is."""
+    """Store instances, each a part of a multipart/related body of the type application/dicom.
+
+    200 when all of them are durable and queued, 202 when some are, 409 when none is.
+    """
     who = caller(request)
     storing = Storing(who, study, base_url(request))
     reader = Reader(boundary_of(request.headers.get("content-type", ""), DICOM), storing)

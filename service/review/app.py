@@ -111,7 +111,7 @@ def create_app() -> FastAPI:
     for room in ROOMS:
         app.include_router(room.router)
     for way, who in ((query, needs(Role.VIEWER)), (retrieve, needs(Role.VIEWER)), (store, sender)):
-        app.include_router(way.router, dependencies=[Depends(who)])
+        app.include_router(way.router, dependencies=[Depends(who)], responses=problems.PROBLEM_RESPONSES)
     # Only what holds no secret is compressed: a page's length must not tell of the token inside it (BREACH).
     app.mount("/static", GZipMiddleware(Assets(directory=STATIC)), name="static")
     return app

@@ -90,8 +90,9 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] = []
 
 
+PROBLEM_JSON = "application/problem+json"
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {"application/problem+json": {}}}
+    status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {PROBLEM_JSON: {}}}
     for status in (401, 403, 404, 409, 422, 503)
 }
 
@@ -101,6 +102,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SonomarkError, _handler(_of_ours))
     app.add_exception_handler(RequestValidationError, _handler(_of_validation))
     app.add_exception_handler(HTTPException, _handler(_of_http))
+    app.openapi = lambda describe=app.openapi: _as_problems(describe())  # type: ignore[method-assign,misc]
+
+
+def _as_problems(description: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI lists every model as application/json as well; a problem is sent as problem+json alone."""
+    for path in description["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if PROBLEM_JSON in content and "application/json" in content:
+                    response["content"] = {PROBLEM_JSON: content["application/json"]}
+    return description
 
 
 def answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -109,7 +122,7 @@ def answer(request: Request, problem: Problem, headers: dict[str, str] | None = 
         return JSONResponse(
             problem.model_dump(exclude_defaults=True) | {"type": problem.type},
             status_code=problem.status,
-            media_type="application/problem+json",
+            media_type=PROBLEM_JSON,
             headers=headers,
         )
     fragment = request.headers.get("hx-request") == "true"

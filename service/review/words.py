@@ -1,5 +1,6 @@
 """How states, kinds, people and times read on a page."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 
 from service.db.tables import Decision, FindingState, Severity, Study, Verdict, now
@@ -67,8 +68,8 @@ def kind(name: str) -> str:
 
 
 def requirement(name: str) -> str:
-    """A requirement's name as a phrase: 'breast-body-marker' becomes 'breast body marker'."""
-    return name.replace("-", " ").replace("_", " ")
+    """A requirement's name as a phrase, in the pages' spelling: 'doppler-color-box' becomes 'doppler colour box'."""
+    return re.sub(r"\bcolor\b", "colour", name.replace("-", " ").replace("_", " "))
 
 
 def age(at: datetime) -> str:

@@ -29,3 +29,21 @@ def test_no_request_is_an_accident(client: TestClient, db: Database) -> None:
             assert answer.status_code < 500, (case.method, case.path, answer.status_code)
 
         is_answered()
+
+
+def test_every_answer_is_described_as_it_is_sent(client: TestClient) -> None:
+    """Errors are problems alone, and DICOMweb's answers are not plain JSON."""
+    kinds = {}
+    for path, operations in client.app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                content = set(response.get("content", {}))
+                kinds[method, path, status] = content
+                if status >= "400" and not (path.startswith("/dicomweb") and status == "409"):
+                    assert content == {"application/problem+json"}, (method, path, status, content)
+                elif path.startswith("/dicomweb"):
+                    assert "application/json" not in content, (method, path, status, content)
+    study = "/dicomweb/studies/{study}"
+    assert kinds["get", "/dicomweb/studies", "200"] == {"application/dicom+json"}
+    assert kinds["get", study, "200"] == {'multipart/related; type="application/dicom"', "application/dicom"}
+    assert kinds["post", study, "202"] == {"application/dicom+json"}
