@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from service.analyse.text import models
 from service.archive.store import archive
 from service.compliance import rulebook
+from service.compliance.check import errors_among, lint
 from service.db import census, checks, heartbeats, rulebooks, schema
 from service.db.session import database
 from service.errors import BrokerAway, ConfigurationError, DamagedObject, SonomarkError, StorageError
@@ -96,6 +97,11 @@ def _network(settings: Settings) -> str:
 
 def _rulebook(settings: Settings) -> str:
     book = rulebook.load(settings.rulebook)
+    wrong = errors_among(lint(settings.rulebook))
+    if wrong:
+        raise ConfigurationError(
+            "\n".join(problem.against(settings.rulebook) for problem in wrong), cure="Correct the rule book."
+        )
     return f"{book.name} {book.version}, {len(book.requirements)} requirements"
 
 

@@ -22,7 +22,8 @@ patient data (identify instances by SOP Instance UID or by path).
     │   └── OutcomeUnknown          … to a commit: its rows may be there or not
     ├── BrokerAway                  the message broker does not answer
     ├── LeaseLost                   another worker holds the analysis now
-    ├── PeerError                   another DICOM node refused or did not answer
+    ├── PeerError                   another system refused or did not answer
+    │   └── PeerRefused             it answers, and does not take this
     ├── NotFound                    no such study, instance, frame, user …
     ├── Conflict                    somebody changed it in the meantime
     └── NotAllowed                  the account may not do this
@@ -129,7 +130,11 @@ class LeaseLost(SonomarkError):
 
 
 class PeerError(SonomarkError):
-    """Another DICOM node refused or did not answer."""
+    """Another system, mostly a DICOM node, refused or did not answer."""
+
+
+class PeerRefused(PeerError):
+    """It answers, and does not take this; it may well take other things."""
 
 
 class NotFound(SonomarkError):

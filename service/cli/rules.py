@@ -1,4 +1,4 @@
-"""Rule books: examine them before they judge anybody."""
+"""Rule books: examine them before they judge anybody, keep versions, put one in force, judge again by it."""
 
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
@@ -6,24 +6,30 @@ from time import sleep
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy.orm import Session
 
+from service.cli.accounts import BY_HAND
 from service.cli.console import out, progress
 from service.cli.report import day
 from service.compliance import rulebook as rulebooks
 from service.compliance.check import errors_among, lint
 from service.compliance.examples import failures
 from service.compliance.explain import rulebook_in_words
-from service.db import reevaluations
+from service.db import audit, reevaluations
 from service.db import rulebooks as versions
 from service.db.reevaluations import Range
 from service.db.reports import start_of
 from service.db.session import database
+from service.errors import NotFound
 from service.jobs import reevaluate as jobs
 
 app = typer.Typer(no_args_is_help=True, help="Rule books.")
 File = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped rule book.")]
 
 UNUSABLE = 1
+DIGITS = 12  # of a digest, as a rule book's label shows them
 
 
 @app.command()
@@ -43,6 +49,49 @@ def explain(file: File) -> None:
     """Say in words what a rule book requires, and of which images."""
     for line in rulebook_in_words(rulebooks.load(file)):
         typer.echo(line)
+
+
+@app.command("list")
+def list_versions() -> None:
+    """Every kept version, newest first; ``save --based-on`` takes the digest shown here."""
+    with database().read() as session:
+        kept = versions.versions(session)
+        judging = versions.in_force_now(session).sha256
+    table = Table("id", "name", "version", "digest", "kept by", "kept at", "")
+    for each in kept:
+        state = "in force" if each.sha256 == judging else ""
+        row = (str(each.id), each.name, each.version, each.sha256[:DIGITS], each.created_by or "the settings")
+        table.add_row(*map(escape, row), f"{each.created_at:%Y-%m-%d %H:%M}", state)
+    out.print(table)
+
+
+@app.command()
+def save(
+    file: File,
+    based_on: Annotated[
+        str, typer.Option(help="Digest of the version it was edited from: refused if somebody saved a newer one since.")
+    ] = "",
+) -> None:
+    """Keep a rule book as a version, as the dashboard does; it judges nobody before it is put in force."""
+    text = rulebooks.load(file).toml
+    with database().begin() as session:
+        base = _by_digest(session, based_on) if based_on else None
+        kept = versions.save(session, text, getuser(), based_on=base)
+        audit.record(session, BY_HAND, "rulebook.save", kept.sha256, detail={"name": kept.name})
+    out.print(f"{kept.name} {kept.version} is kept as number {kept.id}, digest {kept.sha256[:DIGITS]}.")
+
+
+@app.command()
+def activate(
+    number: Annotated[int, typer.Argument(help="Its id in `rules list`.")],
+    reason: Annotated[str, typer.Option(help="Why; the audit trail keeps it.")],
+) -> None:
+    """Put a version in force: it judges every study from now on. Refused when it contradicts itself."""
+    with database().begin() as session:
+        found = versions.activate(session, number, getuser())
+        detail = {"name": found.name, "version": found.version, "reason": reason}
+        audit.record(session, BY_HAND, "rulebook.activate", found.sha256, detail=detail)
+    out.print(f"{found.name} {found.version} is in force.")
 
 
 @app.command()
@@ -86,3 +135,11 @@ def test(file: File) -> None:
     out.print(f"{len(book.examples) - len(failed)} of {len(book.examples)} examples are judged as they say.")
     if failed:
         raise typer.Exit(UNUSABLE)
+
+
+def _by_digest(session: Session, begins: str) -> str:
+    """The whole digest of the one kept version whose digest begins so."""
+    found = [each.sha256 for each in versions.versions(session) if each.sha256.startswith(begins)]
+    if len(found) != 1:
+        raise NotFound(f"{len(found)} kept versions have a digest that begins with '{begins}'.")
+    return found[0]

@@ -7,6 +7,7 @@ from datetime import date
 from itertools import combinations
 from pathlib import Path
 
+from service.compliance.pattern import Patterns
 from service.compliance.positions import line_of, lines_of
 from service.compliance.problems import Problem, dotted
 from service.compliance.rulebook import Expectation, Match, Requirement, Rulebook, find, load, read
@@ -59,13 +60,31 @@ def _of_each(rulebook: Rulebook) -> Iterator[Found]:
 def _unreachable(requirement: Requirement, here: tuple[str | int, ...]) -> Iterator[Found]:
     cure = "Change one of the two conditions, or remove the requirement."
     for match in requirement.applies_to:
-        if match in requirement.unless:
-            yield (*here, "unless"), "It takes out exactly what 'applies_to' lets in, so it never applies.", cure, True
-        if any(exemption.match == match for exemption in requirement.exemptions):
+        if any(_takes_all(taken, match) for taken in requirement.unless):
+            yield (*here, "unless"), "It takes out all that 'applies_to' lets in, so it never applies.", cure, True
+        if any(_takes_all(exemption.match, match) for exemption in requirement.exemptions):
             yield (*here, "exemptions"), "An exemption takes out all that 'applies_to' lets in.", cure, True
     if requirement.when is not None and requirement.expect is not None:
         for kind in _asked(requirement.when) & _banned(requirement.expect):
             yield (*here, "expect"), f"It bans the {kind} that 'when' asks for, so it is never met.", cure, True
+
+
+def _takes_all(taken: Match, match: Match) -> bool:
+    """Whether every image that fits ``match`` is sure to fit ``taken``, whose conditions are then no narrower."""
+    wanted, given = dict(taken.fields), dict(match.fields)
+    if any(name not in given or not _no_narrower(wanted[name], given[name]) for name in wanted):
+        return False
+    if taken.min_age is not None and (match.min_age is None or match.min_age < taken.min_age):
+        return False
+    if taken.max_age is not None and (match.max_age is None or match.max_age > taken.max_age):
+        return False
+    return taken.image in (None, match.image) and taken.region in (None, match.region)
+
+
+def _no_narrower(one: Patterns, other: Patterns) -> bool:
+    """Whether ``one`` is found wherever ``other`` is, as far as their texts tell: it has its alternatives, or takes any
+    text at all."""
+    return set(other.sources) <= set(one.sources) or one.found_in("") or bool({".", ".+"} & set(one.sources))
 
 
 def _contradictory(requirement: Requirement, here: tuple[str | int, ...]) -> Iterator[Found]:
@@ -146,7 +165,7 @@ def _expectations(requirement: Requirement) -> Iterable[tuple[str, Expectation]]
 
 def _parts(expected: Expectation) -> Iterator[Expectation]:
     yield expected
-    for part in (*expected.any_of, *expected.all_of, *expected.none_of):
+    for part in expected.parts:
         yield from _parts(part)
 
 

@@ -38,6 +38,11 @@ def syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
     return Problem(line, "", f"This is not TOML: {what}.", "Look for a missing quote, bracket or equals sign there.")
 
 
+def too_deep() -> Problem:
+    """Brackets within brackets without end, which no parser follows."""
+    return Problem(1, "", "Brackets lie too deep within each other.", "Write it as several requirements.")
+
+
 def problems_in(error: ValidationError, text: str, fields: Collection[str]) -> list[Problem]:
     """TOML that is no rule book: every problem that pydantic found, in the order of the file.
 

@@ -27,13 +27,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from service.compliance import facts, pattern
 from service.compliance.outcome import Severity, Verdict
-from service.compliance.problems import Problem, problems_in, syntax_problem
+from service.compliance.problems import Problem, problems_in, syntax_problem, too_deep
 from service.errors import RulebookError
 from service.settings import RULEBOOKS
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 # Findings that the evaluation makes by itself; no rule may take their names.
 RESERVED = ("image-assessed", "one-version")
+DEEPEST = 8  # expectations within expectations; nobody reads more, and what is endless must not reach a worker
 
 
 def _one_or_many(value: Any) -> Any:
@@ -132,18 +133,26 @@ class Expectation(Part):
         return self.model_fields_set <= {"annotation", "words"}
 
     @property
+    def parts(self) -> tuple[Expectation, ...]:
+        """The expectations it is put together of."""
+        return (*self.any_of, *self.all_of, *self.none_of)
+
+    @cached_property
+    def depth(self) -> int:
+        """How many expectations lie within each other, itself included."""
+        return 1 + max((part.depth for part in self.parts), default=0)
+
+    @property
     def asks_for_text(self) -> bool:
         """Whether it looks at what is written."""
-        inner = (*self.any_of, *self.all_of, *self.none_of)
-        return self.text is not None or any(part.asks_for_text for part in inner)
+        return self.text is not None or any(part.asks_for_text for part in self.parts)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Every kind of annotation it looks at."""
         own = [kind for kind in (self.annotation, self.without) if kind is not None]
         own += ["text"] if self.text is not None else []
-        inner = (*self.any_of, *self.all_of, *self.none_of)
-        return tuple(dict.fromkeys([*own, *(kind for part in inner for kind in part.kinds)]))
+        return tuple(dict.fromkeys([*own, *(kind for part in self.parts for kind in part.kinds)]))
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -152,6 +161,8 @@ class Expectation(Part):
         about_annotation = self.model_fields_set & {"found_in", "count", "overlaps", "clear_of", "in_region"}
         if about_annotation and self.annotation is None:
             raise ValueError(f"'{min(about_annotation)}' speaks of an annotation; say which one with 'annotation'")
+        if self.depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} expectations lie within each other; make two requirements of it")
         return self
 
 
@@ -192,6 +203,12 @@ class Waiver(Part):
     until: date  # the last day on which it holds
     since: date | None = None
     match: Match | None = None
+
+    @model_validator(mode="after")
+    def _holds_some_day(self) -> Self:
+        if self.since is not None and self.until < self.since:
+            raise ValueError("'until' lies before 'since', so it never holds")
+        return self
 
 
 class Requirement(Part):
@@ -380,6 +397,8 @@ def read(text: str) -> tuple[Rulebook | None, Sequence[Problem]]:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return None, [syntax_problem(error, text)]
+    except RecursionError:
+        return None, [too_deep()]
     digest = hashlib.sha256(text.encode()).hexdigest()
     own = [name for name in ("sha256", "toml") if name in tables]
     for name in own:
@@ -388,6 +407,8 @@ def read(text: str) -> tuple[Rulebook | None, Sequence[Problem]]:
         return Rulebook.model_validate({**tables, "sha256": digest, "toml": text}), []
     except ValidationError as error:
         return None, problems_in(error, text, _fields())
+    except RecursionError:
+        return None, [too_deep()]
 
 
 def shipped() -> list[str]:

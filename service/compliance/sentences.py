@@ -37,7 +37,7 @@ _FOUND_IN = {
 _VERBS = {
     "body_marker": "Draw the marker",
     "caliper": "Place the calipers",
-    "color_box": "Switch colour Doppler on",
+    "color_box": "Record colour Doppler",
     "text": "Add the label",
     "arrow": "Draw the arrow",
 }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from service.db import double_reads
@@ -114,29 +114,47 @@ def failed(session: Session, delivery_id: int, reason: str, cure: str) -> None:
         delivery.next_at = now() + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(delivery.attempts - 1, 12))
 
 
-def retry(session: Session, delivery_id: int, second_reader: int | None = None) -> Delivery:
+def retry(session: Session, delivery_id: int, second_reader: int | None = None, site: str = "") -> Delivery:
     """A person asks for a try now, also of one that was cancelled."""
-    delivery = _get(session, delivery_id, second_reader)
+    delivery = _get(session, delivery_id, second_reader, site)
     if delivery.state in (WAITING, DeliveryState.CANCELLED):
         delivery.state, delivery.next_at, delivery.ended_at = WAITING, now(), None
     return delivery
 
 
-def cancel(session: Session, delivery_id: int, second_reader: int | None = None) -> Delivery:
+def cancel(session: Session, delivery_id: int, second_reader: int | None = None, site: str = "") -> Delivery:
     """A person gives it up."""
-    delivery = _get(session, delivery_id, second_reader)
+    delivery = _get(session, delivery_id, second_reader, site)
     if delivery.state is WAITING:
         delivery.state, delivery.ended_at = DeliveryState.CANCELLED, now()
     return delivery
 
 
 def newest(
-    session: Session, state: DeliveryState | None = None, limit: int = 100, second_reader: int | None = None
+    session: Session,
+    state: DeliveryState | None = None,
+    limit: int = 100,
+    second_reader: int | None = None,
+    site: str = "",
 ) -> list[Delivery]:
     """Deliveries, newest first, each with its study; a rejection would tell a blinded reader what was decided."""
     query = select(Delivery).join(Study, Study.id == Delivery.study_id).where(*double_reads.open_to(second_reader))
+    query = query.where(Study.institution == site) if site else query
     query = query.options(joinedload(Delivery.study)).order_by(Delivery.id.desc()).limit(limit)
     return list(session.scalars(query.where(Delivery.state == state) if state else query))
+
+
+def counts(session: Session) -> dict[DeliveryState, int]:
+    """How many there are of each state, the waiting ones first."""
+    found = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state))
+    counted = {state: count for state, count in found}  # noqa: C416
+    return {state: counted.get(state, 0) for state in DeliveryState}
+
+
+def targets() -> list[tuple[DeliveryKind, str]]:
+    """What the settings send, and where it goes."""
+    rejected = [(DeliveryKind.REJECTION, settings().rejections_to)] if settings().rejections_to else []
+    return [*_of_every_verdict(), *rejected, *_of_a_flag()]
 
 
 def verdict_of(session: Session, delivery: Delivery) -> VerdictRecord:
@@ -174,8 +192,9 @@ def _end(session: Session, delivery_id: int, state: DeliveryState) -> None:
     delivery.state, delivery.ended_at, delivery.reason, delivery.cure = state, now(), "", ""
 
 
-def _get(session: Session, delivery_id: int, second_reader: int | None) -> Delivery:
+def _get(session: Session, delivery_id: int, second_reader: int | None, site: str) -> Delivery:
     delivery = session.get(Delivery, delivery_id)
-    if delivery is None or double_reads.is_blind_for(session, delivery.study, second_reader):
+    elsewhere = delivery is not None and site not in ("", delivery.study.institution)
+    if delivery is None or elsewhere or double_reads.is_blind_for(session, delivery.study, second_reader):
         raise NotFound(f"There is no delivery {delivery_id}.")
     return delivery

@@ -5,13 +5,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service.compliance.check import errors_among, lint_text
 from service.compliance.rulebook import Rulebook, find, load, parse
 from service.db.tables import RulebookVersion, now
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, NotFound, RulebookError
 from service.settings import settings
 
 # Who stands behind a version that came from the settings' file and not from a person.
@@ -88,6 +89,7 @@ def save(session: Session, toml: str, created_by: str, *, based_on: str | None =
     same rule book since, or when this version number already stands for another text.
     """
     rulebook = parse(toml, "draft")
+    _one_at_a_time(session)
     newest = newest_of(session, rulebook.name)
     if based_on is not None and newest is not None and newest.sha256 not in (based_on, rulebook.sha256):
         raise Conflict(
@@ -109,8 +111,18 @@ def save(session: Session, toml: str, created_by: str, *, based_on: str | None =
 
 
 def activate(session: Session, version_id: int, by: str) -> RulebookVersion:
-    """Put a version in force and retire every other one that a person had put in force."""
+    """Put a version in force and retire every other one that a person had put in force.
+
+    Raises RulebookError when the linter finds that it contradicts itself or asks what can never be met.
+    """
+    _one_at_a_time(session)
     version = get(session, version_id)
+    wrong = errors_among(lint_text(version.toml))
+    if wrong:
+        raise RulebookError(
+            "\n".join(problem.against(f"{version.name} {version.version}") for problem in wrong),
+            cure="Correct it and save it as a new version; this one is not put in force.",
+        )
     moment = now()
     session.execute(
         update(RulebookVersion)
@@ -161,6 +173,12 @@ def _loaded(file: Path, changed_ns: int, size: int) -> Rulebook:
 def of_digest(session: Session, sha256: str) -> RulebookVersion | None:
     """The version with exactly this text."""
     return session.scalar(select(RulebookVersion).where(RulebookVersion.sha256 == sha256))
+
+
+def _one_at_a_time(session: Session) -> None:
+    """Let two people who save or activate at once do so one after the other: the later one sees what the first did."""
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
+        session.execute(text("LOCK TABLE rulebook_versions IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _insert(session: Session) -> Any:

@@ -22,7 +22,7 @@ from service.deliver.results import results_of
 from service.deliver.segmentation import segmentations
 from service.deliver.send import Node, Sent, send
 from service.deliver.structured_report import structured_report
-from service.errors import DatabaseAway, PeerError, SonomarkError
+from service.errors import DatabaseAway, PeerError, PeerRefused, SonomarkError
 from service.settings import settings
 
 log = logs.get(__name__)
@@ -46,7 +46,7 @@ class Outbox:
     def round(self) -> int:
         """Try everything that is due once; returns how much was delivered.
 
-        A receiver that fails gets nothing more in this round: its other deliveries wait for their next turn.
+        A receiver that is away gets nothing more in this round: its other deliveries wait for their next turn.
         """
         with self._db.begin() as session:
             due = deliveries.claim(session, AT_ONCE)
@@ -56,7 +56,7 @@ class Outbox:
             error = away.get(delivery.target) or self._try(delivery)
             if error is None:
                 done += 1
-            elif isinstance(error, PeerError):
+            elif isinstance(error, PeerError) and not isinstance(error, PeerRefused):
                 away[delivery.target] = error
             self._note(delivery, error)
         return done
@@ -106,7 +106,7 @@ def _to_node(db: Database, delivery: Delivery) -> None:
     )
     refused = [result for result in results if not result.stored]
     if refused:
-        raise PeerError(
+        raise PeerRefused(
             f"The node refused {len(refused)} of {len(results)} objects ({_why(refused[0])}).",
             cure="Look whether it takes this SOP class from us; it is tried again.",
         )

@@ -19,6 +19,7 @@ from service.errors import ConfigurationError, PeerError
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
 SUCCESS = 0x0000
 ECHO_TIMEOUT_S = 5
+CLASS_REFUSED = "the peer refused its SOP class or transfer syntax"
 VERIFICATION = UID("1.2.840.10008.1.1")
 
 
@@ -83,8 +84,8 @@ def send(
 ) -> list[Sent]:
     """C-STORE every file to ``node``; calls ``on_sent`` after each.
 
-    Files that are no DICOM, or whose context the peer refuses, are reported and the run goes on. Raises
-    PeerError when no association can be had at all.
+    Files that are no DICOM, or whose context the peer refuses, are reported and the run goes on, also when it refuses
+    every context. Raises PeerError when no association can be had at all.
     """
     results: list[Sent] = []
 
@@ -104,6 +105,10 @@ def send(
 
     for batch in _batches(outgoing):
         association = _associate(node, calling_ae_title, batch)
+        if association is None:
+            for item in batch:
+                report(Sent(item.path, item.sop_instance_uid, None, CLASS_REFUSED))
+            continue
         try:
             for item in batch:
                 report(_store(association, item))
@@ -144,7 +149,8 @@ def _batches(outgoing: list[_Outgoing]) -> Iterator[list[_Outgoing]]:
         yield [item for item in outgoing if (item.sop_class, item.transfer_syntax) in group]
 
 
-def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Association:
+def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Association | None:
+    """An association; None when the peer answers, and takes nothing of what it is offered."""
     ae = ApplicationEntity(calling_ae_title)
     ae.connection_timeout = 10
     # One syntax a context: the peer must take the file's own syntax or refuse, never pick another one.
@@ -154,6 +160,8 @@ def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Ass
     ]
     association = ae.associate(node.host, node.port, contexts, ae_title=node.ae_title)
     if not association.is_established:
+        if association.rejected_contexts:
+            return None
         raise PeerError(
             f"{node} does not accept an association.",
             cure="Check AE titles, address and port, and whether the peer allows this calling AE title.",
@@ -167,7 +175,7 @@ def _store(association: Association, item: _Outgoing) -> Sent:
     try:
         answer = association.send_c_store(item.path)
     except ValueError:
-        return Sent(item.path, item.sop_instance_uid, None, "the peer refused its SOP class or transfer syntax")
+        return Sent(item.path, item.sop_instance_uid, None, CLASS_REFUSED)
     except (RuntimeError, AttributeError, OSError) as error:
         return Sent(item.path, item.sop_instance_uid, None, type(error).__name__)
     status = getattr(answer, "Status", None)

@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from service.errors import ConfigurationError, PeerError
+from service.errors import ConfigurationError, PeerError, PeerRefused
 
 TIMEOUT_S = 10.0
 _CURE = "Correct SONOMARK_WEBHOOK_URL or SONOMARK_WEBHOOK_HOSTS."
@@ -50,7 +50,8 @@ def post(url: str, told: dict[str, Any], *, number: int, allowed: str, secret: s
             f"The webhook's receiver does not answer ({type(error).__name__}).", cure="Look whether it runs."
         ) from error
     if not 200 <= status < 300:
-        raise PeerError(f"The webhook's receiver answered {status}.", cure="Look into its log; it is tried again.")
+        kind = PeerRefused if status in (400, 409, 410, 413, 415, 422) else PeerError  # of this body alone, or of all
+        raise kind(f"The webhook's receiver answered {status}.", cure="Look into its log; it is tried again.")
 
 
 def _address(parts: SplitResult, allowed: list[str]) -> str:

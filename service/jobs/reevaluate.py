@@ -19,6 +19,7 @@ from service.db.reevaluations import Range
 from service.db.session import Database, database
 from service.db.tables import Reevaluation, Verdict
 from service.db.verdicts import Judged, Versions
+from service.errors import Conflict
 from service.jobs.app import app
 
 log = logs.get(__name__)
@@ -29,8 +30,16 @@ TURN_S = 1.0  # after which a worker rings for the rest and lets images go first
 
 
 def ask(session: Session, rulebook_version_id: int, which: Range, by: str, *, records: bool) -> Reevaluation:
-    """Ask for a re-evaluation (``records``) or a what-if; call `ring` after the commit."""
-    rulebooks.get(session, rulebook_version_id)
+    """Ask for a re-evaluation (``records``) or a what-if; call `ring` after the commit.
+
+    Raises Conflict when verdicts are to be written by a version that was never put in force.
+    """
+    version = rulebooks.get(session, rulebook_version_id)
+    if records and version.activated_at is None and version.sha256 != rulebooks.in_force(session).sha256:
+        raise Conflict(
+            f"{version.name} {version.version} was never put in force, so no verdict is written by it.",
+            cure="Put it in force first, or ask what it would say.",
+        )
     return reevaluations.ask(session, rulebook_version_id, which, by, records=records)
 
 

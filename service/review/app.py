@@ -46,6 +46,7 @@ from service.review import (
     sso,
     study,
     watch,
+    what_ifs,
     worklist,
 )
 from service.review.blinding import sighted
@@ -85,6 +86,7 @@ ROOMS = (
     archive,
     retention,
     rulebooks,
+    what_ifs,
     reevaluations,
     accounts,
     audits,

@@ -1,18 +1,31 @@
 """The outbox as administrators see it: what waits, why, and what a person may do about it."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from service.db import audit, deliveries
 from service.db.session import database
 from service.db.tables import Delivery, DeliveryKind, DeliveryState
 from service.review.deps import Account, Admin
+from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.schemas import Id, Moment
 
-router = APIRouter(prefix="/api/deliveries", tags=["deliveries"], responses=PROBLEM_RESPONSES)
+router = APIRouter()
+API: dict[str, Any] = {"tags": ["deliveries"], "responses": PROBLEM_RESPONSES}
+
+
+SHOWN = 200
+KINDS = {
+    DeliveryKind.REPORT: "Structured report",
+    DeliveryKind.SEGMENTATION: "Masks",
+    DeliveryKind.REJECTION: "Rejection note",
+    DeliveryKind.WEBHOOK: "Webhook",
+    DeliveryKind.MAIL: "Mail",
+}
 
 
 class Sent(BaseModel):
@@ -31,31 +44,52 @@ class Sent(BaseModel):
     ended_at: Moment | None
 
 
-@router.get("")
+@router.get("/api/deliveries", **API)
 def outbox(
     account: Admin, state: DeliveryState | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> list[Sent]:
     """What goes out to other systems, newest first; nothing that was refused is ever given up by itself."""
     with database().read() as session:
-        return [_sent(each) for each in deliveries.newest(session, state, limit, account.second_reader)]
+        return [_sent(each) for each in deliveries.newest(session, state, limit, account.second_reader, account.site)]
 
 
-@router.post("/{number}/retry")
+@router.post("/api/deliveries/{number}/retry", **API)
 def retry(number: Id, account: Admin) -> Sent:
     """Try it now, also if it was cancelled."""
     return _changed(number, account, "retry")
 
 
-@router.post("/{number}/cancel")
+@router.post("/api/deliveries/{number}/cancel", **API)
 def cancel(number: Id, account: Admin) -> Sent:
     """Give it up."""
     return _changed(number, account, "cancel")
 
 
+@router.get("/deliveries", include_in_schema=False)
+def page(request: Request, account: Admin, state: DeliveryState | None = None) -> Response:
+    """The outbox with the reason of everything that waits, and what may be done about it."""
+    with database().read() as session:
+        context = {
+            "rows": deliveries.newest(session, state, SHOWN, account.second_reader, account.site),
+            "counts": deliveries.counts(session),
+            "state": state,
+            "targets": deliveries.targets(),
+            "KINDS_SENT": KINDS,
+        }
+    return render(request, "deliveries.html", context)
+
+
+@router.post("/deliveries/{number}/{change}", include_in_schema=False)
+def change_on_page(number: Id, change: Literal["retry", "cancel"], account: Admin) -> Response:
+    """Try it now, or give it up."""
+    _changed(number, account, change)
+    return RedirectResponse("/deliveries?state=waiting", status_code=303)
+
+
 def _changed(number: int, account: Account, change: str) -> Sent:
     with database().begin() as session:
         change_it = deliveries.retry if change == "retry" else deliveries.cancel
-        found = change_it(session, number, account.second_reader)
+        found = change_it(session, number, account.second_reader, account.site)
         audit.record(session, account.user.name, f"delivery.{change}", str(number), account.address)
         return _sent(found)
 

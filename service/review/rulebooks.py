@@ -1,30 +1,28 @@
-"""Rule books: versions, an editor that names the line of every problem, what-if, and activation."""
+"""Rule books: versions, an editor that names the line of every problem, and activation."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
-from service.compliance.check import lint_text
+from service.compliance.check import errors_among, lint_text
 from service.compliance.explain import rulebook_in_words
 from service.compliance.rulebook import parse
 from service.db import audit, reevaluations, rulebooks
 from service.db.session import database
-from service.db.tables import Reevaluation, RulebookVersion, now
-from service.errors import Conflict, NotAllowed, RulebookError
-from service.jobs import reevaluate
+from service.db.tables import RulebookVersion, now
+from service.errors import Conflict, RulebookError
 from service.review.deps import Account, Admin, Reader
 from service.review.differing import differences, three_columns
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
-from service.review.reevaluations import named_to
 from service.review.schemas import Id, Moment
+from service.review.what_ifs import told
 
 router = APIRouter()
 
 LENGTH = 200_000
-WHAT_IF_STUDIES = 2000
 
 
 class Version(BaseModel):
@@ -50,30 +48,17 @@ class Draft(BaseModel):
     based_on: str | None = Field(None, max_length=64, description="SHA-256 of the version this was edited from.")
 
 
+class Activation(BaseModel):
+    version: str = Field(max_length=32, description="The version's own number, so that nobody activates by accident.")
+    reason: str = Field(min_length=1, max_length=255, description="Kept in the audit trail.")
+
+
 class Issue(BaseModel):
     line: int
     field: str
     message: str
     cure: str
     is_error: bool
-
-
-class WhatIf(BaseModel):
-    """What a version would have said of the last studies; nothing is written."""
-
-    id: int
-    total: int
-    done: int
-    finished: bool
-    changes: dict[str, Any] = Field(description='{"compliant>non_compliant": {"count": n, "studies": [uid, …]}}')
-
-    def newly(self, verdict: str) -> int:
-        """Studies that would become this."""
-        return sum(found["count"] for change, found in self.changes.items() if change.endswith(f">{verdict}"))
-
-    def no_longer(self, verdict: str) -> int:
-        """Studies that would be this no more."""
-        return sum(found["count"] for change, found in self.changes.items() if change.startswith(f"{verdict}>"))
 
 
 @router.get("/api/rulebooks", tags=["rule books"], responses=PROBLEM_RESPONSES)
@@ -106,17 +91,10 @@ def check_rulebook(account: Reader, draft: Draft) -> list[Issue]:
     ]
 
 
-@router.post("/api/rulebooks/{number}/what-if", tags=["rule books"], responses=PROBLEM_RESPONSES, status_code=202)
-def what_if(number: Id, account: Admin, last: Annotated[int, Query(ge=1, le=100_000)] = WHAT_IF_STUDIES) -> WhatIf:
-    """Judge the last studies by this version in the background, without writing a verdict."""
-    return _what_if(_ask(account, number, last), account)
-
-
-@router.get("/api/what-if/{number}", tags=["rule books"], responses=PROBLEM_RESPONSES)
-def get_what_if(number: Id, account: Reader) -> WhatIf:
-    """How far a what-if has come, and what it found."""
-    with database().read() as session:
-        return _what_if(reevaluations.get(session, number), account)
+@router.post("/api/rulebooks/{number}/activate", tags=["rule books"], responses=PROBLEM_RESPONSES)
+def activate_rulebook(number: Id, account: Admin, given: Activation) -> Version:
+    """Put a version in force; it judges every study from now on. One that contradicts itself answers 422."""
+    return _version(_activate(account, number, given.version, given.reason))
 
 
 @router.get("/rulebooks", include_in_schema=False)
@@ -137,7 +115,7 @@ def save_on_page(
     try:
         kept = _save(account, toml, based_on or None)
     except RulebookError as error:
-        return _page(request, toml=toml, problem=str(error), status=422)
+        return _page(request, toml=toml, based_on=based_on, problem=str(error), status=422)
     except Conflict as error:
         return _overtaken(request, toml, based_on, str(error))
     return RedirectResponse(f"/rulebooks?version={kept.id}", status_code=303)
@@ -152,32 +130,6 @@ def compare(request: Request, number: Id, account: Reader, other: Annotated[Id, 
     return render(request, "rulebook_compare.html", context)
 
 
-@router.post("/rulebooks/{number}/what-if", include_in_schema=False)
-def what_if_on_page(number: Id, account: Admin, activating: Annotated[bool, Form()] = False) -> Response:
-    """Ask what this version would have flagged among the last studies."""
-    asked = _ask(account, number, WHAT_IF_STUDIES)
-    where = f"/rulebooks/{number}/activate?" if activating else f"/rulebooks?version={number}&"
-    return RedirectResponse(f"{where}ask={asked.id}", status_code=303)
-
-
-@router.get("/what-if/{number}", include_in_schema=False)
-def what_if_fragment(request: Request, number: Id, account: Reader) -> Response:
-    """How far a what-if has come: asked for every second by the page that waits for it."""
-    with database().read() as session:
-        asked = reevaluations.get(session, number)
-    return render(request, "what_if.html", {"asked": _what_if(asked, account)})
-
-
-@router.post("/what-if/{number}/cancel", include_in_schema=False)
-def cancel_what_if(request: Request, number: Id, account: Admin) -> Response:
-    """Stop counting; what was found so far stays."""
-    with database().begin() as session:
-        if reevaluations.get(session, number).records:
-            raise NotAllowed("This is no what-if: verdicts are being written.")
-        asked = reevaluations.cancel(session, number)
-    return render(request, "what_if.html", {"asked": _what_if(asked, account)})
-
-
 @router.get("/rulebooks/{number}/activate", include_in_schema=False)
 def activation_page(request: Request, number: Id, account: Admin, ask: Id | None = None) -> Response:
     """Everything that a person should have seen before a version is put in force."""
@@ -188,7 +140,8 @@ def activation_page(request: Request, number: Id, account: Admin, ask: Id | None
         "found": found,
         "in_force": in_force,
         "diff": differences(in_force.toml, found.toml),
-        "asked": _what_if(asked, account) if asked is not None else None,
+        "wrong": errors_among(lint_text(found.toml)),
+        "asked": told(asked, account) if asked is not None else None,
     }
     return render(request, "rulebook_activate.html", context)
 
@@ -201,6 +154,11 @@ def activate(
     reason: Annotated[str, Form(max_length=255)] = "",
 ) -> Response:
     """Put a version in force; its number is typed, so that nobody does it by accident."""
+    _activate(account, number, typed, reason)
+    return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
+
+
+def _activate(account: Account, number: int, typed: str, reason: str) -> RulebookVersion:
     with database().begin() as session:
         found = rulebooks.get(session, number)
         if typed.strip() != found.version:
@@ -210,7 +168,7 @@ def activate(
         rulebooks.activate(session, number, account.user.name)
         detail = {"name": found.name, "version": found.version, "reason": reason.strip()}
         audit.record(session, account.user.name, "rulebook.activate", found.sha256, account.address, detail)
-    return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
+        return found
 
 
 def _overtaken(request: Request, toml: str, based_on: str, problem: str) -> Response:
@@ -228,22 +186,13 @@ def _save(account: Account, toml: str, based_on: str | None) -> RulebookVersion:
         return kept
 
 
-def _ask(account: Account, number: int, last: int) -> Reevaluation:
-    with database().begin() as session:
-        rulebooks.get(session, number)
-        which = reevaluations.Range(last=last)
-        asked = reevaluate.ask(session, number, which, account.user.name, records=False)
-        audit.record(session, account.user.name, "rulebook.what_if", str(number), account.address)
-    reevaluate.ring(asked.id)
-    return asked
-
-
 def _page(
     request: Request,
     *,
     version: int | None = None,
     ask: int | None = None,
     toml: str | None = None,
+    based_on: str = "",
     problem: str = "",
     theirs: RulebookVersion | None = None,
     base: RulebookVersion | None = None,
@@ -253,8 +202,11 @@ def _page(
         versions = rulebooks.versions(session)
         in_force = rulebooks.in_force(session)
         shown = rulebooks.get(session, version) if version is not None else None
+        if shown is None and not problem:
+            shown = rulebooks.of_digest(session, in_force.sha256)
         asked = reevaluations.get(session, ask) if ask is not None else None
     text = toml if toml is not None else shown.toml if shown is not None else in_force.toml
+    origin = theirs or shown or in_force
     context = {
         "versions": versions,
         "shown": shown,
@@ -262,7 +214,8 @@ def _page(
         "toml": text,
         "issues": lint_text(text),
         "words": [] if problem else rulebook_in_words(rulebooks.parsed(shown) if shown is not None else in_force),
-        "asked": _what_if(asked, request.state.account) if asked is not None else None,
+        "based_on": based_on or origin.sha256,
+        "asked": told(asked, request.state.account) if asked is not None else None,
         "problem": problem,
         "theirs": theirs,
         "base": base,
@@ -275,14 +228,3 @@ def _page(
 
 def _version(found: RulebookVersion) -> Version:
     return Version.model_validate(found, from_attributes=True)
-
-
-def _what_if(found: Reevaluation, account: Account) -> WhatIf:
-    """Counts speak of the whole house; which studies are behind them is not for everybody."""
-    return WhatIf(
-        id=found.id,
-        total=found.total,
-        done=found.done,
-        finished=found.finished_at is not None or found.cancelled_at is not None,
-        changes=named_to(account, found.changes),
-    )

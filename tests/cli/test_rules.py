@@ -6,8 +6,10 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from service.cli.rules import app
+from service.db import audit, rulebooks
 from service.db.session import Database
 from service.db.tables import Study, Verdict
+from service.errors import Conflict, NotFound
 from tests.jobs.test_reevaluate import fill
 
 RULE = 'name = "mine"\nversion = "1"\n[[requirement]]\nid = "r"\ntitle = "R"\nexpect = { annotation = "text" }\n'
@@ -63,3 +65,28 @@ def test_a_reevaluation_of_the_last_few(db: Database) -> None:
     with db.begin() as session:
         fill(session, 4)
     assert "3 studies judged by default" in run(app, ["reevaluate", "--last", "3"]).output
+
+
+def test_kept_put_in_force_and_listed(db: Database, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(RULE)
+    assert "kept as number 1, digest " in run(app, ["save", str(file)]).output
+    assert run(app, ["activate", "1", "--reason", "agreed"]).output == "mine 1 is in force.\n"
+    with db.read() as session:
+        digest = rulebooks.versions(session)[0].sha256
+        assert rulebooks.in_force_now(session).sha256 == digest
+        assert {entry.action for entry in audit.search(session)} == {"rulebook.save", "rulebook.activate"}
+    listed = run(app, ["list"], env={"COLUMNS": "120"}).output
+    assert digest[:12] in listed and "in force" in listed
+
+
+def test_a_text_that_somebody_overtook_is_not_kept(db: Database, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    for version in "12":
+        file.write_text(RULE.replace('version = "1"', f'version = "{version}"'))
+        run(app, ["save", str(file)])
+    with db.read() as session:
+        first = rulebooks.versions(session)[-1].sha256[:12]
+    file.write_text(RULE.replace('version = "1"', 'version = "3"'))
+    assert isinstance(run(app, ["save", str(file), "--based-on", first]).exception, Conflict)
+    assert isinstance(run(app, ["save", str(file), "--based-on", "none"]).exception, NotFound)

@@ -37,6 +37,14 @@ def test_a_sound_rule_book_has_no_problems() -> None:
             "f:8: requirement[0].exemptions: An exemption takes out all",
         ),
         (
+            f'{TEXT}\napplies_to = {{ exam = "a", laterality = "^L" }}\nunless = {{ exam = ["a", "b"] }}',
+            "requirement[0].unless: It takes out all",
+        ),
+        (
+            f'{TEXT}\napplies_to = {{ exam = "a", min_age = 18 }}\nunless = {{ exam = ".", min_age = 12 }}',
+            "requirement[0].unless: It takes out all",
+        ),
+        (
             'expect = { annotation = "text", without = "text" }',
             "f:6: requirement[0].expect: It asks for text and",
         ),
@@ -92,6 +100,10 @@ def test_two_rules(one: str, two: str, complaint: str) -> None:
         (f'{TEXT}\napplies_to = {{ exam = "a" }}', 'expect = { without = "text" }\napplies_to = { exam = "b" }'),
         (f"{TEXT}\nat_least = 1", f"{TEXT}\nat_most = 2"),
         (f"{TEXT}\neffective_until = 2026-01-01", 'expect = { without = "text" }\neffective_from = 2026-01-02'),
+        (
+            f'{TEXT}\napplies_to = {{ exam = "a", min_age = 18 }}\nunless = {{ exam = "a", min_age = 65 }}',
+            f'{TEXT}\napplies_to = {{ exam = "a" }}\nunless = {{ exam = "a", image = "still" }}',
+        ),
         (f'{TEXT}\nunless = {{ exam = "b" }}', 'expect = { without = "text" }\napplies_to = { exam = "b" }'),
     ],
 )

@@ -55,6 +55,10 @@ def complaints(text: str) -> list[str]:
         ('expect = { text = "a", count = 2 }', "'count' speaks of an annotation"),
         ('expect = { annotation = "text" }\napplies_to = {}', "An empty condition matches nothing and everything"),
         (
+            f'expect = {{ annotation = "text" }}\n{WAIVER}requirement = "one"\nsince = 2026-02-01\nuntil = 2026-01-01',
+            "so it never holds",
+        ),
+        (
             'expect = { annotation = "text" }\neffective_from = 2026-02-01\neffective_until = 2026-01-01',
             "so it is never in force",
         ),
@@ -288,3 +292,21 @@ class TestDefault:
     def test_an_image_by_itself(self) -> None:
         image = self.image((), study_description="US BREAST")
         assert judge_instance(self.BOOK, image).verdict is Verdict.NON_COMPLIANT
+
+
+def nested(depth: int) -> str:
+    inner = '{ annotation = "text" }'
+    for _ in range(depth - 1):
+        inner = f"{{ any_of = [{inner}] }}"
+    return f'name = "t"\nversion = "1"\n[[requirement]]\nid = "r"\ntitle = "R"\nexpect = {inner}\n'
+
+
+@pytest.mark.parametrize("text", [nested(9), nested(60), nested(5000), f"name = {'[' * 5000}{']' * 5000}"])
+def test_what_lies_too_deep_is_a_problem_and_no_crash(text: str) -> None:
+    found, problems = rulebook.read(text)
+    assert found is None and len(problems) == 1
+    assert "within each other" in problems[0].message
+
+
+def test_as_deep_as_people_write_is_read() -> None:
+    assert rulebook.parse(nested(8)).requirements[0].kinds == ("text",)

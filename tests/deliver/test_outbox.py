@@ -5,7 +5,7 @@ import hmac
 import json
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -13,7 +13,9 @@ from threading import Thread
 import pytest
 from aiosmtpd.controller import Controller
 from pydicom import Dataset
+from pydicom.uid import SegmentationStorage
 from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom.presentation import PresentationContext, build_context
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
@@ -43,11 +45,11 @@ def configure(monkeypatch: pytest.MonkeyPatch, db: Database):
 class Node:
     """A DICOM node that answers what it is told and keeps what it took."""
 
-    def __init__(self) -> None:
+    def __init__(self, contexts: Sequence[PresentationContext] = StoragePresentationContexts) -> None:
         self.status = 0x0000
         self.taken: list[Dataset] = []
         ae = AE("PACS")
-        ae.supported_contexts = StoragePresentationContexts
+        ae.supported_contexts = list(contexts)
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
         self.address = f"PACS@127.0.0.1:{self._server.socket.getsockname()[1]}"
 
@@ -146,6 +148,21 @@ def test_a_node_that_is_away_gets_one_try_a_round(db: Database, configure) -> No
     assert states(db) == [DeliveryState.WAITING] * 3
 
 
+def test_what_a_node_never_takes_keeps_nothing_else_from_it(db: Database, configure) -> None:
+    """A PACS without structured reports: the report waits with its reason, masks and notes go past it."""
+    picky = Node(contexts=[build_context(SegmentationStorage)])
+    configure(report_to=picky.address, masks_to=picky.address)
+    judged(db)
+    outbox = Outbox(db)
+    assert outbox.round() == 1
+    picky.stop()
+    assert [str(one.Modality) for one in picky.taken] == ["SEG"]
+    with db.read() as session:
+        report, masks = rows(session)
+        assert masks.state is DeliveryState.DELIVERED
+        assert report.state is DeliveryState.WAITING and "refused its SOP class" in report.reason
+
+
 def test_a_try_that_died_is_taken_up_again(db: Database, configure, node: Node) -> None:
     configure(report_to=node.address)
     judged(db)
@@ -226,6 +243,14 @@ class TestWebhook:
         assert told["link"] == f"https://sono/studies/{uid}"
         for secret in ("CANARY", "P00001", "A-1", "1968", "SONO^Grapher"):
             assert secret not in body.decode()
+
+    def test_one_that_is_refused_holds_up_no_other(self, db: Database, configure, receiver) -> None:
+        receiver.status = 422
+        configure(webhook_url=f"http://127.0.0.1:{receiver.server_port}/", webhook_hosts="127.0.0.1")
+        for number in (1, 2):
+            judged(db, number)
+        assert Outbox(db).round() == 0
+        assert len(receiver.seen) == 2
 
     @pytest.mark.parametrize("status", [301, 307, 404, 500])
     def test_a_redirect_or_an_error_is_a_refusal(self, db: Database, configure, receiver, status: int) -> None:

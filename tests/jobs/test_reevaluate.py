@@ -25,7 +25,7 @@ from service.db.tables import (
     VerdictRecord,
     now,
 )
-from service.errors import NotFound
+from service.errors import Conflict, NotFound
 from service.jobs import reevaluate
 from service.jobs.judge import judge_instance
 from tests.working_house import WorkingHouse
@@ -73,13 +73,26 @@ def draft(session: Session) -> int:
     return rulebooks.keep(session, parse(STRICTER), "anna").id
 
 
+def in_force(session: Session) -> int:
+    """The stricter rules, put in force."""
+    return rulebooks.activate(session, draft(session), "anna").id
+
+
 def verdicts(session: Session) -> list[Verdict | None]:
     return list(session.scalars(select(Study.verdict).order_by(Study.id)))
 
 
 def asked(db: Database, which: Range, *, records: bool) -> int:
     with db.begin() as session:
-        return reevaluate.ask(session, draft(session), which, "anna", records=records).id
+        number = in_force(session) if records else draft(session)
+        return reevaluate.ask(session, number, which, "anna", records=records).id
+
+
+def test_no_verdict_is_written_by_a_draft(db: Database) -> None:
+    with db.begin() as session:
+        with pytest.raises(Conflict, match="never put in force"):
+            reevaluate.ask(session, draft(session), Range(), "anna", records=True)
+        assert reevaluate.ask(session, draft(session), Range(), "anna", records=False).total == 0
 
 
 def test_what_if_says_what_would_change_and_changes_nothing(db: Database) -> None:

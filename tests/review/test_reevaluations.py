@@ -8,7 +8,7 @@ from service.db import rulebooks
 from service.db.session import Database
 from service.db.tables import Role
 from service.jobs import reevaluate
-from tests.jobs.test_reevaluate import draft, fill
+from tests.jobs.test_reevaluate import fill, in_force
 
 SignIn = Callable[..., TestClient]
 
@@ -16,7 +16,7 @@ SignIn = Callable[..., TestClient]
 def test_asked_for_followed_and_listed(db: Database, sign_in: SignIn) -> None:
     with db.begin() as session:
         fill(session, 3)
-        number = draft(session)
+        number = in_force(session)
     admin = sign_in(Role.ADMIN)
     asked = admin.post("/api/reevaluations", json={"rulebook": number, "first_day": "2020-01-01"})
     assert asked.status_code == 202 and (asked.json()["total"], asked.json()["done"]) == (3, 0)
