@@ -18,6 +18,7 @@ from service.compliance.facts import (
     age_of,
     measurements_of,
     place_of,
+    records_of,
     regions_of,
     with_remarks,
     words_of,
@@ -185,7 +186,7 @@ def _header(path: Path) -> Header | None:
 
 def _words(header: Header) -> Words:
     study, series = header.study, header.series
-    return words_of(
+    told = words_of(
         header.facts,
         study_description=study.get("description", ""),
         series_description=series.get("description", ""),
@@ -198,3 +199,4 @@ def _words(header: Header) -> Words:
         operator=study.get("operator", ""),
         patient_sex=study.get("patient_sex", ""),
     )
+    return {**told, **records_of(header.facts, study)}

@@ -78,6 +78,8 @@ def _takes_all(taken: Match, match: Match) -> bool:
         return False
     if taken.max_age is not None and (match.max_age is None or match.max_age > taken.max_age):
         return False
+    if not set(taken.records) <= set(match.records):
+        return False
     return taken.image in (None, match.image) and taken.region in (None, match.region)
 
 

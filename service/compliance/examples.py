@@ -67,7 +67,10 @@ def _image(example: Example, image: ExampleImage, number: int) -> InstanceFacts:
     return InstanceFacts(
         sop_instance_uid=f"example.{number}",
         number=number,
-        words=words_of({}, **{**example.header, **image.header}),
+        words={
+            **words_of({}, **{**example.header, **image.header}),
+            "records": tuple({*example.records, *image.records}),
+        },
         regions=None if image.regions is None else tuple(HeaderRegion(name) for name in image.regions),
         frames=(FrameFacts(1, scores, tuple(marks), text_read=image.text is not None),),
         bands=dict.fromkeys(KINDS, _BAND),

@@ -79,6 +79,8 @@ def _matches(matches: tuple[Match, ...]) -> str:
 
 def _match(match: Match) -> str:
     said = [f"{name.replace('_', ' ')} is like {' or '.join(patterns.sources)}" for name, patterns in match.fields]
+    if match.records:
+        said.append(f"the header records {', '.join(name.replace('_', ' ') for name in match.records)}")
     if match.image:
         said.append(f"the image is a {match.image}")
     if match.region:

@@ -29,11 +29,25 @@ Field = Literal[
     "modality",
     "station",
     "institution",
+    "department",
+    "manufacturer",
+    "model",
     "ae_title",
     "operator",
     "patient_sex",
     "pregnancy",
 ]
+# What the header may record of an examination, asked for by name alone: what it says is nobody's business here.
+Record = Literal["patient_name", "patient_id", "accession_number", "date", "time", "mechanical_index", "thermal_index"]
+_RECORDED_AS: Mapping[Record, tuple[str, ...]] = {
+    "patient_name": ("patient_name",),
+    "patient_id": ("patient_id",),
+    "accession_number": ("accession_number",),
+    "date": ("study_date", "content_date", "acquisition_datetime"),
+    "time": ("content_time", "acquisition_datetime"),
+    "mechanical_index": ("mechanical_index",),
+    "thermal_index": ("soft_tissue_thermal_index", "bone_thermal_index", "cranial_thermal_index"),
+}
 # What says which examination this is; vendors fill any one of them, so a rule usually asks "exam".
 EXAM_FIELDS: tuple[Field, ...] = (
     "body_part",
@@ -214,6 +228,20 @@ def words_of(header: Mapping[str, Any], **known: str | Iterable[str]) -> Words:
     words: dict[str, tuple[str, ...]] = {name: tuple(dict.fromkeys(found)) for name, found in gathered.items()}
     words["exam"] = tuple(dict.fromkeys(text for name in EXAM_FIELDS for text in words.get(name, ())))
     return {name: found for name, found in words.items() if found}
+
+
+def records_of(header: Mapping[str, Any], known: Mapping[str, Any]) -> Words:
+    """Which of the `Record`s hold a value in what ``dicom/header.py`` keeps or in ``known``; the values stay outside.
+
+    They stand among the words as "records", so that images that differ in nothing else share them too.
+    """
+    told = {
+        name
+        for source in (header, known)
+        for name, value in source.items()
+        if value is not None and value is not False and value != ""
+    }
+    return {"records": tuple(record for record, names in _RECORDED_AS.items() if not told.isdisjoint(names))}
 
 
 def regions_of(header: Mapping[str, Any]) -> tuple[HeaderRegion, ...] | None:

@@ -38,6 +38,8 @@ def is_silent(match: Match, image: InstanceFacts) -> bool:
 def _fits_rest(match: Match, image: InstanceFacts) -> bool:
     if match.image is not None and (match.image == "cine") != image.is_cine:
         return False
+    if not set(match.records) <= set(image.words.get("records", ())):
+        return False
     if match.region is not None and not has_region(image, match.region):
         return False
     if match.min_age is not None and (image.patient_age is None or image.patient_age < match.min_age):

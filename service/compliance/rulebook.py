@@ -54,6 +54,9 @@ def _compiled(value: Any) -> pattern.Patterns:
 Patterns = Annotated[pattern.Patterns, BeforeValidator(_compiled)]
 
 
+Records = Annotated[tuple[facts.Record, ...], BeforeValidator(_one_or_many)]
+
+
 class Part(BaseModel):
     """Any table of a rule book: unknown fields are errors, nothing changes after loading."""
 
@@ -75,12 +78,16 @@ class Match(Part):
     modality: Patterns | None = None
     station: Patterns | None = None
     institution: Patterns | None = None
+    department: Patterns | None = None
+    manufacturer: Patterns | None = None
+    model: Patterns | None = None
     ae_title: Patterns | None = None
     operator: Patterns | None = None
     patient_sex: Patterns | None = None
     pregnancy: Patterns | None = None  # none, possible, definite, unknown
     image: Literal["still", "cine"] | None = None
     region: facts.Region | None = None  # the header lists an ultrasound region of this data type
+    records: Records = ()  # the header holds a value for each of these, whatever it is
     min_age: float | None = Field(None, ge=0)
     max_age: float | None = Field(None, ge=0)
 
@@ -302,6 +309,7 @@ class ExampleImage(Part):
     text: tuple[str, ...] | None = None
     regions: tuple[facts.Region, ...] | None = None
     measurements: int | None = None
+    records: Records = ()
     assessed: bool = True
 
 
@@ -310,6 +318,7 @@ class Example(Part):
 
     name: str = Field(min_length=1)
     header: dict[facts.Field, str] = Field(default_factory=dict)
+    records: Records = ()
     images: tuple[ExampleImage, ...]
     study_date: date | None = None
     patient_age: float | None = None

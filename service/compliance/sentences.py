@@ -184,8 +184,8 @@ def _phrases(expected: Expectation) -> list[str]:
     if expected.text:
         said.append(f"the text {' or '.join(f'/{source}/' for source in expected.text.sources)}")
     if expected.header:
-        fields = " and ".join(name.replace("_", " ") for name, _ in expected.header.fields)
-        said.append(f"the header's {fields} as required")
+        names = [*expected.header.records, *(name for name, _ in expected.header.fields)]
+        said.append(f"the header's {' and '.join(name.replace('_', ' ') for name in names)} as required")
     if expected.measurements:
         said.append("a measurement in a structured report")
     if expected.any_of:

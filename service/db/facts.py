@@ -17,6 +17,7 @@ from service.compliance.facts import (
     age_in_years,
     age_of,
     measurements_of,
+    records_of,
     regions_of,
     with_remarks,
     words_of,
@@ -92,6 +93,10 @@ _STUDIES: Select[*tuple[Any, ...]] = select(
     Study.study_date,
     Study.first_received_at,
     Study.patient_birth_date,
+    # Whether they are there; what they say is not read.
+    (Study.patient_name != "").label("patient_name"),
+    (Study.patient_id != "").label("patient_id"),
+    (Study.accession_number != "").label("accession_number"),
     Study.patient_sex,
     Study.description,
     Study.procedure,
@@ -151,7 +156,7 @@ def _judgeable(
 
 
 def _words(row: Row[Any], study: Row[Any]) -> Words:
-    return words_of(
+    told = words_of(
         row.header or {},
         study_description=study.description,
         series_description=row.series_description,
@@ -165,6 +170,7 @@ def _words(row: Row[Any], study: Row[Any]) -> Words:
         ae_title=row.calling_ae_title,
         patient_sex=study.patient_sex,
     )
+    return {**told, **records_of(row.header or {}, dict(study._mapping))}
 
 
 def _facts(

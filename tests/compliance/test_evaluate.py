@@ -1,5 +1,6 @@
 """One requirement at a time: what an image or a study must show, and what the finding says."""
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -368,3 +369,26 @@ class TestSeverity:
         rules = rule('severity = "info"\nexpect = { annotation = "text" }')
         outcome = judge_instance(rules, image(1))
         assert (outcome.verdict, only(outcome).state) == (Verdict.NOT_APPLICABLE, FindingState.MISSING)
+
+
+class TestWhatTheHeaderRecords:
+    NAMED = rule('expect = { header = { records = ["patient_name", "patient_id"], institution = "." } }')
+
+    @pytest.mark.parametrize(
+        ("records", "verdict"),
+        [
+            (("patient_id", "patient_name", "time"), Verdict.COMPLIANT),
+            (("patient_name",), Verdict.NON_COMPLIANT),
+            ((), Verdict.NON_COMPLIANT),
+        ],
+    )
+    def test_each_must_hold_a_value(self, records: tuple[str, ...], verdict: Verdict) -> None:
+        words = {"institution": ("North",), "records": records}
+        assert judge_instance(self.NAMED, replace(image(), words=words)).verdict is verdict
+
+    def test_a_requirement_may_be_for_such_images_only(self) -> None:
+        only_named = rule('expect = { annotation = "text" }\napplies_to = { records = "time" }')
+        assert judge_instance(only_named, image()).verdict is Verdict.NOT_APPLICABLE
+        timed = replace(image(), words={"records": ("time",)})
+        assert judge_instance(only_named, timed).verdict is Verdict.NON_COMPLIANT
+        assert judge_study(only_named, study(image(1), replace(timed, number=2))).verdict is Verdict.NON_COMPLIANT

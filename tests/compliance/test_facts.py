@@ -4,7 +4,16 @@ from datetime import date
 
 import pytest
 
-from service.compliance.facts import FrameFacts, HeaderRegion, Presence, age_in_years, age_of, regions_of, words_of
+from service.compliance.facts import (
+    FrameFacts,
+    HeaderRegion,
+    Presence,
+    age_in_years,
+    age_of,
+    records_of,
+    regions_of,
+    words_of,
+)
 
 
 def test_words_are_gathered_from_header_and_columns_without_doubles() -> None:
@@ -56,3 +65,9 @@ def test_age_by_dates() -> None:
     assert age_in_years(date(1980, 6, 1), date(2026, 6, 1)) == 46.0
     assert age_in_years(date(2027, 1, 1), date(2026, 1, 1)) is None
     assert age_in_years(None, date(2026, 1, 1)) is None
+
+
+def test_what_the_header_records_is_known_by_name_alone() -> None:
+    header = {"mechanical_index": 0.0, "content_date": "20260101", "acquisition_datetime": ""}
+    found = records_of(header, {"patient_name": "CANARY^Name", "patient_id": "", "accession_number": False})
+    assert found == {"records": ("patient_name", "date", "mechanical_index")}

@@ -293,3 +293,14 @@ def test_a_verdict_draws_its_study_for_a_second_reader(db: Database, monkeypatch
         breast = study(session)
         judge_instance(session, image(session, breast, 1).id)
         assert double_reads.of(session, breast) is not None
+
+
+def test_rules_know_what_the_columns_hold_without_their_values(db: Database) -> None:
+    with db.begin() as session:
+        named = study(session)
+        named.patient_name, named.patient_id, named.study_date = "CANARY^Name", "CANARY-1", now().date()
+        shown = image(session, named, 1, header={"content_time": "101500", "mechanical_index": 0.0})
+        found = facts.of_instance(session, shown.id)
+    assert found is not None
+    assert found[0].facts.words["records"] == ("patient_name", "patient_id", "date", "time", "mechanical_index")
+    assert "CANARY" not in repr(found[0].facts)
