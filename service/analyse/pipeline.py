@@ -17,7 +17,7 @@ from service.analyse.annotations import Annotation, Calibration, Evidence, Kind,
 from service.analyse.devices import Device
 from service.analyse.overlays import burned, drawn_on, overlaid
 from service.analyse.restoration import Network, Restored, load_network
-from service.analyse.text import TextReader, text_reader, with_text
+from service.analyse.text import Read, TextReader, text_reader, with_text
 from service.dicom.overlays import Overlay, read_overlays
 from service.dicom.pixels import close_decoders, iterate_frames, look, start_decoder
 from service.errors import NetworkError, SonomarkError
@@ -213,15 +213,16 @@ class Pipeline:
                 assessed = self._assessed(number, frame, result, file)
             if reader is not None:
                 with file.clock.step("text"):
-                    assessed = self._read_text(reader, frame, assessed)
+                    assessed = self._read_text(reader, frame, assessed, file)
             file.assessed.append(assessed)
 
-    def _read_text(self, reader: TextReader, frame: Frame, seen: AssessedFrame) -> AssessedFrame:
+    def _read_text(self, reader: TextReader, frame: Frame, seen: AssessedFrame, file: "Opened") -> AssessedFrame:
         """The frame with what is written on it; one on which the network sees nothing written costs nothing."""
         if seen.scores[Kind.TEXT.value] < self._thresholds[Kind.TEXT].absent:
             return replace(seen, text_read=True)
         boxes = [mark.box for mark in seen.annotations if mark.kind is Kind.TEXT]
-        reading = reader.read(frame, boxes)
+        file.read = reader.read(frame, boxes, file.read)
+        reading = file.read.reading
         return replace(seen, annotations=with_text(seen.annotations, reading), text_read=reading.whole)
 
     def _assessed(self, number: int, frame: Frame, restored: Restored, file: "Opened") -> AssessedFrame:
@@ -286,6 +287,7 @@ class Opened:
     number_of_frames: int = 0
     overlays: Sequence[Overlay] = ()
     assessed: list[AssessedFrame] = field(default_factory=list)
+    read: Read | None = None  # the text on the last of its frames that was read
 
 
 @dataclass

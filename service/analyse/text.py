@@ -32,7 +32,8 @@ _DETECTION, _RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 SURE = 0.6  # confidence below which a line counts as not read
 # "lt 11 o'clock": in the scanners' fonts a small l is a capital I, and nobody writes "It" on an image.
 _SMALL_L = re.compile(r"\bIt(?=\d|\b)")
-_SAME = 3.0  # mean difference of grey levels up to which two frames of a cine show the same text
+_STROKE = (5, 5)  # pixels, within which a stroke that is there on one frame alone makes
+_SAME = 20.0  # more than this mean difference of grey levels
 
 
 class NoReader(ConfigurationError):
@@ -70,8 +71,17 @@ def models() -> tuple[Path, Path]:
     return pair
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A frame that was read, and everywhere that something is written on it."""
+
+    frame: Frame
+    places: tuple[Box, ...]
+    reading: Reading
+
+
 class TextReader:
-    """Reads the text on frames; remembers the last frame, because a cine shows the same text again and again."""
+    """Reads the text on frames."""
 
     def __init__(self, threads: int = 1) -> None:
         """Raises NoReader."""
@@ -87,17 +97,19 @@ class TextReader:
                 "EngineConfig.onnxruntime.intra_op_num_threads": threads,
             }
         )
-        self._last: tuple[Frame, Reading] | None = None
 
-    def read(self, frame: Frame, boxes: Sequence[Box]) -> Reading:
-        """The text on a frame; ``boxes`` are where the network sees some."""
-        if self._last is not None and boxes and _look_alike(self._last[0], frame, boxes):
-            return self._last[1]
+    def read(self, frame: Frame, boxes: Sequence[Box], before: Read | None = None) -> Read:
+        """The text on a frame; ``boxes`` are where the network sees some.
+
+        ``before`` is what was read on another frame of the same cine, which mostly shows the same: this one is read
+        only where it bears something else. Frames of different images are never compared.
+        """
+        if before is not None and _show_the_same(before, frame, boxes):
+            return before
         lines = tuple(self._lines(frame))
         whole = all(line.score >= SURE for line in lines) and all(_is_read(box, lines) for box in boxes)
         reading = Reading(tuple(line for line in lines if line.score >= SURE), whole)
-        self._last = frame, reading
-        return reading
+        return Read(frame, (*boxes, *(line.box for line in lines)), reading)
 
     def _lines(self, frame: Frame) -> list[Line]:
         found: Any = self._engine(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -154,10 +166,10 @@ def _is_read(box: Box, lines: Sequence[Line]) -> bool:
     return any(_lies_in(line.box, box) or _lies_in(box, line.box) for line in lines)
 
 
-def _look_alike(one: Frame, other: Frame, boxes: Sequence[Box]) -> bool:
-    if one.shape != other.shape:
+def _show_the_same(before: Read, frame: Frame, boxes: Sequence[Box]) -> bool:
+    """Whether no stroke differs wherever one of the two frames is written on; other words differ by a stroke or two."""
+    places = (*before.places, *boxes)
+    if before.frame.shape != frame.shape or not places:
         return False
-    return all(
-        float(cv2.absdiff(one[y : y + high, x : x + wide], other[y : y + high, x : x + wide]).mean()) <= _SAME
-        for x, y, wide, high in boxes
-    )
+    differing = cv2.blur(cv2.absdiff(before.frame, frame), _STROKE)
+    return all(float(differing[y : y + high, x : x + wide].max(initial=0)) <= _SAME for x, y, wide, high in places)

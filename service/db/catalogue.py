@@ -1,6 +1,7 @@
 """What QIDO-RS and WADO-RS ask: studies, series and instances by their attributes, within one institution or all.
 
-Of an instance that came with different bytes the newest version is the one that is listed.
+Of an instance that came with different bytes the newest version is the one that is listed. Of a study that awaits the
+blinded answer of whoever asks only the images are: a rejection note or a presentation state tells of the first reader.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, exists, func, select, true
 from sqlalchemy.orm import Session, aliased, joinedload
 
+from service.db import double_reads
 from service.db.tables import Instance, Release, Series, Study
 from service.errors import ConfigurationError, NotFound
 
@@ -19,6 +21,25 @@ LEVELS = ("study", "series", "instance")
 
 class UnknownKey(ConfigurationError):
     """A matching key that is not kept, or a value that is none of its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom: the one institution they may see (empty: all), and whose blinded answers may be awaited."""
+
+    site: str = ""
+    second_reader: int | None = None
+
+    def may_see(self, tells: ColumnElement[bool]) -> list[ColumnElement[bool]]:
+        """The conditions of everything listed; ``tells``: it holds images, and nothing that a person said of them."""
+        of_site = [Study.institution == self.site] if self.site else []
+        if self.second_reader is None:
+            return of_site
+        return [*of_site, tells | Study.id.not_in(double_reads.awaiting(self.second_reader))]
+
+
+_IS_IMAGE = Instance.number_of_frames > 0
+_HAS_IMAGE = exists().where(Instance.series_id == Series.id, _IS_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +89,20 @@ KEYS: dict[str, dict[str, tuple[Any, str]]] = {
 }
 
 
-def studies(session: Session, keys: Mapping[str, str], site: str, limit: int, offset: int) -> list[StudyEntry]:
+def studies(session: Session, keys: Mapping[str, str], who: Asker, limit: int, offset: int) -> list[StudyEntry]:
     """Studies, the newest first."""
-    query = _matched(select(Study), keys, ("study",), site)
+    query = _matched(select(Study), keys, ("study",)).where(*who.may_see(true()))
     found = session.scalars(query.order_by(Study.id.desc()).limit(limit).offset(offset)).all()
     ids = [study.id for study in found]
     modalities: dict[int, list[str]] = {}
     for study_id, modality in session.execute(
-        select(Series.study_id, Series.modality).where(Series.study_id.in_(ids)).order_by(Series.id)
+        select(Series.study_id, Series.modality)
+        .join(Study, Study.id == Series.study_id)
+        .where(Series.study_id.in_(ids), *who.may_see(_HAS_IMAGE))
+        .order_by(Series.id)
     ):
         modalities.setdefault(study_id, []).append(modality)
-    images = _counts(session, Instance.study_id, ids)
+    images = _counts(session, Instance.study_id, ids, who)
     return [
         StudyEntry(
             study,
@@ -90,27 +114,29 @@ def studies(session: Session, keys: Mapping[str, str], site: str, limit: int, of
     ]
 
 
-def series(session: Session, keys: Mapping[str, str], site: str, limit: int, offset: int) -> list[SeriesEntry]:
+def series(session: Session, keys: Mapping[str, str], who: Asker, limit: int, offset: int) -> list[SeriesEntry]:
     """Series, in the order of their arrival."""
-    query = _matched(select(Series).join(Study).options(joinedload(Series.study)), keys, LEVELS[:2], site)
-    found = session.scalars(query.order_by(Series.id).limit(limit).offset(offset)).all()
-    images = _counts(session, Instance.series_id, [each.id for each in found])
+    query = _matched(select(Series).join(Study).options(joinedload(Series.study)), keys, LEVELS[:2])
+    found = session.scalars(query.where(*who.may_see(_HAS_IMAGE)).order_by(Series.id).limit(limit).offset(offset)).all()
+    images = _counts(session, Instance.series_id, [each.id for each in found], who)
     return [SeriesEntry(each, each.study, images.get(each.id, 0)) for each in found]
 
 
-def instances(session: Session, keys: Mapping[str, str], site: str, limit: int, offset: int = 0) -> list[InstanceEntry]:
+def instances(
+    session: Session, keys: Mapping[str, str], who: Asker, limit: int, offset: int = 0
+) -> list[InstanceEntry]:
     """Instances, in the order of their arrival."""
     released = exists().where(Release.instance_id == Instance.id)
     query = select(Instance, Series, Study, released)
     query = query.join(Series, Series.id == Instance.series_id).join(Study, Study.id == Instance.study_id)
-    query = _matched(query.where(_newest()), keys, LEVELS, site)
+    query = _matched(query.where(_newest()), keys, LEVELS).where(*who.may_see(_IS_IMAGE))
     rows = session.execute(query.order_by(Instance.id).limit(limit).offset(offset))
     return [InstanceEntry(*row) for row in rows]
 
 
-def require(session: Session, keys: Mapping[str, str], site: str, limit: int = 100_000) -> list[InstanceEntry]:
+def require(session: Session, keys: Mapping[str, str], who: Asker, limit: int = 100_000) -> list[InstanceEntry]:
     """The same, and at least one; raises NotFound otherwise."""
-    found = instances(session, keys, site, limit)
+    found = instances(session, keys, who, limit)
     if not found:
         raise NotFound("There is nothing of that UID.", cure="It may have been removed, or belong to another site.")
     return found
@@ -121,12 +147,13 @@ def _newest() -> ColumnElement[bool]:
     return ~exists().where(newer.sop_instance_uid == Instance.sop_instance_uid, newer.id > Instance.id)
 
 
-def _counts(session: Session, by: Any, ids: Sequence[int]) -> dict[int, int]:
-    query = select(by, func.count()).where(by.in_(ids), _newest()).group_by(by)
+def _counts(session: Session, by: Any, ids: Sequence[int], who: Asker) -> dict[int, int]:
+    query = select(by, func.count()).join(Study, Study.id == Instance.study_id)
+    query = query.where(by.in_(ids), _newest(), *who.may_see(_IS_IMAGE)).group_by(by)
     return {row[0]: row[1] for row in session.execute(query)}
 
 
-def _matched(query: Any, keys: Mapping[str, str], levels: Sequence[str], site: str) -> Any:
+def _matched(query: Any, keys: Mapping[str, str], levels: Sequence[str]) -> Any:
     known = {name: key for level in levels for name, key in KEYS[level].items()}
     for name, value in keys.items():
         if name not in known:
@@ -134,7 +161,7 @@ def _matched(query: Any, keys: Mapping[str, str], levels: Sequence[str], site: s
         column, kind = known[name]
         if value not in ("", "*"):
             query = query.where(_condition(column, kind, name, value))
-    return query.where(Study.institution == site) if site else query
+    return query
 
 
 def _condition(column: Any, kind: str, name: str, value: str) -> ColumnElement[bool]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol, cast
 from fastapi import Request
 
 from service.db import audit
+from service.db.catalogue import Asker
 from service.db.session import database
 
 
@@ -22,12 +23,22 @@ class Caller(Protocol):
         """The institution whose studies it may see; empty: all."""
 
     @property
+    def second_reader(self) -> int | None:
+        """The user, if studies may await their blinded answer."""
+
+    @property
     def address(self) -> str: ...
 
 
 def caller(request: Request) -> Caller:
     """The account that the dashboard's check has let through."""
     return cast(Caller, request.state.account)
+
+
+def asker(request: Request) -> Asker:
+    """What of the catalogue is for the caller."""
+    who = caller(request)
+    return Asker(who.site, who.second_reader)
 
 
 def note(who: Caller, action: str, subject: str = "", detail: dict[str, Any] | None = None) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.db import catalogue, studies
 from service.db.session import database
 from service.dicomweb import model
-from service.dicomweb.access import base_url, caller, note
+from service.dicomweb.access import asker, base_url, caller, note
 from service.dicomweb.store import JSON
 
 router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
@@ -38,7 +38,7 @@ FOUND: dict[str, Any] = {
 def search_studies(request: Request, limit: Limit = 200, offset: Offset = 0) -> Response:
     """Studies that match, the newest first; 204 when there is none."""
     with database().read() as session:
-        found = catalogue.studies(session, _keys(request), caller(request).site, min(limit, MOST), offset)
+        found = catalogue.studies(session, _keys(request), asker(request), min(limit, MOST), offset)
         return _answer(request, [model.study(each, base_url(request)) for each in found])
 
 
@@ -49,7 +49,7 @@ def search_series(request: Request, study: str = "", limit: Limit = 200, offset:
     keys = _keys(request, StudyInstanceUID=study)
     with database().read() as session:
         _require(session, request, study)
-        found = catalogue.series(session, keys, caller(request).site, min(limit, MOST), offset)
+        found = catalogue.series(session, keys, asker(request), min(limit, MOST), offset)
         return _answer(request, [model.series(each, base_url(request)) for each in found])
 
 
@@ -67,7 +67,7 @@ def search_instances(
     keys = _keys(request, StudyInstanceUID=study, SeriesInstanceUID=series)
     with database().read() as session:
         _require(session, request, study)
-        found = catalogue.instances(session, keys, caller(request).site, min(limit, MOST), offset)
+        found = catalogue.instances(session, keys, asker(request), min(limit, MOST), offset)
         return _answer(request, [model.instance(each, base_url(request)) for each in found])
 
 

@@ -17,7 +17,7 @@ from service.db import catalogue
 from service.db.catalogue import InstanceEntry
 from service.db.session import database
 from service.dicom.pixels import read_frames
-from service.dicomweb.access import base_url, caller, note
+from service.dicomweb.access import asker, base_url, caller, note
 from service.dicomweb.parts import new_boundary, written
 from service.dicomweb.store import DICOM, JSON
 from service.errors import NotFound, Undecodable
@@ -114,7 +114,7 @@ def _find(request: Request, study: str, series: str, instance: str) -> list[Inst
     asked = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
     keys = {name: value for name, value in asked.items() if value}
     with database().read() as session:
-        found = [each for each in catalogue.require(session, keys, caller(request).site) if not each.released]
+        found = [each for each in catalogue.require(session, keys, asker(request)) if not each.released]
     if not found:
         raise NotFound("The bytes were released by the retention policy.", cure="Ask the PACS for the study.")
     note(caller(request), "dicomweb.retrieve", instance or series or study, {"instances": len(found)})

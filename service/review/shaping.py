@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.compliance.facts import place_of
 from service.db import studies, tables, worklist
 from service.review import schemas
 
@@ -120,6 +121,9 @@ def mark(found: tables.Annotation) -> schemas.Mark:
         box=[found.x, found.y, found.width, found.height],
         pixels=found.pixels,
         source=found.source,
+        found_in=place_of(found.source),
+        text=found.text,
+        text_score=found.text_score,
     )
 
 

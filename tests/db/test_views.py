@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from service.db import double_reads, schema, users, views
 from service.db.session import Database
-from service.db.tables import Decision, Finding, Review, Role, Study, Verdict, VerdictRecord
+from service.db.tables import Decision, DoubleRead, Finding, Reading, Review, Role, Study, Verdict, VerdictRecord
 from service.report.compliance import report
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
@@ -76,3 +76,16 @@ def test_a_step_back_takes_them_away_and_forward_brings_them_again(migrated: Dat
     assert inspect(migrated.engine).get_view_names() == []
     schema.migrate()
     assert set(inspect(migrated.engine).get_view_names()) == set(views.VIEWS)
+
+
+def test_what_the_first_reader_said_is_told_after_the_second(migrated: Database) -> None:
+    fill(migrated)
+    with migrated.begin() as session:
+        study = session.scalars(select(Study).join(DoubleRead, DoubleRead.study_id == Study.id)).first()
+        assert study is not None
+        for name, said in (("ophelia", Reading.INCOMPLETE), ("yorick", Reading.COMPLETE)):
+            reader = users.create_user(session, name, Role.REVIEWER)
+            double_reads.answer(session, study, reader, said)
+            found = text("SELECT first_answer, verdict FROM bi_double_reads WHERE study_instance_uid = :uid")
+            told = session.execute(found, {"uid": study.study_instance_uid}).one()
+            assert (told[0] is None and told[1] is None) is (name == "ophelia")

@@ -11,10 +11,11 @@ from pydicom import dcmread, examples
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from requests import HTTPError
+from sqlalchemy import select
 
-from service.db import audit
+from service.db import audit, double_reads, users
 from service.db.session import Database
-from service.db.tables import Release, Role
+from service.db.tables import Instance, Reading, Release, Role, Series, Study, Verdict
 from tests.dicomweb.conftest import Server, whole
 from tests.receive.conftest import instances, ultrasound
 
@@ -159,3 +160,37 @@ def test_no_name_leaks_into_errors(server: Server, stored: list[Dataset]) -> Non
     answer = server.session().get(f"{server.url}/studies?Canary^Patient=1", timeout=10)
     assert answer.status_code == 400
     assert BytesIO(answer.content).read().count(b"CANARY-ID") == 0
+
+
+def test_a_second_reader_gets_the_images_and_no_note_on_them(server: Server, stored: list[Dataset]) -> None:
+    """A rejection note that the PACS sent back would tell what the first reader said."""
+    shown, note = stored[0], stored[1]
+    with server.db.begin() as session:
+        kept = session.scalars(select(Instance).where(Instance.sop_instance_uid == note.SOPInstanceUID)).one()
+        kept.number_of_frames = 0
+        series = Series(study_id=kept.study_id, series_instance_uid="1.2.3", modality="KO")
+        session.add(series)
+        session.flush()
+        kept.series_id = series.id
+        study = session.get_one(Study, kept.study_id)
+        study.verdict = Verdict.NON_COMPLIANT
+        double_reads.draw(session, study, 1.0)
+        first = users.create_user(session, "ophelia", Role.REVIEWER)
+        double_reads.answer(session, study, first, Reading.INCOMPLETE)
+    whole_house, second = server.client(Role.VIEWER), server.client(Role.REVIEWER)
+
+    def told(client: DICOMwebClient) -> tuple[object, ...]:
+        (study,) = client.search_for_studies(search_filters={"StudyInstanceUID": shown.StudyInstanceUID})
+        counts = study["00201206"]["Value"], study["00201208"]["Value"], study["00080061"]["Value"]
+        of_study = client.search_for_instances(shown.StudyInstanceUID), client.search_for_series(shown.StudyInstanceUID)
+        return (*counts, *map(len, of_study), len(client.retrieve_study(shown.StudyInstanceUID)))
+
+    assert told(whole_house) == ([2], [2], ["KO", "US"], 2, 2, 2)
+    assert told(second) == ([1], [1], ["US"], 1, 1, 1)
+    with pytest.raises(HTTPError, match="404"):
+        second.retrieve_instance(note.StudyInstanceUID, "1.2.3", note.SOPInstanceUID)
+    with server.db.begin() as session:
+        reader = users.find_user(session, "reviewer-admin")
+        assert reader is not None
+        double_reads.answer(session, session.get_one(Study, kept.study_id), reader, Reading.COMPLETE)
+    assert told(second) == told(whole_house)

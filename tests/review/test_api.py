@@ -8,10 +8,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom import dcmread, examples
+from sqlalchemy import update
 
 from service.db import audit
 from service.db.session import Database
-from service.db.tables import AnalysisState, Role, Verdict
+from service.db.tables import AnalysisState, Annotation, Role, Verdict
 from tests.review import ward
 from tests.review.test_roles import routes
 from tests.tiny_network import write_weights
@@ -121,6 +122,14 @@ def test_an_instance_tells_where_it_stands(token: Callable[..., TestClient], db:
     told = token().get(f"/api/instances/{uid}.1.1").json()
     assert (told["state"], told["attempts"], told["reason"]) == ("quarantined", 1, "No decoder.")
     assert told["study_instance_uid"] == uid and told["versions"] == [told["sha256"]]
+
+
+def test_a_mark_tells_where_it_was_found_and_what_was_read(token: Callable[..., TestClient], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    with db.begin() as session:
+        session.execute(update(Annotation).values(kind="text", source="overlay", text="RT 10:00", text_score=0.9))
+    (mark,) = token().get(f"/api/instances/{uid}.1.1").json()["annotations"]
+    assert (mark["found_in"], mark["text"], mark["text_score"]) == ("overlay", "RT 10:00", 0.9)
 
 
 def test_unknown_things_are_404(token: Callable[..., TestClient], db: Database) -> None:
