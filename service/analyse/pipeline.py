@@ -150,12 +150,12 @@ class Pipeline:
     def begin(self, sources: Sequence[Source]) -> "Begun":
         """Start to decode files, which `finish` assesses; the next ones may begin while these are at the network.
 
-        A source is a path, or what fetches the file and returns its path. A file alone, where the device wants no
-        batches, is decoded frame by frame when `finish` asks: a cine then never lies in memory as a whole.
+        A source is a path, or what fetches the file and returns its path. Where the device wants no batches, files are
+        decoded frame by frame when `finish` asks: a cine then never lies in memory as a whole.
         """
         opened = [Opened(Clock()) for _ in sources]
         files = list(zip(sources, opened, strict=True))
-        if len(files) == 1 and self._network.batch == 1:
+        if self._network.batch == 1:
             return Begun(opened, [_frames(source, file, self._cine_frames) for source, file in files])
         # A task decodes a whole file: one that paused in the middle would keep a decoder that others wait for.
         coming = [self._decoders.submit(_all_frames, source, file, self._cine_frames) for source, file in files]

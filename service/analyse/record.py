@@ -84,43 +84,46 @@ def _recorded(batch: Sequence[Ended], started: datetime) -> list[tuple[Assignmen
         log.warning("database away, recording waits", cause=error.what)
         return None
     except Exception as error:  # noqa: BLE001 - nor does a commit that failed
-        return failed + [(each.assignment, error) for each in ready]
+        if len(batch) == 1:
+            return [*failed, (batch[0][0], error)]
+        # One of them is at fault; which, they say one by one. Where the database goes away meanwhile, leases run out.
+        return [each for one in batch for each in _recorded([one], started) or ()]
 
 
 def _record(ready: Sequence[Ready], started: datetime) -> list[tuple[Assignment, Exception]]:
-    """Frames, annotations, verdict and the end of each claim in one transaction; returns what could not be recorded.
+    """Frames, annotations, verdicts and the ends of the claims in one transaction; returns what could not be recorded.
 
-    Each is a savepoint of its own, so that a lost lease takes back its own instance alone. Studies are locked in the
-    order of their ids: two workers that record images of the same studies never wait for each other in a circle.
+    A lost lease takes back its own instance alone.
     """
-    failed: list[tuple[Assignment, Exception]] = []
-    recorded: list[tuple[Assignment, Verdict, int]] = []
     if not ready:
-        return failed
+        return []
     with database().begin() as session:
-        for each in sorted(ready, key=lambda each: each.assignment.study_id):
-            one = each.assignment
-            waited_s = (started - one.held.queued_at).total_seconds()
-            try:
-                with session.begin_nested():
-                    # The claim's end comes first: it says whether this worker may write at all.
-                    analyses.finish(session, one.held, **_versions(each.assessment, waited_s))
-                    analyses.keep_frames(session, one.held, each.frames)
-                    if each.remarks is not None:
-                        remarks.keep(session, one.held.instance_id, each.remarks)
-                    verdict = judge.judge_instance(session, one.held.instance_id)
-            except SonomarkError as error:
-                failed.append((one, error))
-            else:
-                recorded.append((one, verdict, len(each.frames)))
+        # The claims' ends come first: they say of what this worker may write at all.
+        ends = {each.assignment.held: _versions(each, started) for each in ready}
+        finished = analyses.finish_all(session, ends)
+        mine = [each for each in ready if each.assignment.held in finished]
+        analyses.keep_frames(session, finished, [frame for each in mine for frame in each.frames])
+        for each in mine:
+            if each.remarks is not None:
+                remarks.keep(session, each.assignment.held.instance_id, each.remarks)
+        verdicts = judge.judge_instances(session, [each.assignment.held.instance_id for each in mine])
         fp("analyse.before_verdict_commit")
     fp("analyse.after_verdict_commit")
-    for one, verdict, frames_assessed in recorded:
+    for each in mine:
+        one, verdict = each.assignment, verdicts[each.assignment.held.instance_id]
         telemetry.ASSESSED.labels("done").inc()
-        _trace(one, verdict, waited_s=(started - one.held.queued_at).total_seconds(), started=started)
+        _trace(one, verdict, waited_s=_waited_s(one, started), started=started)
         with _bound(one):
-            log.info("assessed", verdict=verdict.value, frames=frames_assessed, attempt=one.held.attempt)
-    return failed
+            log.info("assessed", verdict=verdict.value, frames=len(each.frames), attempt=one.held.attempt)
+    return [(each.assignment, _lost(each.assignment)) for each in ready if each not in mine]
+
+
+def _lost(one: Assignment) -> LeaseLost:
+    return LeaseLost(f"Analysis {one.held.analysis_id} is held by another worker.")
+
+
+def _waited_s(one: Assignment, started: datetime) -> float:
+    return (started - one.held.queued_at).total_seconds()
 
 
 def _trace(one: Assignment, verdict: Verdict, waited_s: float, started: datetime) -> None:
@@ -178,9 +181,9 @@ def _annotation(mark: Any) -> Annotation:
     )
 
 
-def _versions(assessment: Assessment | None, waited_s: float) -> dict[str, Any]:
+def _versions(ready: Ready, started: datetime) -> dict[str, Any]:
     """Which versions gave the answer, and how long each step took."""
-    waited = {"wait": round(waited_s * 1000, 3)}
+    assessment, waited = ready.assessment, {"wait": round(_waited_s(ready.assignment, started) * 1000, 3)}
     if assessment is None:
         return {"code_version": __version__, "milliseconds": waited}
     return {

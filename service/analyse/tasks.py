@@ -15,7 +15,7 @@ from celery.worker import state
 
 from service import logs, telemetry
 from service.analyse import record
-from service.analyse.devices import BATCH, GPUS, Device, choose_device
+from service.analyse.devices import CLAIMS, GPUS, Device, choose_device
 from service.analyse.leases import Leases
 from service.analyse.pipeline import Begun, Pipeline
 from service.analyse.record import Answer
@@ -73,23 +73,19 @@ def analyse(analysis_id: int) -> None:
 def turn(analysis_id: int) -> None:
     """Work until nothing waits, so that one bell is enough for many.
 
-    Where the network takes several frames at once (a GPU), three batches are under way: the next is decoded while the
-    network runs, and the last is recorded meanwhile.
+    Three batches are under way: while the network runs, the last is recorded and, where decoding would hold the network
+    up (a GPU), the next is decoded.
     """
     until = monotonic() + TURN_S
-    many = claims_at_once() > 1
     with ThreadPoolExecutor(1, thread_name_prefix="record") as recorder:
         recording: Future[bool] | None = None
         batch, goes_on = _claim(), True
         while batch:
             goes_on = monotonic() < until and not _told_to_stop()
-            ahead = _claim(fresh=True) if many and goes_on else None
+            ahead = _claim(fresh=True) if goes_on else None
             answers = _assess(batch)
             in_order = recording.result() if recording else True
-            if many:
-                recording = recorder.submit(_end, batch, answers)
-            else:
-                in_order = _end(batch, answers)
+            recording = recorder.submit(_end, batch, answers)
             if any(isinstance(answer, NetworkError) for answer in answers):
                 _leave()
             elif not in_order:
@@ -102,7 +98,7 @@ def turn(analysis_id: int) -> None:
 
 def claims_at_once() -> int:
     """Instances that a worker claims at once."""
-    return settings().batch or BATCH[pipeline().provider]
+    return settings().batch or CLAIMS[pipeline().provider]
 
 
 def _claim(*, fresh: bool = False) -> Batch | None:

@@ -4,7 +4,8 @@ The rows here are the truth, the broker is only a doorbell. Every change of a he
 holder got with the claim, so that a worker whose lease ran out cannot write over the one that took its place.
 """
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -107,7 +108,7 @@ def assignments(session: Session, claims: Sequence[Claim]) -> list[Assignment]:
 
 def renew(session: Session, claims: Collection[Claim], lease_s: float) -> None:
     """Say that the holder is alive and still at work."""
-    for held in claims:
+    for held in sorted(claims, key=lambda held: held.analysis_id):  # in the order in which `finish_all` locks them
         _change(session, held, lease_expires_at=now() + timedelta(seconds=lease_s))
 
 
@@ -116,19 +117,31 @@ def finish(session: Session, held: Claim, **record: Any) -> None:
 
     Raises `LeaseLost` when another worker has taken over, and then nothing of this transaction may be kept.
     """
-    done = _change(
-        session,
-        held,
-        state=AnalysisState.DONE,
-        finished_at=now(),
-        token=None,
-        lease_expires_at=None,
-        reason="",
-        cure="",
-        **record,
-    )
-    if not done:
+    if not finish_all(session, {held: record}):
         raise LeaseLost(f"Analysis {held.analysis_id} is held by another worker.")
+
+
+def finish_all(session: Session, records: Mapping[Claim, Mapping[str, Any]]) -> set[Claim]:
+    """`finish` for several at once; those that were this worker's to finish. Nothing is changed of the others."""
+    rows = session.connection()
+    found = rows.execute(_STILL_HELD, {"ids": [held.analysis_id for held in records]})
+    tokens = {row.id: row.token for row in found}
+    mine = {held for held in records if tokens.get(held.analysis_id) == held.token}
+    done = {
+        "state": AnalysisState.DONE,
+        "finished_at": now(),
+        "token": None,
+        "lease_expires_at": None,
+        "reason": "",
+        "cure": "",
+    }
+    values: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for held in sorted(mine, key=lambda held: held.analysis_id):
+        fence = {"held_id": held.analysis_id, "held_token": held.token}
+        values[tuple(sorted(records[held]))].append({**fence, **done, **records[held]})
+    for alike in values.values():  # one statement takes the same columns for each of its rows
+        rows.execute(_HELD, alike)
+    return mine
 
 
 def hand_back(session: Session, held: Claim, reason: str, cure: str, *, counted: bool = True) -> bool:
@@ -174,11 +187,12 @@ def requeue(session: Session, analysis_ids: Sequence[int]) -> list[int]:
     return sorted(again)
 
 
-def keep_frames(session: Session, held: Claim, frames: Sequence[Frame]) -> None:
-    """The assessed frames of a claimed analysis, in place of those of an earlier run."""
-    earlier = select(Frame.id).where(Frame.analysis_id == held.analysis_id)
-    session.execute(delete(Annotation).where(Annotation.frame_id.in_(earlier)))
-    session.execute(delete(Frame).where(Frame.analysis_id == held.analysis_id))
+def keep_frames(session: Session, held: Collection[Claim], frames: Sequence[Frame]) -> None:
+    """The assessed frames of claimed analyses, in place of those of an earlier attempt."""
+    if again := [each.analysis_id for each in held if each.attempt > 1]:
+        earlier = select(Frame.id).where(Frame.analysis_id.in_(again))
+        session.execute(delete(Annotation).where(Annotation.frame_id.in_(earlier)))
+        session.execute(delete(Frame).where(Frame.analysis_id.in_(again)))
     session.add_all(frames)
     session.flush()
 
@@ -316,5 +330,11 @@ _HELD = update(_rows).where(
     _rows.c.id == bindparam("held_id"),
     _rows.c.state == AnalysisState.CLAIMED,
     _rows.c.token == bindparam("held_token"),
+)
+_STILL_HELD = (
+    select(_rows.c.id, _rows.c.token)
+    .where(_rows.c.id.in_(bindparam("ids", expanding=True)), _rows.c.state == AnalysisState.CLAIMED)
+    .order_by(_rows.c.id)
+    .with_for_update()
 )
 _HELD_LEASE = _HELD.where(_rows.c.lease_expires_at == bindparam("held_expiry"))

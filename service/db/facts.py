@@ -80,11 +80,12 @@ def of_studies(session: Session, study_ids: Sequence[int]) -> dict[int, StudyRec
     }
 
 
-def of_instance(session: Session, instance_id: int) -> tuple[Judgeable, int] | None:
-    """One instance and the id of its study."""
-    rows = session.execute(_INSTANCES.where(Instance.id == instance_id)).all()
-    studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_([row.study_id for row in rows])))}
-    return next(iter(_judgeable(session, rows, studies, Instance.id == instance_id)), None)
+def of_instances(session: Session, instance_ids: Sequence[int]) -> list[tuple[Judgeable, int]]:
+    """These instances, each with the id of its study; ids that do not exist are left out."""
+    of_these = Instance.id.in_(instance_ids)
+    rows = session.execute(_INSTANCES.where(of_these).order_by(Instance.id)).all()
+    studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_({row.study_id for row in rows})))}
+    return list(_judgeable(session, rows, studies, of_these))
 
 
 _STUDIES: Select[*tuple[Any, ...]] = select(

@@ -1,30 +1,44 @@
 """From facts in the database to verdicts in the database, within the caller's transaction."""
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
 from service.db import deliveries, double_reads, facts, rulebooks, verdicts
 from service.db.tables import now
-from service.db.verdicts import Versions
+from service.db.verdicts import Judged, Versions
 from service.errors import NotFound
 from service.settings import settings
 
 
 def judge_instance(session: Session, instance_id: int) -> Verdict:
     """Judge one image that was just assessed or given up; its study too, when that was waiting for it alone."""
-    found = facts.of_instance(session, instance_id)
-    if found is None:
-        raise NotFound(f"There is no instance {instance_id}.")
-    image, study_id = found
-    study = verdicts.lock(session, study_id)
+    return judge_instances(session, [instance_id])[instance_id]
+
+
+def judge_instances(session: Session, instance_ids: Sequence[int]) -> dict[int, Verdict]:
+    """`judge_instance` for several at once, in as many statements as one takes. Raises NotFound."""
+    images = facts.of_instances(session, instance_ids)
+    if missing := set(instance_ids) - {image.instance_id for image, _ in images}:
+        raise NotFound(f"There is no instance {min(missing)}.")
+    studies = verdicts.lock_all(session, {study_id for _, study_id in images})
     rulebook = rulebooks.in_force(session)
-    outcome = evaluate.judge_instance(rulebook, image.facts)
-    by = Versions.of([image.network], [image.thresholds], rulebook.label)
-    verdicts.record(session, study_id, instance_id, outcome, by)
-    if study is not None and study.settles_at <= now():
-        judge_study(session, study_id)
-    return outcome.verdict
+    judged = [
+        Judged(
+            study_id,
+            image.instance_id,
+            evaluate.judge_instance(rulebook, image.facts),
+            Versions.of([image.network], [image.thresholds], rulebook.label),
+        )
+        for image, study_id in images
+    ]
+    verdicts.record_all(session, judged)
+    for study in studies:
+        if study.settles_at <= now():
+            judge_study(session, study.id)
+    return {image.instance_id: each.outcome.verdict for (image, _), each in zip(images, judged, strict=True)}
 
 
 def judge_study(session: Session, study_id: int) -> Verdict | None:

@@ -1,20 +1,23 @@
 """A batch written down in one transaction, and what happens when a part of it cannot be."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 
 from service.analyse import record
 from service.analyse.pipeline import AssessedFrame, Assessment
 from service.analyse.record import Answer
 from service.archive.store import archive
+from service.compliance.outcome import Verdict
 from service.db import analyses
 from service.db.analyses import Assignment
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
 from service.errors import DatabaseAway, StorageError, Undecodable
+from service.jobs import judge
 from service.settings import settings
 
 Claimed = Callable[[int], list[Assignment]]
@@ -96,6 +99,20 @@ def test_a_commit_that_fails_hands_all_of_them_back(
     monkeypatch.setattr(record, "fp", fail)
     record.end([(one, _empty()) for one in batch], now())
     assert _states(db) == [AnalysisState.QUEUED] * 2
+
+
+def test_one_that_cannot_be_judged_fails_alone(db: Database, claimed: Claimed, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, judge_instances = claimed(3), judge.judge_instances
+    culprit = batch[1].held.instance_id
+
+    def judge_all(session: Session, instance_ids: Sequence[int]) -> dict[int, Verdict]:
+        if culprit in instance_ids:
+            raise ValueError("as from a fault in the code")
+        return judge_instances(session, instance_ids)
+
+    monkeypatch.setattr(judge, "judge_instances", judge_all)
+    record.end([(one, _empty()) for one in batch], now())
+    assert _states(db) == [AnalysisState.DONE, AnalysisState.QUEUED, AnalysisState.DONE]
 
 
 def test_an_answer_waits_for_a_database_that_comes_back(
