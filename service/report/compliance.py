@@ -18,6 +18,7 @@ from service.report.statistics import is_small, p_limits, wilson
 
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 TIMES = ("day", "week", "month")
+FEWEST_OF_A_PERSON = 20  # a rate over fewer studies says nothing about a person; pages and paper do not show it
 
 
 class UnknownGrouping(ConfigurationError):

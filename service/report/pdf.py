@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import io
-from math import ceil
+from datetime import timedelta
 from xml.sax.saxutils import escape
 
-from reportlab.graphics.shapes import Circle, Drawing, Line, PolyLine, Rect, String
-from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4, landscape
 from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from service.report.agreement import sentence
-from service.report.compliance import TIMES, Report, Row
-
-_WIDTH, _HEIGHT = 255 * mm, 75 * mm
-_LEFT, _BOTTOM = 14 * mm, 14 * mm
-_INK, _LIMIT, _SIGNAL = colors.HexColor("#1f2933"), colors.HexColor("#7b8794"), colors.HexColor("#b44d12")
-_MOST_POINTS = 60
-_MOST_NAMES = 14  # below the chart; the table has them all
+from service.report.compliance import FEWEST_OF_A_PERSON, TIMES, Report, Row
+from service.report.drawing import INK, LIMIT, MOST_TIMES, drawing
 
 
 def pdf(report: Report) -> bytes:
@@ -37,7 +30,7 @@ def pdf(report: Report) -> bytes:
         Paragraph(_sentence(report), styles["Normal"]),
         Paragraph(sentence(report.agreement), styles["Normal"]),
         Spacer(1, 4 * mm),
-        _chart(report),
+        drawing(report),
         Spacer(1, 4 * mm),
         _table(report),
     ]
@@ -50,62 +43,24 @@ def _sentence(report: Report) -> str:
     rate = "no study was judged" if total.rate is None else f"{_percent(total.rate)} compliant {_interval(total)}"
     site = f" at {escape(report.site)}" if report.site else ""
     withheld = f" Left out: {report.withheld} that await the asker's blinded answer." if report.withheld else ""
+    last = report.end - timedelta(microseconds=1)
+    over_time = report.group_by[0] in TIMES and len(report.group_by) == 1
+    drawn = f" The chart shows the last {MOST_TIMES}." if over_time and len(report.rows) > MOST_TIMES else ""
+    across = "" if over_time else " Across: the number of studies."
     return (
-        f"Studies received{site} {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d} (UTC), "
+        f"Studies received{site} {report.start:%Y-%m-%d} to {last:%Y-%m-%d} (UTC), "
         f"as of {report.as_of:%Y-%m-%d %H:%M}: "
         f"{rate}, n {total.denominator}, non-compliant {total.non_compliant}, uncertain {total.indeterminate}, "
         f"excluded {total.excluded}. Dashed: three-sigma limits; a square lies outside them, a hollow point is small."
-        f"{withheld}"
+        f"{across}{drawn}{withheld}"
     )
-
-
-def _chart(report: Report) -> Drawing:
-    """Rates in order, joined where the order is time, within their stepped limits."""
-    drawing = Drawing(_WIDTH, _HEIGHT)
-    rows = [row for row in report.rows if row.rate is not None][-_MOST_POINTS:]
-    lowest = min((min(row.rate or 0.0, row.limits[0] if row.limits else 1.0) for row in rows), default=0.0)
-    floor = max(0.0, ceil(20 * lowest - 1) / 20 - 0.05)  # a round share below the lowest
-    top, right = _HEIGHT - 4 * mm, _WIDTH - 4 * mm
-
-    def up(share: float) -> float:
-        return float(_BOTTOM + (top - _BOTTOM) * (share - floor) / (1.0 - floor))
-
-    step = (right - _LEFT) / max(1, len(rows))
-    drawing.add(Rect(_LEFT, _BOTTOM, right - _LEFT, top - _BOTTOM, strokeColor=_LIMIT, fillColor=None, strokeWidth=0.5))
-    for part in range(5):
-        share = floor + (1.0 - floor) * part / 4
-        drawing.add(String(_LEFT - 2, up(share) - 3, _percent(share), fontSize=7, textAnchor="end"))
-    if report.total.rate is not None:
-        centre = up(report.total.rate)
-        drawing.add(Line(_LEFT, centre, right, centre, strokeColor=_LIMIT, strokeWidth=0.5))
-    points = []
-    for number, row in enumerate(rows):
-        left, middle = _LEFT + number * step, _LEFT + (number + 0.5) * step
-        for limit in row.limits or ():
-            across = (left, up(limit), left + step, up(limit))
-            drawing.add(Line(*across, strokeColor=_LIMIT, strokeWidth=0.6, strokeDashArray=[2, 2]))
-        points.append((middle, up(row.rate or 0.0), row))
-        if number % ceil(len(rows) / _MOST_NAMES) == 0:
-            name = " · ".join(row.key) or "—"
-            drawing.add(String(middle, _BOTTOM - 9, name[:18], fontSize=6.5, textAnchor="middle"))
-    if report.group_by[0] in TIMES and len(report.group_by) == 1 and len(points) > 1:
-        joined = [value for across, high, _ in points for value in (across, high)]
-        drawing.add(PolyLine(joined, strokeColor=_INK, strokeWidth=0.8))
-    for across, high, row in points:
-        drawing.add(_point(across, high, row))
-    return drawing
-
-
-def _point(across: float, high: float, row: Row) -> Rect | Circle:
-    if row.signal:
-        return Rect(across - 2.6, high - 2.6, 5.2, 5.2, fillColor=_SIGNAL, strokeColor=_SIGNAL)
-    return Circle(across, high, 2.2, fillColor=colors.white if row.small else _INK, strokeColor=_INK, strokeWidth=0.8)
 
 
 def _table(report: Report) -> Table:
     head = [*report.group_by, "n", "compliant", "rate", "95 % interval", "signal", "missing", "uncertain", "excluded",
-            "override", "minutes"]  # fmt: skip
-    lines = [[*(_short(name) for name in row.key), *_cells(row)] for row in report.rows]
+            "override", "min. to correct"]  # fmt: skip
+    of_people = "operator" in report.group_by
+    lines = [[*(_short(name) for name in row.key), *_cells(row, of_people=of_people)] for row in report.rows]
     table = Table([head, *lines], repeatRows=1)
     first_number = len(report.group_by)
     table.setStyle(
@@ -114,8 +69,8 @@ def _table(report: Report) -> Table:
                 ("FONTSIZE", (0, 0), (-1, -1), 7.5),
                 ("FONTNAME", (0, 0), (-1, 0), "Helvetica-Bold"),
                 ("ALIGN", (first_number, 0), (-1, -1), "RIGHT"),
-                ("LINEBELOW", (0, 0), (-1, 0), 0.6, _INK),
-                ("LINEBELOW", (0, 1), (-1, -1), 0.2, _LIMIT),
+                ("LINEBELOW", (0, 0), (-1, 0), 0.6, INK),
+                ("LINEBELOW", (0, 1), (-1, -1), 0.2, LIMIT),
                 ("TOPPADDING", (0, 0), (-1, -1), 1.5),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 1.5),
             ]
@@ -124,13 +79,15 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, *, of_people: bool) -> list[str]:
+    """What the table says of a group; over so few studies no rate of a person is told, as on the page."""
+    few = of_people and row.denominator < FEWEST_OF_A_PERSON
     return [
         str(row.denominator),
         str(row.numerator),
-        "–" if row.rate is None else _percent(row.rate),
-        _interval(row),
-        row.signal or "",
+        "–" if few or row.rate is None else _percent(row.rate),
+        f"fewer than {FEWEST_OF_A_PERSON}" if few else _interval(row),
+        "" if few else row.signal or "",
         str(row.non_compliant),
         str(row.indeterminate),
         str(row.excluded),

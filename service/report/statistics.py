@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
@@ -53,12 +54,23 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 def kappa_interval(pairs: Sequence[tuple[str, str]], z: float = Z95) -> tuple[float, float] | None:
-    """Interval of Cohen's kappa by its simple standard error (Educ Psychol Meas 1960;20:37), within [-1, 1]."""
+    """Interval of Cohen's kappa by its large-sample variance (Fleiss, Cohen, Everitt, Psychol Bull 1969;72:323).
+
+    Within [-1, 1]; None where kappa is not defined, or where the answers leave no room to estimate its spread, as when
+    all agree.
+    """
     value = kappa(pairs)
     if value is None:
         return None
     total = len(pairs)
-    agreed = sum(one == other for one, other in pairs) / total
-    one_less_chance = (1 - agreed) / (1 - value) if value < 1 else 1.0
-    half = z * sqrt(agreed * (1 - agreed) / total) / one_less_chance
-    return max(-1.0, value - half), min(1.0, value + half)
+    first = Counter(one for one, _ in pairs)
+    second = Counter(other for _, other in pairs)
+    chance = sum(first[name] * second[name] for name in first) / total**2
+    disagreement = 1 - value
+    spread = -((value - chance * disagreement) ** 2)
+    for (one, other), count in Counter(pairs).items():
+        margins = (first[other] + second[one]) / total
+        weight = 1 - margins * disagreement if one == other else -margins * disagreement
+        spread += count / total * weight**2
+    half = z * sqrt(max(0.0, spread) / total) / (1 - chance)
+    return (max(-1.0, value - half), min(1.0, value + half)) if half > 1e-12 else None

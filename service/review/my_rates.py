@@ -11,10 +11,9 @@ from service.db.session import database
 from service.db.tables import now
 from service.errors import NotFound
 from service.report.chart import chart
-from service.report.compliance import Report, report
+from service.report.compliance import FEWEST_OF_A_PERSON, Report, report
 from service.review.deps import Reader, note
 from service.review.pages import render
-from service.review.reports import FEWEST_OF_A_PERSON
 
 router = APIRouter(include_in_schema=False)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy.orm import Session
 
 from service.db.behind import Counted, studies_behind
@@ -15,7 +15,16 @@ from service.db.session import database
 from service.db.tables import Decision, Verdict, now
 from service.report.agreement import agreement, in_words
 from service.report.chart import chart as columns_of
-from service.report.compliance import GROUPINGS, TIMES, Report, Row, UnknownGrouping, known_groupings, report
+from service.report.compliance import (
+    FEWEST_OF_A_PERSON,
+    GROUPINGS,
+    TIMES,
+    Report,
+    Row,
+    UnknownGrouping,
+    known_groupings,
+    report,
+)
 from service.report.files import MEDIA_TYPES, as_file
 from service.review.deps import Account, Reviewer, note
 from service.review.pages import render
@@ -27,7 +36,6 @@ router = APIRouter()
 
 DAYS = 30
 PAGE = 100
-FEWEST_OF_A_PERSON = 20  # a rate over fewer studies says nothing about a person, and is not shown
 FILES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ComplianceReport,
@@ -36,7 +44,17 @@ FILES: dict[int | str, dict[str, Any]] = {
     }
 }
 
-Moment = Annotated[datetime | date | None, Query(description="A day or a moment in UTC.")]
+
+def _day_or_moment(given: Any) -> Any:
+    """ "2026-01-31" is that whole day, and no midnight, which pydantic would make of it."""
+    return date.fromisoformat(given) if isinstance(given, str) and len(given) == len("2026-01-31") else given
+
+
+Moment = Annotated[
+    datetime | date | None,
+    BeforeValidator(_day_or_moment),
+    Query(description="A moment in UTC, or a day; the last day is included."),
+]
 Kind = Literal["json", "csv", "xlsx", "pdf"]
 
 
@@ -221,7 +239,10 @@ def studies_page(
             raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
     note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
     last_day = (period.end - timedelta(seconds=1)).date()
-    back = urlencode({"group_by": group_by, "from": period.start.date(), "to": last_day})
+    asked = {"group_by": group_by, "from": period.start.date(), "to": last_day}
+    if period.as_of.date() < now().date():
+        asked["as_of"] = period.as_of.date()  # as the report's page asks for it: the end of that day
+    back = urlencode(asked)
     address = _address((group_by,), (key,), period, counted, before=found[PAGE - 1].study_id if found[PAGE:] else None)
     context = {
         "name": f"{group_by.capitalize()} {key or '–'}",
@@ -272,7 +293,7 @@ def _period(
     account: Account, start: datetime | date | None, end: datetime | date | None, as_of: datetime | None
 ) -> Period:
     """What is asked for, narrowed to what this account may know."""
-    until = _aware(end, last=True) or datetime.combine(date.today() + timedelta(days=1), time(), UTC)
+    until = _aware(end, last=True) or datetime.combine(now().date() + timedelta(days=1), time(), UTC)
     since = _aware(start) or until - timedelta(days=DAYS)
     return Period(since, until, _aware(as_of) or now(), account.site, account.second_reader)
 

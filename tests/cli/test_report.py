@@ -31,6 +31,7 @@ def test_printed(db: Database) -> None:
     found = run(app, ["report", "--by", "operator", *RANGE])
     assert found.exit_code == 0
     assert "Meyer" in found.output and "100.0%" in found.output
+    assert "…" not in found.output, "a pipe is no terminal of eighty columns: nothing is shortened"
 
 
 def test_written(db: Database, tmp_path: Path) -> None:

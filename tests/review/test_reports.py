@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
@@ -110,3 +111,25 @@ def test_agreement_is_that_of_the_site(two_sites: dict[str, list[str]], sign_in:
     found = {site: browser.get("/api/reports/agreement").json() for site, browser in browsers.items()}
     assert (found["North"]["disagreed"], found[""]["disagreed"]) == (1, 2)
     assert (found["North"]["waiting"], found[""]["waiting"]) == (1, 2)
+
+
+def test_a_day_is_a_whole_day_and_the_last_one_is_included(db: Database, reviewer: TestClient) -> None:
+    ward.admit(db, 1, received=datetime(2026, 3, 31, 23, 59, tzinfo=UTC))
+
+    def counted(**asked: str) -> int:
+        told = reviewer.get("/api/reports/compliance", params={"group_by": "station", **asked}).json()
+        return int(told["total"]["denominator"])
+
+    assert counted(**{"from": "2026-03-31", "to": "2026-03-31"}) == 1
+    assert counted(**{"from": "2026-03-01", "to": "2026-03-30"}) == 0
+    assert counted(**{"from": "2026-03-31T00:00:00Z", "to": "2026-03-31T00:00:00Z"}) == 0
+    assert counted(**{"from": "2026-03-31T00:00:00Z", "to": "2026-04-01T00:00:00Z"}) == 1
+    assert counted(**{"from": "2026-03-31T00:00:00Z", "to": "2026-03-31T23:00:00Z"}) == 0
+    assert reviewer.get("/api/reports/compliance?from=2026-02-31").status_code == 422
+
+
+def test_back_from_the_studies_leads_to_the_report_as_it_was(db: Database, reviewer: TestClient) -> None:
+    ward.admit(db, 1, received=datetime(2026, 3, 31, tzinfo=UTC))
+    asked = {"group_by": "station", "key": "US-03", "from": "2026-03-01", "to": "2026-03-31"}
+    assert "as_of=2026-04-02" in reviewer.get("/reports/studies", params={**asked, "as_of": "2026-04-02T12:00"}).text
+    assert "as_of" not in reviewer.get("/reports/studies", params=asked).text
