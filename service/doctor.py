@@ -82,7 +82,7 @@ def onnxruntime(_: Settings) -> str:
         )
     if not cpu and not gpu:
         raise ConfigurationError("ONNX Runtime is not installed.", cure="pip install 'sonomark[cpu]' or '[gpu]'.")
-    openvino = _installed("onnxruntime-ep-openvino")
+    openvino = _installed("openvino")
     return (
         f"onnxruntime {cpu}" + (f" with OpenVINO {openvino}" if openvino else "") if cpu else f"onnxruntime-gpu {gpu}"
     )

@@ -1,11 +1,10 @@
 """What the network may run on, and how it is opened there.
 
-CUDA where a GPU is, with TensorRT on top of it where that is asked for; OpenVINO's plugin on the CPUs it takes
-(Intel's); ONNX Runtime's own kernels everywhere else. With ``auto`` a device that is missing or fails makes way for the
-next one; a device asked for by name never does in silence.
+CUDA where a GPU is, with TensorRT on top of it where that is asked for; OpenVINO on CPUs that compute in bfloat16; ONNX
+Runtime's own kernels everywhere else. With ``auto`` a device that is missing or fails makes way for the next one; a
+device asked for by name never does in silence.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from service.analyse import openvino
 from service.errors import NetworkError
 
 Device = Literal["tensorrt", "cuda", "openvino", "cpu"]
@@ -26,18 +26,17 @@ GPUS: tuple[Device, ...] = ("tensorrt", "cuda")
 BATCH: Mapping[Device, int] = {"tensorrt": 8, "cuda": 8, "openvino": 1, "cpu": 1}
 # Instances a worker claims at once: what a batch records together costs the database, and Python, once.
 CLAIMS: Mapping[Device, int] = {"tensorrt": 8, "cuda": 8, "openvino": 4, "cpu": 4}
-DIMENSIONS = ("frames", "height", "width")
 OUTPUTS = ("restoration", "residual", "kinds")
 NO_CUDA = "Install sonomark[gpu] and an NVIDIA driver, or set SONOMARK_PROVIDER=cpu."
-_registered: list[str] = []
 
 
 @dataclass(frozen=True)
 class Options:
     """How a device computes."""
 
-    threads: int = 1  # of a CPU
-    precision: Precision = "tf32"  # of a GPU; its halves need TensorRT
+    threads: int = 1  # of a CPU, for one caller
+    callers: int = 1  # threads that use the network at once; OpenVINO gives each its own threads
+    precision: Precision = "tf32"  # of a GPU, where halves need TensorRT; "fp32" is heeded by OpenVINO too
     graphs: bool = False  # the GPU replays a recorded graph for each size instead of launching kernels one by one
     cache: str = ""  # folder for engines that TensorRT has built
 
@@ -45,7 +44,7 @@ class Options:
 def devices() -> list[Device]:
     """What this machine offers, best first; TensorRT is never chosen by itself."""
     found: list[Device] = ["cpu"]
-    if _openvino_cpu() is not None:
+    if openvino.computes_in_bfloat16():
         found.insert(0, "openvino")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         found.insert(0, "cuda")
@@ -69,22 +68,25 @@ def choose_device(wanted: Wanted) -> Device:
 
 def open_session(
     graph: bytes, device: Device, chosen: Options, size: tuple[int, ...] = ()
-) -> onnxruntime.InferenceSession:
-    """The graph on a device; with a ``size`` (frames, height, width) compiled for that alone.
+) -> onnxruntime.InferenceSession | openvino.Compiled:
+    """The graph on a device; OpenVINO compiles it for a ``size`` (frames, height, width).
 
-    Raises ONNX Runtime's own exceptions, or `NetworkError` when a GPU does not start.
+    Raises the runtimes' own exceptions, or `NetworkError` when a GPU does not start.
     """
+    if device == "openvino":
+        frames, rows, columns = size
+        return openvino.Compiled(
+            graph,
+            (frames, rows, columns),
+            threads=chosen.threads * chosen.callers,
+            streams=chosen.callers,
+            bfloat16=chosen.precision != "fp32",
+        )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = chosen.threads
     # Workers share the cores: a thread that waits by spinning takes them from another that works.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if device == "openvino":
-        for name, length in zip(DIMENSIONS, size, strict=True):
-            options.add_free_dimension_override_by_name(name, length)
-        properties = {"CPU": {"INFERENCE_NUM_THREADS": chosen.threads}}
-        options.add_provider_for_devices([_openvino_cpu()], {"load_config": json.dumps(properties)})
-        return onnxruntime.InferenceSession(graph, options)
     if device in GPUS:
         onnxruntime.preload_dlls()  # CUDA and cuDNN come as wheels, where the loader does not look
     session = onnxruntime.InferenceSession(graph, options, providers=providers(device, chosen))
@@ -158,16 +160,3 @@ class Bound:
             self._frame.update_inplace(padded)
             self._session.run_with_iobinding(self._binding, self._options)
             return [np.array(answer.numpy()) for answer in self._answers]
-
-
-def _openvino_cpu() -> Any:
-    """OpenVINO's CPU device, or None: the plugin is not installed, or offers none on this maker's processors."""
-    try:
-        import onnxruntime_ep_openvino as plugin
-    except ImportError:
-        return None
-    if not _registered:
-        onnxruntime.register_execution_provider_library("openvino", plugin.get_library_path())
-        _registered.append("openvino")
-    offered = [device for device in onnxruntime.get_ep_devices() if device.ep_name == plugin.get_ep_name()]
-    return next((device for device in offered if device.ep_metadata.get("ov_device") == "CPU"), None)

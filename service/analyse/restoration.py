@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from service import logs
+from service.analyse import openvino
 from service.analyse.devices import BATCH, GPUS, OUTPUTS, Bound, Device, Options, choose_device, open_session
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
@@ -30,6 +31,7 @@ Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
 Plane = npt.NDArray[np.uint8]  # (rows, columns)
 Planes = npt.NDArray[np.uint8]  # (kinds, rows, columns)
 T = TypeVar("T")
+Session: TypeAlias = onnxruntime.InferenceSession | openvino.Compiled
 
 # Sessions for one size each, where a device wants that; a hospital's devices send a handful of sizes.
 SIZES_KEPT = 6
@@ -113,7 +115,7 @@ class Network:
         self._in_bytes = _graph(folder / "model.int8.onnx", self.card.quantised) if self.card.quantised else None
         self._options = options or Options()
         self._may_fall_back = may_fall_back
-        self._sessions: OrderedDict[tuple[int, ...], onnxruntime.InferenceSession] = OrderedDict()
+        self._sessions: OrderedDict[tuple[int, ...], Session] = OrderedDict()
         self._bound: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
         self._sizes_seen = 0
         self._lock = Lock()
@@ -194,7 +196,7 @@ class Network:
 
     def _on_gpu(self, size: tuple[int, ...]) -> Bound:
         """The buffers of one size; the session is one for all sizes."""
-        session = self._session(size)
+        session = cast(onnxruntime.InferenceSession, self._session(size))
         with self._lock:
             if size not in self._bound:
                 frames, rows, columns = size
@@ -204,21 +206,21 @@ class Network:
                 self._bound[size] = Bound(session, (frames, rows, columns), kinds, "cuda", graph_id)
             return _newest(self._bound, size, BUFFERS_KEPT)
 
-    def _session(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
-        """OpenVINO compiles for one size and is then twice as fast; the others take any."""
+    def _session(self, size: tuple[int, ...]) -> Session:
+        """OpenVINO compiles for one size; the others take any."""
         key = size if self.provider == "openvino" else ()
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = self._open(key)
             return _newest(self._sessions, key, SIZES_KEPT)
 
-    def _open(self, size: tuple[int, ...]) -> onnxruntime.InferenceSession:
+    def _open(self, size: tuple[int, ...]) -> Session:
         try:
             graph = self._in_bytes if self.provider == "cpu" and self._in_bytes is not None else self._graph
             return open_session(graph, self.provider, self._options, size)
         except NetworkError:
             raise
-        except Exception as error:  # onnxruntime's own classes have no common base
+        except Exception as error:  # the runtimes' own classes have no common base
             raise NetworkError(
                 f"ONNX Runtime cannot run {self.card.name} on {self.provider} ({type(error).__name__}).", cure=_CURE
             ) from error
@@ -229,7 +231,10 @@ class Network:
 
     def _check_contract(self) -> None:
         session = self._session(self._smallest)
-        inputs, outputs = ({node.name for node in nodes} for nodes in (session.get_inputs(), session.get_outputs()))
+        if isinstance(session, openvino.Compiled):
+            inputs, outputs = session.inputs, session.outputs
+        else:
+            inputs, outputs = ({node.name for node in nodes} for nodes in (session.get_inputs(), session.get_outputs()))
         if inputs != {"frame"} or not set(OUTPUTS) <= outputs:
             raise NetworkError(f"The graph of {self.card.name} has other inputs or outputs than expected.", cure=_CURE)
 
@@ -237,14 +242,15 @@ class Network:
 def load_network(settings: Settings, threads: int | None = None, callers: int = 1) -> Network:
     """The network that the settings name, on the device they allow, for ``callers`` threads that use it at once.
 
-    On the plain CPU each of them computes on its share of the cores, which is faster than all taking turns on all.
+    On a CPU each of them computes on its share of the cores, which is faster than all taking turns on all.
     Raises `NetworkError` when there is no such network or no such device.
     """
     folder = folder_of(settings)
     device = choose_device(settings.provider)
     chosen = threads or settings.threads or os.cpu_count() or 1
     options = Options(
-        threads=max(1, chosen // callers) if device == "cpu" else chosen,
+        threads=max(1, chosen // callers),
+        callers=callers,
         precision=settings.precision,
         graphs=settings.cuda_graphs,
         cache=str(settings.data_dir.resolve() / "engines"),
