@@ -21,12 +21,16 @@ def admin(sign_in: Callable[..., TestClient]) -> TestClient:
     return sign_in(Role.ADMIN)
 
 
-def test_a_pause_says_who_and_why_on_every_admin_page(admin: TestClient, db: Database) -> None:
+def test_a_pause_says_who_and_why_on_every_page(
+    admin: TestClient, sign_in: Callable[..., TestClient], db: Database
+) -> None:
+    study = f"/studies/{ward.admit(db, 1)}"
     assert admin.post("/flow/switches/paused", data={"on": "true"}).status_code == 403
     assert admin.post("/flow/switches/paused", data={"on": "true", "reason": "new disk"}).status_code == 303
     for path in ("/flow", "/users", "/worklist"):
         page = admin.get(path).text
         assert "Work is paused" in page and "by admin: new disk" in page, path
+    assert "by admin: new disk" in sign_in(Role.VIEWER).get(study).text
     with db.read() as session:
         assert switches.is_on(session, switches.PAUSED)
     admin.post("/flow/switches/paused", data={"on": "false"})
