@@ -182,10 +182,9 @@ class ArchiveStore:
 
     def place(self, key: str) -> Path:
         """Where in the folder the object ``key`` lies or will lie."""
-        relative = PurePosixPath(key)
-        if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+        if key.startswith("/") or ".." in key.split("/") or key.strip("./") == "":
             raise StorageError(f"'{key}' is no archive key.")
-        return self.root / relative
+        return Path(f"{self.root}/{key}")
 
     def exists(self, key: str) -> bool:
         return self.size(key) is not None

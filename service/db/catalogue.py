@@ -39,7 +39,7 @@ class Asker:
 
 
 _IS_IMAGE = Instance.number_of_frames > 0
-_HAS_IMAGE = exists().where(Instance.series_id == Series.id, _IS_IMAGE)
+_HAS_IMAGE = exists().where(Instance.study_id == Series.study_id, Instance.series_id == Series.id, _IS_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def series(session: Session, keys: Mapping[str, str], who: Asker, limit: int, of
     """Series, in the order of their arrival."""
     query = _matched(select(Series).join(Study).options(joinedload(Series.study)), keys, LEVELS[:2])
     found = session.scalars(query.where(*who.may_see(_HAS_IMAGE)).order_by(Series.id).limit(limit).offset(offset)).all()
-    images = _counts(session, Instance.series_id, [each.id for each in found], who)
+    images = _counts(session, Instance.series_id, [each.study_id for each in found], who)
     return [SeriesEntry(each, each.study, images.get(each.id, 0)) for each in found]
 
 
@@ -147,9 +147,10 @@ def _newest() -> ColumnElement[bool]:
     return ~exists().where(newer.sop_instance_uid == Instance.sop_instance_uid, newer.id > Instance.id)
 
 
-def _counts(session: Session, by: Any, ids: Sequence[int], who: Asker) -> dict[int, int]:
+def _counts(session: Session, by: Any, studies: Sequence[int], who: Asker) -> dict[int, int]:
+    """Instances of these studies, counted by study or series."""
     query = select(by, func.count()).join(Study, Study.id == Instance.study_id)
-    query = query.where(by.in_(ids), _newest(), *who.may_see(_IS_IMAGE)).group_by(by)
+    query = query.where(Instance.study_id.in_(studies), _newest(), *who.may_see(_IS_IMAGE)).group_by(by)
     return {row[0]: row[1] for row in session.execute(query)}
 
 

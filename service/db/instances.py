@@ -47,9 +47,17 @@ class Registration:
 _studies, _series_, _instances, _analyses, _releases = (
     cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis, Release)
 )
-_STUDY_COLUMNS = tuple(_studies.c.keys())
+# What a header says of its study.
+_STUDY_FIELDS = (
+    *("patient_name", "patient_id", "patient_birth_date", "patient_sex", "accession_number", "study_date"),
+    *("description", "procedure", "body_part", "laterality", "institution", "station", "operator"),
+)
 # The lock makes instances of one study queue up, so that version and settling are never lost.
-_FIND_STUDY = Statement(select(_studies).where(_studies.c.study_instance_uid == bindparam("uid")).with_for_update())
+_FIND_STUDY = Statement(
+    select(_studies.c.id, _studies.c.version, *(_studies.c[name] for name in _STUDY_FIELDS))
+    .where(_studies.c.study_instance_uid == bindparam("uid"))
+    .with_for_update()
+)
 _FIND_SERIES = Statement(
     select(_series_.c.id).where(
         _series_.c.study_id == bindparam("study_id"), _series_.c.series_instance_uid == bindparam("uid")
@@ -188,13 +196,15 @@ def _study(cursor: Cursor, arrivals: Sequence[Arrival], moment: datetime) -> dic
         }
         _insert(cursor, _studies, values)
         found = cursor.one(_FIND_STUDY, uid)
-    row = dict(zip(_STUDY_COLUMNS, found, strict=True))
+    identity, version, *fields = found
+    lacking = [name for name, value in zip(_STUDY_FIELDS, fields, strict=True) if not value]
     improved: dict[str, Any] = {}
     # The first instance of a study may be the one with the poorest header.
     for arrival in arrivals:
-        fields = {name: value for name, value in arrival.header.study.items() if value and not row[name]}
-        improved = _fitting(_studies, fields) | improved
-    return {"id": row["id"], "version": row["version"], "improved": improved}
+        known = {name: value for name in lacking if (value := arrival.header.study.get(name))}
+        if known:
+            improved = _fitting(_studies, known) | improved
+    return {"id": identity, "version": version, "improved": improved}
 
 
 def _register(

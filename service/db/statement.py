@@ -4,10 +4,12 @@ Building and running a Core statement anew costs a multiple of what SQLite takes
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import BindParameter, ClauseElement, Dialect
+
+from service.db.tables.base import Utc
 
 
 class Cursor:
@@ -85,6 +87,8 @@ def _bound(constants: Any, plain: list[tuple[Any, str]], made: list[tuple[Any, s
 
 def _part(name: str, bind: BindParameter[Any], constant: Any, dialect: Dialect) -> _Part:
     process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+    if process is not None and isinstance(bind.type, Utc):
+        process = lru_cache(maxsize=4)(process)  # one moment goes into many columns
     if constant is None:
         return name, process, None
     return None, None, constant if process is None else process(constant)

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
+from typing import NamedTuple
 
 from pydicom._dicom_dict import DicomDictionary
 
@@ -37,8 +38,7 @@ class Encoding:
 EXPLICIT_LE, EXPLICIT_BE, IMPLICIT_LE = Encoding(True, True), Encoding(True, False), Encoding(False, True)
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One top-level element: where its value lies. ``stop`` leaves out a sequence's delimiter."""
 
     vr: bytes
@@ -58,9 +58,8 @@ def walk(
     Raises:
         NotDicom: an element reaches beyond the data, or sequences nest deeper than MAX_DEPTH.
     """
-    elements: dict[int, Element] = {}
     open_containers: list[_Container] = []
-    position = start
+    elements, position = _plain(data, start, stop, encoding, last_group) if encoding.explicit else ({}, start)
     while position < stop:
         while open_containers and open_containers[-1].stop <= position:
             open_containers.pop()
@@ -104,6 +103,28 @@ def walk(
                 return elements, position
     if any(container.stop > stop or container.undefined for container in open_containers):
         raise NotDicom("The data set ends within a sequence.")
+    return elements, position
+
+
+def _plain(
+    data: Buffer, position: int, stop: int, encoding: Encoding, last_group: int
+) -> tuple[dict[int, Element], int]:
+    """The plain elements in front: with a VR, a length, and no pixels. Of most images that is all but the last one."""
+    elements: dict[int, Element] = {}
+    head, long = (_HEAD_LE, _LONG_LE) if encoding.little else (_HEAD_BE, _LONG_BE)
+    last_group = min(last_group, PIXEL_GROUP - 1)
+    while position + 12 <= stop:
+        group, number, vr, length = head.unpack_from(data, position)
+        value = position + 8
+        if vr in LONG_VRS:
+            (length,) = long.unpack_from(data, value)
+            value += 4
+        elif not (vr.isalpha() and vr.isupper()):
+            break
+        if group > last_group or length == UNDEFINED or value + length > stop:
+            break
+        position = value + length
+        elements[group << 16 | number] = Element(vr, value, position, encoding)
     return elements, position
 
 

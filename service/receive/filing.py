@@ -112,16 +112,17 @@ class Filing:
         fp("filing.before_copy")
         copies: list[tuple[Path, Waiting]] = []
         try:
-            for each in batch:
-                if self._given_up(each):
-                    continue
-                copies.append((self._archive.incoming(), each))
-                with storage("The archive cannot take an instance out of the journal"):
+            with storage("The archive cannot take an instance out of the journal"):
+                for each in batch:
+                    if self._given_up(each):
+                        continue
+                    copies.append((self._archive.incoming(), each))
                     lanes.copy(each.lane.descriptor, each.entry, copies[-1][0])
             self._publish(copies)
-        finally:
+        except BaseException:
             for temporary, _ in copies:
                 temporary.unlink(missing_ok=True)
+            raise
         fp("filing.before_recycling")
         for each in batch:
             self._journal.settled(each.lane)

@@ -35,7 +35,7 @@ class Analysis(Base):
     lease_expires_at: Mapped[datetime | None]
     queued_at: Mapped[datetime] = mapped_column(default=now)
     claimed_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None] = mapped_column(index=True)
+    finished_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(Text, default="")  # why the last attempt failed, without patient data
     cure: Mapped[str] = mapped_column(Text, default="")
     network: Mapped[str] = mapped_column(String(96), default="")  # name@sha256[:12]
@@ -52,6 +52,7 @@ class Analysis(Base):
         # Partial, so that a claim is one short index scan whatever the planner knows of the table.
         Index("ix_analyses_queue", "priority", "id", **where("state = 'queued'")),
         Index("ix_analyses_lease", "lease_expires_at", **where("state = 'claimed'")),
+        Index("ix_analyses_finished", "finished_at", **where("finished_at IS NOT NULL")),
     )
 
 

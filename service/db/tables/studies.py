@@ -106,9 +106,9 @@ class Instance(Base):
     __tablename__ = "instances"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
-    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
-    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(String(64))  # of the data set's bytes as the peer sent them
@@ -128,4 +128,9 @@ class Instance(Base):
     study: Mapped[Study] = relationship(back_populates="instances")
     analyses: Mapped[list["Analysis"]] = relationship(back_populates="instance", order_by="Analysis.id")
 
-    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+    # Each index is another page that the commit before an answer waits for: one serves studies and their series, and
+    # the constraint's own finds a SOP Instance UID.
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "sha256"),
+        Index("ix_instances_series", "study_id", "series_id"),
+    )
