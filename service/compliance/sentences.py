@@ -144,7 +144,7 @@ def _uncertain(requirement: Requirement, answers: Sequence[Answer]) -> str:
         return f"{_sources(requirement)} cannot be compared on {where}"
     verb = "shows" if len(doubtful) == 1 else "show"
     unread = requirement.asks_for_text and any(not frame.text_read for image in doubtful for frame in image.frames)
-    why = ", because its text was not read" if unread else ""
+    why = ", because not all of its text was read" if unread else ""
     return f"It is uncertain whether {where} {verb} {_expected(requirement)}{why}"
 
 

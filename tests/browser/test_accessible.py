@@ -6,9 +6,21 @@ from collections.abc import Callable
 import pyotp
 import pytest
 
-from service.db import checks, double_reads, peers, retention, rulebooks, selftests, studies, switches, users
+from service.db import (
+    checks,
+    double_reads,
+    peers,
+    reevaluations,
+    retention,
+    rulebooks,
+    selftests,
+    studies,
+    switches,
+    users,
+    verdicts,
+)
 from service.db.session import Database
-from service.db.tables import AnalysisState, Condition, Role, Verdict
+from service.db.tables import AnalysisState, Condition, Delivery, DeliveryKind, DeliveryState, Role, Verdict
 from tests.browser.test_work import awake
 from tests.review import ward
 from tests.review.test_roles import ROUTES, STREAMS
@@ -56,6 +68,8 @@ def fill(db: Database) -> str:
     with db.begin() as session:
         rulebooks.save(session, BOOK, "admin")
         rulebooks.save(session, BOOK.replace('version = "1"', 'version = "2"'), "admin")
+        wrong = BOOK.replace('version = "1"', 'version = "3"').replace(" }\n", ', without = "body_marker" }\n')
+        rulebooks.save(session, wrong.replace('breast", without = "body_marker"', 'breast"'), "admin")
         peers.add(session, "US07", "127.0.0.1", 104, "Room 4", "admin")
         peers.note(session, "US07", "127.0.0.1", peers.Tally(stored=3, refused=1, last_refusal="too many associations"))
         switches.turn_on(session, switches.PAUSED, "admin", "a new disk")
@@ -70,7 +84,16 @@ def fill(db: Database) -> str:
         ]
         test.finished_at = test.begun_at
     with db.begin() as session:
-        double_reads.draw(session, studies.brief(session, uid), 1.0)
+        study = studies.brief(session, uid)
+        double_reads.draw(session, study, 1.0)
+        standing = verdicts.standing(session, study.id)
+        for state, reason in ((DeliveryState.WAITING, "It does not answer."), (DeliveryState.DELIVERED, "")):
+            sent = Delivery(
+                study_id=study.id, verdict_id=standing.id, kind=DeliveryKind.REPORT, target="PACS@10.1.1.1:104"
+            )
+            sent.state, sent.reason = state, reason
+            session.add(sent)
+        reevaluations.ask(session, rulebooks.versions(session)[0].id, reevaluations.Range(), "admin", records=False)
     return uid
 
 
@@ -87,11 +110,14 @@ PAGES = [
     "/reports/mine",
     "/rulebooks",
     "/rulebooks?version=2",
+    "/rulebooks?version=2&ask=1",
     "/rulebooks/2/activate",
+    "/rulebooks/3/activate",
     "/rulebooks/2/compare?with=1",
     "/models",
     "/models/sonomark/activate",
     "/peers",
+    "/deliveries",
     "/archive",
     "/archive?policy=1",
     "/self-test",
