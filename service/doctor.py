@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from service.analyse.text import models
@@ -161,14 +160,10 @@ def _database(settings: Settings) -> str:
 
 @contextmanager
 def _tables() -> Iterator[Session]:
-    """Read what only a database with this version's tables holds."""
-    try:
-        with database().read() as session:
-            yield session
-    except ProgrammingError as error:
-        raise ConfigurationError(
-            "The database lacks tables of this version.", cure="Run `sonomark migrate`."
-        ) from error
+    """Read what only a database with this version's tables holds. Raises SchemaError where it lacks them."""
+    schema.require_usable(database())
+    with database().read() as session:
+        yield session
 
 
 def clock(_: Settings) -> str:
