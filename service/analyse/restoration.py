@@ -33,8 +33,9 @@ Planes = npt.NDArray[np.uint8]  # (kinds, rows, columns)
 T = TypeVar("T")
 Session: TypeAlias = onnxruntime.InferenceSession | openvino.Compiled
 
-# Sessions for one size each, where a device wants that; a hospital's devices send a handful of sizes.
-SIZES_KEPT = 6
+# Sessions for one size each, where a device wants that, at some 50 MB and a fifth of a second to make; a hospital's
+# machines send a dozen sizes.
+SIZES_KEPT = 16
 # Buffers for one size and number of frames each: the last batch of a burst is seldom full.
 BUFFERS_KEPT = 24
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.analyse import openvino
+from service.analyse import openvino, restoration
 from service.analyse.devices import OUTPUTS, Options, open_session
 from service.analyse.openvino import Compiled
+from service.analyse.restoration import Network
 from tests.tiny_network import YELLOW, write_weights
 
 pytestmark = pytest.mark.skipif(openvino._core() is None, reason="OpenVINO is not installed")
@@ -75,3 +76,14 @@ def test_float32_is_computed_where_it_is_asked_for(graph: bytes, monkeypatch: py
     assert [one["INFERENCE_PRECISION_HINT"] for one in asked] == ["f32", "bf16", "bf16"]
     # Workers that pin themselves would all sit on the first core.
     assert all(one["ENABLE_CPU_PINNING"] is False and one["INFERENCE_NUM_THREADS"] == 2 for one in asked)
+
+
+def test_sizes_come_and_go_and_those_in_use_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoration, "SIZES_KEPT", 3)
+    network = Network(write_weights(tmp_path / "tiny"), "openvino")
+    in_use = np.full((64, 64, 3), 90, np.uint8)
+    network.restore([in_use])
+    kept = network._sessions[(1, 64, 64)]
+    for rows in range(96, 256, 32):
+        network.restore([np.zeros((rows, 64, 3), np.uint8), in_use])
+    assert len(network._sessions) == 3 and network._sessions[(1, 64, 64)] is kept
