@@ -81,9 +81,12 @@ class Journal:
         """Whether the records should be filed now, busy or not."""
         return self._own >= self._most and len(self._free) <= self._most // 2
 
-    def grow(self, free_bytes: int) -> bool:
-        """Add a lane when few are free, the setting allows it and the disk has room; whether one was added."""
-        few = self._own < FIRST_LANES or len(self._free) <= self._own // 2
+    def grow(self, free_bytes: int, *, busy: bool = False) -> bool:
+        """Add a lane when few are free, the setting allows it and the disk has room; whether one was added.
+
+        While the door is ``busy`` with fewer left, for the disk is the senders' then.
+        """
+        few = self._own < FIRST_LANES or len(self._free) <= self._own // (4 if busy else 2)
         if not few or self._own >= self._most or free_bytes < 2 * LANE_BYTES:
             return False
         path = self.folder / f"{uuid4().hex}.lane"

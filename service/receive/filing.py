@@ -92,7 +92,8 @@ class Filing:
                     return
 
     def _grow(self) -> bool:
-        return self._journal.grow(self._archive.free_bytes() - self._reserve)
+        busy = time.monotonic() - self._last < QUIET_S
+        return self._journal.grow(self._archive.free_bytes() - self._reserve, busy=busy)
 
     def _file_some(self) -> bool:
         now = time.monotonic()

@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.faults.machine import ReceiveToVerdict
 
 pytestmark = pytest.mark.acceptance
-EXAMPLES = int(os.environ.get("SONOMARK_MACHINE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("SONOMARK_MACHINE_EXAMPLES", "15"))
 # Shrinking starts the house hundreds of times: ask for it when there is something to shrink.
 SHRINKING = (Phase.shrink,) if os.environ.get("SONOMARK_MACHINE_SHRINK") else ()
 
