@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from service.compliance.conditions import Expectation
 from service.compliance.facts import InstanceFacts
 from service.compliance.matching import fits, is_silent
-from service.compliance.rulebook import Expectation, Member, Pair, Requirement
+from service.compliance.rulebook import Member, Pair, Requirement
 from service.compliance.truth import Truth, both, either, negated, shows
 
 

@@ -7,10 +7,11 @@ from datetime import date
 from itertools import combinations
 from pathlib import Path
 
+from service.compliance.conditions import Expectation, Match
 from service.compliance.pattern import Patterns
 from service.compliance.positions import line_of, lines_of
 from service.compliance.problems import Problem, dotted
-from service.compliance.rulebook import Expectation, Match, Requirement, Rulebook, find, load, read
+from service.compliance.rulebook import Requirement, Rulebook, find, load, read
 
 # Values that DICOM defines for a field; a pattern that finds none of them finds nothing.
 _DEFINED = {

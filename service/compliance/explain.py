@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from service.compliance.conditions import Match
 from service.compliance.evaluate import judge_study
 from service.compliance.facts import StudyFacts
 from service.compliance.matching import applies
-from service.compliance.rulebook import Match, Requirement, Rulebook
+from service.compliance.rulebook import Requirement, Rulebook
 from service.compliance.sentences import phrase
 
 _CINE = {"any": "one sampled frame", "most": "most of the sampled frames", "every": "every sampled frame"}

@@ -48,6 +48,7 @@ _RECORDED_AS: Mapping[Record, tuple[str, ...]] = {
     "mechanical_index": ("mechanical_index",),
     "thermal_index": ("soft_tissue_thermal_index", "bone_thermal_index", "cranial_thermal_index"),
 }
+_IDENTIFIERS = {"patient_name", "patient_id", "accession_number"}
 # What says which examination this is; vendors fill any one of them, so a rule usually asks "exam".
 EXAM_FIELDS: tuple[Field, ...] = (
     "body_part",
@@ -231,16 +232,15 @@ def words_of(header: Mapping[str, Any], **known: str | Iterable[str]) -> Words:
 
 
 def records_of(header: Mapping[str, Any], known: Mapping[str, Any]) -> Words:
-    """Which of the `Record`s hold a value in what ``dicom/header.py`` keeps or in ``known``; the values stay outside.
+    """Which of the `Record`s hold a value in what ``dicom/header.py`` keeps, or else in ``known`` of the study.
 
     They stand among the words as "records", so that images that differ in nothing else share them too.
     """
-    told = {
-        name
-        for source in (header, known)
-        for name, value in source.items()
-        if value is not None and value is not False and value != ""
-    }
+    told = {name for name, value in header.items() if value is not None and value != ""}
+    of_study = {name for name, value in known.items() if value is not None and value is not False and value != ""}
+    if "identifiers" in header:  # as every header received since this version says of itself
+        of_study = of_study - _IDENTIFIERS | set(header["identifiers"])
+    told |= of_study
     return {"records": tuple(record for record, names in _RECORDED_AS.items() if not told.isdisjoint(names))}
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from service.compliance.conditions import Match
 from service.compliance.facts import InstanceFacts, Words
 from service.compliance.matching import applies
 from service.compliance.pattern import Patterns
-from service.compliance.rulebook import Match, Requirement, Rulebook
+from service.compliance.rulebook import Requirement, Rulebook
 
 _REMEMBERED = 4096  # headers, and texts of a field
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from service.compliance.conditions import Match
 from service.compliance.facts import InstanceFacts
-from service.compliance.rulebook import Match, Requirement
+from service.compliance.rulebook import Requirement
 
 
 def fits(match: Match, image: InstanceFacts) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from service.compliance.answers import Answer, members_of
+from service.compliance.conditions import Expectation
 from service.compliance.facts import InstanceFacts
 from service.compliance.outcome import FindingState
-from service.compliance.rulebook import Expectation, Requirement
+from service.compliance.rulebook import Requirement
 from service.compliance.truth import Truth
 
 About = Callable[[Sequence[InstanceFacts]], str]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
+from service.compliance.conditions import Expectation
 from service.compliance.facts import FrameFacts, InstanceFacts, Mark, Presence
 from service.compliance.matching import fits, has_region
-from service.compliance.rulebook import Expectation
 
 
 class Truth(StrEnum):

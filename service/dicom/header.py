@@ -219,6 +219,10 @@ def _header(of: Values, elements: dict[int, Element], transfer_syntax: str) -> H
 PREGNANCY = {1: "none", 2: "possible", 3: "definite", 4: "unknown"}
 
 
+# Which of them an image bears is a fact that rules ask for; what they say is the study's, and nobody else's.
+IDENTIFIERS = (("patient_name", 0x00100010), ("patient_id", 0x00100020), ("accession_number", 0x00080050))
+
+
 def _facts(of: Values) -> dict[str, Any]:
     """Everything a rule may ask of the header, empty values left out."""
     facts: dict[str, Any] = {
@@ -262,7 +266,11 @@ def _facts(of: Values) -> dict[str, Any]:
         "bits_allocated": of.integer(0x00280100),
         "regions": regions(of),
     }
-    return {name: value for name, value in facts.items() if value not in ("", None, [])}
+    said = {name: value for name, value in facts.items() if value not in ("", None, [])}
+    return {
+        **said,
+        "identifiers": [name for name, tag in IDENTIFIERS if of.text(tag)],
+    }  # none of them says something too
 
 
 def _codes(of: Values, tag: int) -> list[dict[str, str]]:

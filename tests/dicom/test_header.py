@@ -287,3 +287,18 @@ def _refused_or_read(data: bytes, syntax: str) -> None:
         assert isinstance(parse_header(data, syntax), Header)
     except NotDicom as error:
         assert error.what
+
+
+@pytest.mark.parametrize(
+    ("elements", "borne"),
+    [
+        ({}, []),
+        ({"PatientName": "CANARY^Name", "PatientID": ""}, ["patient_name"]),
+        ({"PatientID": "CANARY", "AccessionNumber": "CANARY"}, ["patient_id", "accession_number"]),
+    ],
+)
+def test_an_image_says_which_identifiers_it_bears_and_not_what_they_are(
+    elements: dict[str, str], borne: list[str]
+) -> None:
+    facts = parse_header(encoded(image(**elements)), EXPLICIT_VR_LITTLE_ENDIAN).facts
+    assert facts["identifiers"] == borne and "CANARY" not in repr(facts)

@@ -300,7 +300,8 @@ def test_rules_know_what_the_columns_hold_without_their_values(db: Database) -> 
         named = study(session)
         named.patient_name, named.patient_id, named.study_date = "CANARY^Name", "CANARY-1", now().date()
         shown = image(session, named, 1, header={"content_time": "101500", "mechanical_index": 0.0})
-        found = facts.of_instance(session, shown.id)
-    assert found is not None
-    assert found[0].facts.words["records"] == ("patient_name", "patient_id", "date", "time", "mechanical_index")
-    assert "CANARY" not in repr(found[0].facts)
+        own = image(session, named, 2, header={"identifiers": ["patient_name"]})
+        ((whole, _), (lacking, _)) = facts.of_instances(session, [shown.id, own.id])
+    assert whole.facts.words["records"] == ("patient_name", "patient_id", "date", "time", "mechanical_index")
+    assert lacking.facts.words["records"] == ("patient_name", "date"), "an image's own header goes before its study's"
+    assert "CANARY" not in repr(whole.facts)
