@@ -8,6 +8,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 out = Console()
 err = Console(stderr=True)
+PIPED = 160  # characters of a line that no terminal shortens
+
+
+def paper() -> Console:
+    """Where tables go: a pipe is no terminal of eighty columns, so nothing is shortened there."""
+    return out if out.is_terminal else Console(width=PIPED)
 
 
 @contextmanager

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.cli.console import err, out
+from service.cli.console import err, out, paper
 from service.db.reports import start_of
 from service.db.session import database
 from service.errors import ConfigurationError
@@ -21,7 +20,6 @@ from service.report.files import MEDIA_TYPES, as_file
 app = typer.Typer()
 
 DAYS = 30
-PIPED = 160  # characters of a line that no terminal shortens
 
 
 @app.command()
@@ -43,10 +41,9 @@ def report(
             session, group_by.split(","), start_of(first), start_of(last + timedelta(days=1)), _moment(as_of)
         )
     if file is None:
-        paper = out if out.is_terminal else Console(width=PIPED)
-        paper.print(_table(found))
-        paper.print(_afterwards(found.total), soft_wrap=True)
-        paper.print(sentence(found.agreement), soft_wrap=True)
+        paper().print(_table(found))
+        out.print(_afterwards(found.total), soft_wrap=True)
+        out.print(sentence(found.agreement), soft_wrap=True)
         return
     file.write_bytes(as_file(found, kind))
     err.print(f"{len(found.rows)} rows written.")

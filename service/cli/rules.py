@@ -11,7 +11,7 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from service.cli.accounts import BY_HAND
-from service.cli.console import out, progress
+from service.cli.console import out, paper, progress
 from service.cli.report import day
 from service.compliance import rulebook as rulebooks
 from service.compliance.check import errors_among, lint
@@ -62,7 +62,7 @@ def list_versions() -> None:
         state = "in force" if each.sha256 == judging else ""
         row = (str(each.id), each.name, each.version, each.sha256[:DIGITS], each.created_by or "the settings")
         table.add_row(*map(escape, row), f"{each.created_at:%Y-%m-%d %H:%M}", state)
-    out.print(table)
+    paper().print(table)
 
 
 @app.command()

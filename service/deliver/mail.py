@@ -8,7 +8,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 from service.db.tables import now
-from service.errors import ConfigurationError, PeerError
+from service.errors import ConfigurationError, PeerError, PeerRefused
 from service.settings import Settings
 
 TIMEOUT_S = 15.0
@@ -31,7 +31,8 @@ def send(to: str, subject: str, text: str, *, number: int, by: Settings) -> None
         with _server(by) as server:
             server.send_message(message)
     except (OSError, smtplib.SMTPException) as error:
-        raise PeerError(
+        kind = PeerRefused if isinstance(error, smtplib.SMTPDataError) else PeerError  # of this mail alone, or of all
+        raise kind(
             f"The mail server did not take the mail ({_why(error)}).",
             cure="Look at SONOMARK_SMTP_HOST and the server's log.",
         ) from error

@@ -293,8 +293,10 @@ class TestMail:
         def __init__(self) -> None:
             self.mails: list[Message] = []
             self.refuse = False
+            self.tries = 0
 
         async def handle_DATA(self, server, session, envelope) -> str:
+            self.tries += 1
             if self.refuse:
                 return "554 5.7.1 no"
             self.mails.append(envelope.content.decode())
@@ -332,6 +334,15 @@ class TestMail:
         received.refuse = False
         due_again(db)
         assert Outbox(db).round() == 1 and len(received.mails) == 1
+
+    def test_one_that_is_refused_holds_up_no_other(self, db: Database, configure, box) -> None:
+        received, port = box
+        received.refuse = True
+        configure(mail_to="room@h.example", smtp_host=f"127.0.0.1:{port}", smtp_security="none")
+        for number in (1, 2):
+            judged(db, number)
+        assert Outbox(db).round() == 0
+        assert received.tries == 2
 
     def test_a_pass_sends_nothing(self, db: Database, configure) -> None:
         configure(mail_to="room@h.example", smtp_host="127.0.0.1:9")
