@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from service.analyse.text import models
@@ -17,7 +18,7 @@ from service.compliance import rulebook
 from service.compliance.check import errors_among, lint
 from service.db import census, checks, heartbeats, rulebooks, schema
 from service.db.session import database
-from service.errors import BrokerAway, ConfigurationError, DamagedObject, SonomarkError, StorageError
+from service.errors import BrokerAway, ConfigurationError, DamagedObject, DatabaseAway, SonomarkError, StorageError
 from service.jobs.app import app
 from service.settings import Settings
 
@@ -161,9 +162,12 @@ def _database(settings: Settings) -> str:
 @contextmanager
 def _tables() -> Iterator[Session]:
     """Read what only a database with this version's tables holds. Raises SchemaError where it lacks them."""
-    schema.require_usable(database())
-    with database().read() as session:
-        yield session
+    try:
+        with database().read() as session:
+            yield session
+    except (ProgrammingError, DatabaseAway):
+        schema.require_usable(database())  # SQLite says of a missing table what it says of a damaged file
+        raise
 
 
 def clock(_: Settings) -> str:
