@@ -11,6 +11,7 @@ from service.archive.retention import outlook, release_due
 from service.archive.store import ArchiveStore, archive
 from service.archive.verify import verify, verify_slice
 from service.db import backfills, catalogue, checks, retention
+from service.db.catalogue import Asker
 from service.db.session import Database
 from service.db.tables import Base, now
 from service.settings import Settings
@@ -32,11 +33,14 @@ def test_bytes_are_cared_for(db: Database, house: Settings) -> None:
     store: ArchiveStore = archive()
     old, young = study(db, store), study(db, store, days=1)
     with db.read() as session:
-        images = catalogue.instances(session, {"StudyInstanceUID": f"{old},{young}"}, "North", 10)
-        assert len(images) == 4 and not catalogue.instances(session, {}, "South", 10)
-        assert [each.instances for each in catalogue.studies(session, {"PatientName": "can?ry*"}, "", 5, 0)] == [2, 2]
-        assert len(catalogue.series(session, {"StudyDate": "-20991231"}, "", 5, 0)) == 0
-        assert catalogue.studies(session, {"ModalitiesInStudy": "US"}, "", 5, 0)[0].modalities == ["US"]
+        images = catalogue.instances(session, {"StudyInstanceUID": f"{old},{young}"}, Asker("North"), 10)
+        assert len(images) == 4 and not catalogue.instances(session, {}, Asker("South"), 10)
+        assert [each.instances for each in catalogue.studies(session, {"PatientName": "can?ry*"}, Asker(), 5, 0)] == [
+            2,
+            2,
+        ]
+        assert len(catalogue.series(session, {"StudyDate": "-20991231"}, Asker(), 5, 0)) == 0
+        assert catalogue.studies(session, {"ModalitiesInStudy": "US"}, Asker(), 5, 0)[0].modalities == ["US"]
     assert verify_slice(store, db, timedelta(days=10)).checked == 1
     spoil(store, images[-1].instance.archive_key)
     assert verify(store, db, now()).damaged == 1
@@ -49,7 +53,7 @@ def test_bytes_are_cared_for(db: Database, house: Settings) -> None:
     with db.read() as session:
         health = checks.health(session)
         assert (health.stored, health.damaged, health.missing) == (2, 1, 0)
-        assert sum(each.released for each in catalogue.instances(session, {}, "", 10)) == 2
+        assert sum(each.released for each in catalogue.instances(session, {}, Asker(), 10)) == 2
     with db.begin() as session:
         run = backfills.begin(session, "PACS@127.0.0.1:104", now().date(), now().date(), "US")
         backfills.note_day(session, run.id, now().date(), [old, young])
