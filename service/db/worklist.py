@@ -315,7 +315,8 @@ def _narrow(query: Narrowed, wanted: Filter) -> Narrowed:
     if wanted.site:
         query = query.where(Study.institution == wanted.site)
     if wanted.missing:
-        query = query.where(Study.id.in_(_lacking(wanted.missing)))
+        lacking = _lacking(wanted.missing).subquery()  # each study once, so that a join doubles none
+        query = query.join(lacking, lacking.c.study_id == Study.id)
     if wanted.tab == "mine":
         held = select(Hold.study_id).where(Hold.user_id == wanted.holder, Hold.expires_at > now())
         scanned = [Study.operator == wanted.scanned_by] if wanted.scanned_by else []

@@ -47,6 +47,8 @@ class VerdictRecord(Base):
             sqlite_where=text("superseded_at IS NULL AND instance_id IS NULL"),
             postgresql_where=text("superseded_at IS NULL AND instance_id IS NULL"),
         ),
+        # From a finding to its study, for what the worklist is asked to find by what is missing.
+        Index("ix_verdicts_standing", "id", "study_id", **where("superseded_at IS NULL AND instance_id IS NULL")),
         # All that a report asks of a study's verdicts, so that it reads no row of the images' tenfold.
         Index(
             "ix_verdicts_of_studies", "study_id", "created_at", "superseded_at", "verdict", "id", **where(OF_STUDIES)
