@@ -38,7 +38,7 @@ class Change:
         common = wanted if wanted.tab == "mine" else replace(wanted, holder=None, scanned_by="")
         rows, fitting, counts = self._once(common, lambda: self._read(common))
         mine = self._mine(wanted)
-        viewed = self._once("viewed", lambda: self._viewed(rows)) if rows else set()
+        viewed = self._once(("viewed", common), lambda: _viewers(rows))
         context = {
             "rows": rows,
             "counts": counts | {"mine": mine},
@@ -72,10 +72,6 @@ class Change:
                 worklist.tab_counts(session, wanted, tabs),
             )
 
-    def _viewed(self, rows: list[worklist.Row]) -> set[tuple[str, str]]:
-        with database().read() as session:
-            return audit.viewers(session, [row.study.study_instance_uid for row in rows])
-
     def _unblinded(self, wanted: worklist.Filter) -> worklist.Filter:
         """The filter without its second reader where no study awaits their blinded answer: then it is anybody's."""
         if self._once("first readers", _first_readers) <= {wanted.second_reader}:
@@ -94,6 +90,11 @@ def event(data: str, **fields: str) -> str:
     """One server-sent event."""
     head = "".join(f"{name}: {value}\n" for name, value in fields.items())
     return head + "".join(f"data: {line}\n" for line in data.splitlines()) + "\n"
+
+
+def _viewers(rows: list[worklist.Row]) -> set[tuple[str, str]]:
+    with database().read() as session:
+        return audit.viewers(session, [row.study.study_instance_uid for row in rows])
 
 
 def _holders() -> set[int]:

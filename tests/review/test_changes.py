@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.db import double_reads, reviews, users, worklist
+from service.db import audit, double_reads, reviews, users, worklist
 from service.db.session import Database
 from service.db.tables import DoubleRead, Reading, Role, Study, Verdict
 from service.review.changes import MOST_AT_ONCE, Change
@@ -60,9 +60,11 @@ def test_each_reader_hears_of_their_own_site_queue_and_studies(
     ann, bob = person("ann"), person("bob", site="South")
     with db.begin() as session:
         reviews.hold(session, session.scalars(select(Study).where(Study.study_instance_uid == north)).one(), ann.user)
+        audit.record(session, "ann", "study.view", north)
     change = Change({number(db, north), number(db, south)})
-    all_of_ann, flagged_of_ann = (change.message(ann, {"tab": tab}) for tab in ("all", "flagged"))
     of_bob = change.message(bob, {"tab": "all"})
+    all_of_ann, flagged_of_ann = (change.message(ann, {"tab": tab}) for tab in ("all", "flagged"))
+    assert all_of_ann.count("You have opened it") == 1 and "You have opened it" not in of_bob
     assert "NORTH, A" in all_of_ann and "SOUTH, B" in all_of_ann
     assert "NORTH, A" not in of_bob and "SOUTH, B" in of_bob
     mine = '<hx-partial hx-target="#count-mine" hx-swap="innerHTML">{}</hx-partial>'
