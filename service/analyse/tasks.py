@@ -102,17 +102,24 @@ def claims_at_once() -> int:
 
 
 def _claim(*, fresh: bool = False) -> Batch | None:
-    """The next batch, its frames being decoded; None when nothing waits, work is paused or the database is away."""
+    """The next batch, its frames being decoded; None when nothing waits, work is paused, another network is to be used
+    from now on, or the database is away."""
     try:
         # Lightly: a claim lost in a power cut is a row that waits again.
         with database().begin_lightly() as session:
             if switches.is_on(session, switches.PAUSED):
                 return None
-            claims = analyses.claim(session, claims_at_once(), settings().lease_s, fresh=fresh)
-            assignments = analyses.assignments(session, claims)
+            if another := switches.network(session) != _in_use:
+                claims, assignments = [], []
+                waiting = analyses.oldest_waiting(session, 1)
+            else:
+                claims = analyses.claim(session, claims_at_once(), settings().lease_s, fresh=fresh)
+                assignments = analyses.assignments(session, claims)
     except DatabaseAway as error:
         log.warning("database away, the sweeper will ring again", cause=error.what)
         return None
+    if another:
+        enqueue.ring(waiting)  # the next turn begins with it
     if not claims:
         return None
     leases().hold(claims)
