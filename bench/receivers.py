@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -62,8 +63,12 @@ class Receiver:
         """User and system time of the receiver and its children so far, those that have ended too."""
         process = psutil.Process(self.pid)
         own = process.cpu_times()
-        children = [child.cpu_times() for child in process.children(recursive=True)]
-        return sum(t.user + t.system for t in [own, *children]) + own.children_user + own.children_system
+        spent = own.user + own.system + own.children_user + own.children_system
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has just ended, and counts among those that have
+                times = child.cpu_times()
+                spent += times.user + times.system
+        return spent
 
     def come_to_rest(self) -> None:
         """Wait until what the receiver does of its own accord, at its start or after receiving, has ended."""
