@@ -33,10 +33,14 @@ def rejoined(points: Points, label: npt.NDArray[np.int64], longer_side: int) -> 
     ``points`` (n, 2) are the x, y of the pixels, ``label`` (n,) the component each belongs to; returns the labels anew.
     """
     pieces = _pieces(points, label, longer_side)
-    result = label.copy()
+    outline = {piece.label: piece.label for piece in pieces}  # the label each piece gets
     for one, other in combinations(pieces, 2):
         if _halves(one, other, 0, longer_side) or _halves(one, other, 1, longer_side):
-            result[result == result[label == other.label][0]] = result[label == one.label][0]
+            kept, gone = outline[one.label], outline[other.label]
+            outline = {name: kept if its == gone else its for name, its in outline.items()}
+    result = label.copy()
+    for name, its in outline.items():
+        result[label == name] = its
     return result
 
 

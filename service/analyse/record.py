@@ -115,11 +115,8 @@ def _record(ready: Sequence[Ready], started: datetime) -> list[tuple[Assignment,
         _trace(one, verdict, waited_s=_waited_s(one, started), started=started)
         with _bound(one):
             log.info("assessed", verdict=verdict.value, frames=len(each.frames), attempt=one.held.attempt)
-    return [(each.assignment, _lost(each.assignment)) for each in ready if each not in mine]
-
-
-def _lost(one: Assignment) -> LeaseLost:
-    return LeaseLost(f"Analysis {one.held.analysis_id} is held by another worker.")
+    lost = [each.assignment for each in ready if each.assignment.held not in finished]
+    return [(one, LeaseLost(f"Analysis {one.held.analysis_id} is held by another worker.")) for one in lost]
 
 
 def _waited_s(one: Assignment, started: datetime) -> float:

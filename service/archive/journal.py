@@ -84,7 +84,7 @@ class Journal:
     def grow(self, free_bytes: int, *, busy: bool = False) -> bool:
         """Add a lane when few are free, the setting allows it and the disk has room; whether one was added.
 
-        While the door is ``busy`` with fewer left, for the disk is the senders' then.
+        While the door is ``busy`` the disk is the senders', and fewer lanes must be left before one is added.
         """
         few = self._own < FIRST_LANES or len(self._free) <= self._own // (4 if busy else 2)
         if not few or self._own >= self._most or free_bytes < 2 * LANE_BYTES:
