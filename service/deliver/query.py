@@ -11,6 +11,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
+from service.deliver.association import associate
 from service.deliver.send import Node
 from service.errors import PeerError
 
@@ -43,8 +44,8 @@ def associated(
     ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
     roles: list[Any] = [build_role(sop_class, scp_role=True) for sop_class in _classes(contexts)] if on_store else []
     handlers: list[Any] = [(evt.EVT_C_STORE, on_store)] if on_store else []
-    association = ae.associate(
-        node.host, node.port, list(contexts), ae_title=node.ae_title, ext_neg=roles, evt_handlers=handlers
+    association = associate(
+        ae, node.host, node.port, contexts=list(contexts), ae_title=node.ae_title, ext_neg=roles, evt_handlers=handlers
     )
     if not association.is_established:
         raise PeerError(

@@ -14,6 +14,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
+from service.deliver.association import associate
 from service.errors import ConfigurationError, PeerError
 
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
@@ -130,7 +131,7 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
         raise PeerError(f"{node.host}:{node.port} refuses the connection.", cure="Check port and peer.") from error
     ae = ApplicationEntity(calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ECHO_TIMEOUT_S
-    association = ae.associate(node.host, node.port, [build_context(VERIFICATION)], ae_title=node.ae_title)
+    association = associate(ae, node.host, node.port, contexts=[build_context(VERIFICATION)], ae_title=node.ae_title)
     if not association.is_established:
         raise PeerError(f"{node} does not accept an association.", cure="Check AE titles, address and port.")
     try:
@@ -158,7 +159,7 @@ def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Ass
         build_context(sop_class, syntax)
         for sop_class, syntax in dict.fromkeys((item.sop_class, item.transfer_syntax) for item in batch)
     ]
-    association = ae.associate(node.host, node.port, contexts, ae_title=node.ae_title)
+    association = associate(ae, node.host, node.port, contexts=contexts, ae_title=node.ae_title)
     if not association.is_established:
         if association.rejected_contexts:
             return None

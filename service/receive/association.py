@@ -1,19 +1,25 @@
 """pynetdicom's association with our own doors in it: guarded reads, and C-STORE data straight into a file."""
 
 import socket
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from io import BytesIO
+from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimseServiceType
+from pynetdicom.dsutils import encode
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
@@ -24,7 +30,9 @@ from pynetdicom.transport import (
 
 from service import logs
 from service.archive.store import archive
-from service.receive.connection import LONGEST_PDU, GuardedSocket
+from service.receive.commitment import PUSH_MODEL_INSTANCE
+from service.receive.connection import LONGEST_PDU, LOOK_UP_S, GuardedSocket
+from service.receive.contexts import STORAGE_COMMITMENT
 from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.peers import Peer
 from service.receive.seats import Seats
@@ -112,7 +120,8 @@ class Acceptor(Association):
         self.peer: Peer | None = None  # who calls, once it is let in
         self.only_studies: frozenset[str] = frozenset()  # what it may store, if not anything
         self.transactions: set[str] = set()  # of storage commitment, asked for here
-        self.reporting = False  # pynetdicom waits for an answer here, and its own reactor has to rest
+        self._answers: SimpleQueue[N_EVENT_REPORT] = SimpleQueue()  # to reports
+        self._reports = 0
         self._berth = Berth(archive())
         self.dimse: StreamingDimse = StreamingDimse(self)
         if lean:
@@ -138,15 +147,30 @@ class Acceptor(Association):
         """Whether this association asked for that commitment and still stands."""
         return self.is_established and transaction_uid in self.transactions
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """While the block runs, pynetdicom may send a request of ours and wait for its answer."""
-        self.reporting = True
-        try:
-            yield
-        finally:
-            self.reporting = False
-            self._reactor_checkpoint.set()
+    def report(self, event_type: int, information: Dataset, within_s: float) -> int | None:
+        """Send a storage commitment report; the status that answers it, or None when none came in time.
+
+        pynetdicom's own way would take the next message for the answer, whatever it is. Here a cart may go on storing:
+        a report goes out between its instances, and they are answered while it is on its way.
+
+        Raises:
+            ValueError: there is no presentation context for it.
+        """
+        context = self._get_valid_context(STORAGE_COMMITMENT, "", None)
+        syntax = context.transfer_syntax[0]
+        self._reports += 1
+        request = N_EVENT_REPORT()
+        request.MessageID, request.EventTypeID = self._reports, event_type
+        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = UID(STORAGE_COMMITMENT), UID(PUSH_MODEL_INSTANCE)
+        request.EventInformation = BytesIO(encode(information, syntax.is_implicit_VR, syntax.is_little_endian) or b"")
+        self.dimse.send_msg(request, cast(int, context.context_id))
+        deadline = time.monotonic() + within_s
+        while self.is_established and time.monotonic() < deadline:
+            with suppress(Empty):
+                answer = self._answers.get(timeout=LOOK_UP_S)
+                if answer.MessageIDBeingRespondedTo == request.MessageID:
+                    return answer.Status
+        return None
 
     def is_quiet(self) -> bool:
         """Whether pynetdicom has no message in hand."""
@@ -173,6 +197,9 @@ class Acceptor(Association):
         return self._take(self, incoming)
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        if isinstance(msg, N_EVENT_REPORT) and msg.MessageIDBeingRespondedTo is not None:
+            self._answers.put(msg)
+            return
         self._serving = True
         try:
             super()._serve_request(msg, context_id)

@@ -14,6 +14,7 @@ from service import logs
 from service.archive.store import ArchiveStore
 from service.db import commitments
 from service.db.session import Database
+from service.deliver.association import associate
 from service.errors import DatabaseAway, PeerError
 from service.failpoints import fp
 from service.receive.commitment import (
@@ -127,10 +128,7 @@ class Reporter:
         if peer.reports == "same":
             for association in self._associations():
                 if association.asked_for(due.transaction_uid):
-                    with association.held():
-                        _require(
-                            association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
-                        )
+                    _require(association.report(event_type, information, ANSWER_S))
                     return
             # It has been released since; what the standard leaves then is an association of our own.
         ae = AE(ae_title=self._ae_title)
@@ -139,14 +137,15 @@ class Reporter:
         tls = None
         if self._tls is not None and peer.tls == "required":
             tls = self._tls.outgoing(named=bool(peer.certificate)), peer.certificate or due.address
-        association = ae.associate(due.address, peer.port, ae_title=due.ae_title, ext_neg=[_as_scp()], tls_args=tls)
+        association = associate(ae, due.address, peer.port, ae_title=due.ae_title, ext_neg=[_as_scp()], tls_args=tls)
         if not association.is_established:
             raise PeerError(
                 f"{due.ae_title} takes no association at {due.address}:{peer.port}.",
                 cure="Check that the peer runs, and its port in SONOMARK_PEERS.",
             )
         try:
-            _require(association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE))
+            answer, _ = association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+            _require(answer.get("Status"))
         except (ValueError, RuntimeError) as error:
             raise PeerError(f"{due.ae_title} did not accept storage commitment reports.") from error
         finally:
@@ -158,8 +157,7 @@ def _as_scp() -> SCP_SCU_RoleSelectionNegotiation:
     return build_role(PUSH_MODEL, scu_role=False, scp_role=True)
 
 
-def _require(answer: tuple[Dataset, Dataset | None]) -> None:
-    status = answer[0].get("Status")
+def _require(status: int | None) -> None:
     if status is None:
         raise PeerError("The peer did not answer the report.")
     if status != 0x0000:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import A_ABORT, A_P_ABORT
 
 from service.receive.connection import PDU_HEAD, GuardedSocket
 from service.receive.incoming import Incoming
@@ -68,8 +69,9 @@ class UpperLayer(DULServiceProvider):
         except OSError:
             self.cut()
         finally:
-            if not self._acceptor.reporting:
-                self._acceptor._reactor_checkpoint.set()
+            # pynetdicom does so once this returns; its other thread, awake again, would have looked by then.
+            self._idle_timer.restart()
+            self._acceptor._reactor_checkpoint.set()
 
     def _begins_with_a_request(self) -> bool:
         connection = self.socket.socket  # type: ignore[union-attr]
@@ -82,7 +84,6 @@ class UpperLayer(DULServiceProvider):
         return (
             self.state_machine.current_state == ESTABLISHED
             and self._acceptor.is_established
-            and not self._acceptor.reporting
             and self._acceptor.is_quiet()
             and not self._kill_thread
             and self.to_provider_queue.empty()
@@ -167,7 +168,7 @@ class UpperLayer(DULServiceProvider):
         while True:
             if self._incoming is None and not self._lean():
                 return False
-            if self._kill_thread or not self.to_provider_queue.empty():
+            if self._kill_thread or self._aborts():
                 self.discard()
                 return False
             if connection.arrives():
@@ -177,6 +178,12 @@ class UpperLayer(DULServiceProvider):
                 connection.send(ABORT)
                 self.cut()
                 return False
+
+    def _aborts(self) -> bool:
+        """Whether pynetdicom wants to abort; whatever else it has to send may wait for the end of a data set."""
+        waiting = self.to_provider_queue
+        with waiting.mutex:
+            return any(isinstance(primitive, (A_ABORT, A_P_ABORT)) for primitive in waiting.queue)
 
     def _hand_over(self, head: bytes | bytearray, body: bytes | bytearray) -> None:
         """Let pynetdicom have a PDU that is not for the lean path, as if it had read it itself."""

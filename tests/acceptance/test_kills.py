@@ -108,6 +108,8 @@ def test_killed_at_every_point_of_the_house(make_parts: MakeParts, part: str, se
             _until_acknowledged(house, ledger, list(islice(images, 4)))
             deadline = time.monotonic() + 20
             while house.runs(part) and (part == "sweep" or _deaths(house) == before) and time.monotonic() < deadline:
+                if part == "work":  # which claims a few together and passes most points once for all of them
+                    _until_acknowledged(house, ledger, list(islice(images, 1)))
                 time.sleep(0.1)
             assert not house.runs(part) or _deaths(house) > before, f"{point}@{hit} never struck; {house.tails()}"
             for one in {"work", part}:

@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from service.db.session import Database
 from service.db.tables import Instance
+from service.deliver.association import associate
 from service.settings import Settings
 
 US_IMAGE = "1.2.840.10008.5.1.4.1.1.6.1"
@@ -31,6 +32,7 @@ class RunningReceiver:
 
     environment: dict[str, str]
     log: Path
+    before: str = ""  # code that runs in the process before the receiver does, to hold one of its threads up
     process: subprocess.Popen[bytes] = field(init=False)
     port: int = 0
 
@@ -41,7 +43,7 @@ class RunningReceiver:
         with self.log.open("ab") as log:
             began = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from service.receive.scp import serve; serve()"],
+                [sys.executable, "-c", f"{self.before}\nfrom service.receive.scp import serve; serve()"],
                 env=self.environment | more,
                 stderr=log,
             )
@@ -73,7 +75,7 @@ class RunningReceiver:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 40
         for sop_class, syntax in contexts or ((US_IMAGE, ExplicitVRLittleEndian),):
             ae.add_requested_context(sop_class, syntax)
-        return ae.associate("127.0.0.1", self.port, ae_title=called)
+        return associate(ae, "127.0.0.1", self.port, ae_title=called)
 
     def store(self, *datasets: Dataset, ae_title: str = "US01") -> list[int | None]:
         """C-STORE each; the status, None when no answer came."""
@@ -94,7 +96,7 @@ def start_receiver(house: Settings, db: Database, tmp_path: Path) -> Iterator[St
     """Start receivers with further settings, for instance ``start_receiver(PEERS="US01")``."""
     running: list[RunningReceiver] = []
 
-    def start(**more: str) -> RunningReceiver:
+    def start(before: str = "", **more: str) -> RunningReceiver:
         environment = os.environ | {
             "SONOMARK_DATA_DIR": str(house.data_dir),
             "SONOMARK_DICOM_PORT": "0",
@@ -104,7 +106,7 @@ def start_receiver(house: Settings, db: Database, tmp_path: Path) -> Iterator[St
             "SONOMARK_JOURNAL_MB": "96",
             **{f"SONOMARK_{name}": value for name, value in more.items()},
         }
-        receiver = RunningReceiver(environment, tmp_path / f"receive{len(running)}.log")
+        receiver = RunningReceiver(environment, tmp_path / f"receive{len(running)}.log", before)
         running.append(receiver)
         return receiver
 

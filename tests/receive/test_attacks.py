@@ -210,6 +210,28 @@ def test_idle_associations_are_dropped(start_receiver: StartReceiver) -> None:
     assert not idle.is_established
 
 
+HELD_UP = """
+import time
+from service.receive.upper_layer import UpperLayer
+read = UpperLayer._read_pdu_data
+def read_and_held_up(self):
+    read(self)
+    time.sleep(0.4)
+UpperLayer._read_pdu_data = read_and_held_up
+"""
+
+
+def test_busy_associations_are_not_idle(start_receiver: StartReceiver) -> None:
+    """Also when the thread that reads is held up just where pynetdicom's other one looks how long nothing has come."""
+    receiver = start_receiver(before=HELD_UP, NETWORK_TIMEOUT_S="1")
+    busy = receiver.associate()
+    for _ in range(6):
+        assert busy.send_c_store(ultrasound()).get("Status") == 0
+        time.sleep(0.3)
+    busy.release()
+    assert busy.is_released and "association aborted" not in receiver.log.read_text()
+
+
 def test_peers(start_receiver: StartReceiver) -> None:
     receiver = start_receiver(PEERS="US01@127.0.0.0/8,US02@10.9.9.9,PACS")
     context = (US_IMAGE, ExplicitVRLittleEndian)

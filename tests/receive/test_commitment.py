@@ -8,14 +8,16 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import P_DATA
 from sqlalchemy import select
 
 from service.archive.store import ArchiveStore
@@ -51,6 +53,15 @@ class Cart:
     def handlers(self) -> list[Any]:
         return [(evt.EVT_N_EVENT_REPORT, self._hear)]
 
+    def hear_after(self, seconds: float) -> Callable[[Any], tuple[int, None]]:
+        """A handler that takes its time to answer."""
+
+        def hear(event: Any) -> tuple[int, None]:
+            time.sleep(seconds)
+            return self._hear(event)
+
+        return hear
+
     def _hear(self, event: Any) -> tuple[int, None]:
         self.heard.append((event.event_type, event.event_information))
         self._came.set()
@@ -80,13 +91,7 @@ def ask(
     there = {"addr": "127.0.0.1", "port": receiver.port, "ae_title": "SONOMARK"}
     association = ae.associate(**there, evt_handlers=handlers, tls_args=more.get("tls"))
     assert association.is_established
-    request = Dataset()
-    request.TransactionUID = more.get("transaction", generate_uid())
-    request.ReferencedSOPSequence = Sequence()
-    for sop_class, uid in references:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
-        request.ReferencedSOPSequence.append(item)
+    request = request_for(references, more.get("transaction", generate_uid()))
     status, _ = association.send_n_action(
         request, more.get("action", 1), STORAGE_COMMITMENT, more.get("instance", PUSH_MODEL_INSTANCE)
     )
@@ -95,6 +100,17 @@ def ask(
         time.sleep(0.05)
     association.release()
     return status.get("Status")
+
+
+def request_for(references: list[tuple[str, str]], transaction: str) -> Dataset:
+    request = Dataset()
+    request.TransactionUID = transaction
+    request.ReferencedSOPSequence = Sequence()
+    for sop_class, uid in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
+        request.ReferencedSOPSequence.append(item)
+    return request
 
 
 @pytest.fixture
@@ -191,6 +207,33 @@ def test_a_report_on_the_association_that_asked(start_receiver: StartReceiver, c
     assert ask(receiver, [(US_IMAGE, str(dataset.SOPInstanceUID))], cart, hold_s=15) == 0
     assert [event_type for event_type, _ in cart.heard] == [1]
     assert receiver.store(ultrasound()) == [0]
+
+
+def test_a_cart_goes_on_storing_while_a_report_is_due(start_receiver: StartReceiver, cart: Cart) -> None:
+    """Its data set is in the middle when the report is made, and it stores more before it answers the report."""
+    receiver = start_receiver(PEERS=f"US01;reports=same;port={cart.port}")
+    first, second, third, fourth = [ultrasound() for _ in range(4)]
+    association = receiver.associate((US_IMAGE, ExplicitVRLittleEndian), (STORAGE_COMMITMENT, ExplicitVRLittleEndian))
+    association.bind(evt.EVT_N_EVENT_REPORT, cart.hear_after(2))
+    assert association.send_c_store(first).Status == 0
+    status, _ = association.send_n_action(
+        request_for([(US_IMAGE, str(first.SOPInstanceUID))], generate_uid()), 1, STORAGE_COMMITMENT, PUSH_MODEL_INSTANCE
+    )
+    assert status.Status == 0
+    send, halves = association.dul.send_pdu, count(1)
+
+    def sent_with_a_pause(primitive: P_DATA) -> None:
+        send(primitive)
+        if next(halves) == 1:
+            time.sleep(3)  # the report is made a second after the request
+
+    association.dul.send_pdu = sent_with_a_pause  # type: ignore[method-assign]
+    for dataset in (second, third, fourth):
+        assert association.send_c_store(dataset).get("Status") == 0
+    assert [event_type for event_type, _ in [cart.report()]] == [1]
+    association.release()
+    receiver.wait_for("commitment reported.*committed=1")
+    assert "not reported" not in receiver.log.read_text()
 
 
 def test_what_is_no_request_is_refused(receiver: RunningReceiver, db: Database) -> None:
