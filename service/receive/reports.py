@@ -7,6 +7,7 @@ from threading import Event, Thread
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, build_role
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
@@ -133,7 +134,8 @@ class Reporter:
             # It has been released since; what the standard leaves then is an association of our own.
         ae = AE(ae_title=self._ae_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_S
-        ae.add_requested_context(PUSH_MODEL)
+        # The one syntax that every peer has (PS3.5 section 10.1); CTN accepts others for reports and cannot read them.
+        ae.add_requested_context(PUSH_MODEL, ImplicitVRLittleEndian)
         tls = None
         if self._tls is not None and peer.tls == "required":
             tls = self._tls.outgoing(named=bool(peer.certificate)), peer.certificate or due.address

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import P_DATA
 from sqlalchemy import select
@@ -40,6 +40,7 @@ class Cart:
     def __init__(self, port: int) -> None:
         self.port = port
         self.heard: list[tuple[int, Dataset]] = []
+        self.syntaxes: set[str] = set()  # that reports come in
         self._came = threading.Event()
         self._server: Any = None
 
@@ -63,6 +64,7 @@ class Cart:
         return hear
 
     def _hear(self, event: Any) -> tuple[int, None]:
+        self.syntaxes.update(event.assoc.requestor.requested_contexts[0].transfer_syntax)
         self.heard.append((event.event_type, event.event_information))
         self._came.set()
         return 0x0000, None
@@ -160,6 +162,7 @@ def test_an_instance_still_in_the_journal_is_committed(start_receiver: StartRece
     event_type, information = cart.report()
     assert event_type == 1
     assert "FailedSOPSequence" not in information
+    assert cart.syntaxes == {ImplicitVRLittleEndian}  # every peer reads it, which cannot be said of others
 
 
 def test_killed_before_a_report(start_receiver: StartReceiver, db: Database, cart: Cart) -> None:
