@@ -156,6 +156,8 @@ def read_marks(
 def components(plane: Plane, residual: Plane | None, kind: Kind, pixel: float, min_pixels: int) -> Components:
     """The marks of one kind: pixels of at least probability ``pixel``, joined over the kind's merge distance."""
     level = max(1, round(pixel * 255))
+    if cv2.minMaxLoc(plane)[1] < level:
+        return _nothing()
     _, hot = cv2.threshold(plane, level - 1, 255, cv2.THRESH_BINARY)
     found = cv2.findNonZero(hot)
     if found is None:

@@ -163,9 +163,9 @@ class Network:
         return [
             Restored(
                 frame,
-                np.ascontiguousarray(restoration[index, :rows, :columns]),
-                np.ascontiguousarray(residual[index, :rows, :columns]),
-                np.ascontiguousarray(kinds[index, :, :rows, :columns]),
+                restoration[index, :rows, :columns],
+                residual[index, :rows, :columns],
+                kinds[index, :, :rows, :columns],
             )
             for index, frame in enumerate(frames)
         ]

@@ -11,7 +11,9 @@ import pytest
 from service.analyse import openvino, restoration
 from service.analyse.devices import OUTPUTS, Options, open_session
 from service.analyse.openvino import Compiled
+from service.analyse.pixel_shuffle import unshuffled
 from service.analyse.restoration import Network
+from service.settings import WEIGHTS
 from tests.tiny_network import YELLOW, write_weights
 
 pytestmark = pytest.mark.skipif(openvino._core() is None, reason="OpenVINO is not installed")
@@ -38,6 +40,34 @@ def test_several_threads_get_what_onnx_runtime_gives(graph: bytes) -> None:
     for frame, answer in zip(frames, answers, strict=True):
         for ours, plain in zip(answer, session.run(OUTPUTS, {"frame": frame}), strict=True):
             assert ours.dtype == plain.dtype and (ours == plain).all()
+
+
+def test_the_shuffles_of_the_released_graph_are_done_outside_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = (WEIGHTS / "sonomark" / "model.onnx").read_bytes()
+    frame = np.random.default_rng(3).integers(0, 256, (1, 96, 160, 3), np.uint8)
+    outside = Compiled(graph, (1, 96, 160), threads=1, streams=1, bfloat16=False)
+    assert outside._between is not None
+    answers = outside.run(OUTPUTS, {"frame": frame})
+    monkeypatch.setattr(openvino, "_shuffles", lambda _: False)
+    plain = Compiled(graph, (1, 96, 160), threads=1, streams=1, bfloat16=False).run(OUTPUTS, {"frame": frame})
+    assert [answer.shape for answer in answers] == [(1, 96, 160, 3), (1, 96, 160), (1, 5, 96, 160)]
+    for ours, theirs in zip(answers, plain, strict=True):
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_a_graph_that_shuffles_otherwise_or_not_at_all_is_run_whole(
+    graph: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not openvino._shuffles(graph)
+    released = (WEIGHTS / "sonomark" / "model.onnx").read_bytes()
+    monkeypatch.setattr(openvino, "unshuffled", lambda frames: unshuffled(frames[:, :, ::-1].copy()))
+    openvino._shuffles.cache_clear()
+    try:
+        assert not openvino._shuffles(released)
+    finally:
+        openvino._shuffles.cache_clear()
 
 
 def test_nothing_that_reports_to_its_maker_is_loaded(graph: bytes, tmp_path: Path) -> None:
