@@ -116,7 +116,7 @@ def frames_per_second(processes: int, count: int, url: str) -> float:
             while in_flight():
                 if worker.poll() is not None:
                     sys.exit((Path(folder) / "work.log").read_text())
-                time.sleep(0.05)
+                time.sleep(0.2)
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait(60)

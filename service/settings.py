@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         0, ge=0, description="Threads of the network per worker process; 0 means chosen for the machine."
     )
     workers: int = Field(0, ge=0, description="Worker processes of `sonomark work`; 0 means chosen for the machine.")
-    batch: int = Field(0, ge=0, description="Instances a worker claims at once; 0 means 8 on a GPU and 4 on a CPU.")
+    batch: int = Field(0, ge=0, description="Instances a worker claims at once; 0 means 8 (4 in float32 on a CPU).")
     cine_frames: int = Field(12, ge=1, description="At most this many frames of a cine are assessed, evenly spread.")
     max_pixels: int = Field(256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded.")
     decode_timeout_s: float = Field(60.0, gt=0)

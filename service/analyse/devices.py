@@ -25,7 +25,7 @@ GPUS: tuple[Device, ...] = ("tensorrt", "cuda")
 # A CPU gains nothing from a batch and keeps its caches without one.
 BATCH: Mapping[Device, int] = {"tensorrt": 8, "cuda": 8, "openvino": 1, "cpu": 1}
 # Instances a worker claims at once: what a batch records together costs the database, and Python, once.
-CLAIMS: Mapping[Device, int] = {"tensorrt": 8, "cuda": 8, "openvino": 4, "cpu": 4}
+CLAIMS: Mapping[Device, int] = {"tensorrt": 8, "cuda": 8, "openvino": 8, "cpu": 4}
 OUTPUTS = ("restoration", "residual", "kinds")
 NO_CUDA = "Install sonomark[gpu] and an NVIDIA driver, or set SONOMARK_PROVIDER=cpu."
 

@@ -46,6 +46,7 @@ class Ready:
     assignment: Assignment
     assessment: Assessment | None
     frames: list[Frame]
+    masks: list[tuple[str, bytes]]  # key and PNG of each
     remarks: list[Remark] | None  # of an object without pixels
 
 
@@ -75,9 +76,14 @@ def _recorded(batch: Sequence[Ended], started: datetime) -> list[tuple[Assignmen
         try:
             if isinstance(answer, Exception):
                 raise answer
-            ready.append(Ready(one, answer, _frames(one, answer), _remarks(one)))
+            ready.append(Ready(one, answer, _frames(one, answer), _masks(one, answer), _remarks(one)))
         except Exception as error:  # noqa: BLE001 - one instance never stops the line
             failed.append((one, error))
+    try:
+        # In the archive before the rows that name them are in the database.
+        archive().put_all([mask for each in ready for mask in each.masks])
+    except SonomarkError as error:
+        return failed + [(each.assignment, error) for each in ready]
     try:
         return failed + _record(ready, started)
     except DatabaseAway as error:
@@ -140,26 +146,35 @@ def _remarks(one: Assignment) -> list[Remark] | None:
 
 
 def _frames(one: Assignment, assessment: Assessment | None) -> list[Frame]:
-    """Rows for the assessed frames; their masks are in the archive before the rows are in the database."""
-    rows = []
-    for frame in assessment.frames if assessment else ():
-        mask_key = ""
-        if frame.annotations:
-            mask_key = f"masks/{one.held.analysis_id}/{frame.number}.png"
-            archive().put(mask_key, frame.mask_png())
-        rows.append(
-            Frame(
-                analysis_id=one.held.analysis_id,
-                number=frame.number,
-                rows=frame.rows,
-                columns=frame.columns,
-                scores={kind: round(score, 6) for kind, score in frame.scores.items()},
-                text_read=frame.text_read,
-                mask_key=mask_key,
-                annotations=[_annotation(mark) for mark in frame.annotations],
-            )
+    """Rows for the assessed frames."""
+    return [
+        Frame(
+            analysis_id=one.held.analysis_id,
+            number=frame.number,
+            rows=frame.rows,
+            columns=frame.columns,
+            scores={kind: round(score, 6) for kind, score in frame.scores.items()},
+            text_read=frame.text_read,
+            mask_key=mask_key(one.held.analysis_id, frame.number) if frame.annotations else "",
+            annotations=[_annotation(mark) for mark in frame.annotations],
         )
-    return rows
+        for frame in (assessment.frames if assessment else ())
+    ]
+
+
+def _masks(one: Assignment, assessment: Assessment | None) -> list[tuple[str, bytes]]:
+    """The masks of the frames on which something was drawn."""
+    return [
+        (mask_key(one.held.analysis_id, frame.number), frame.mask_png())
+        for frame in (assessment.frames if assessment else ())
+        if frame.annotations
+    ]
+
+
+def mask_key(analysis_id: int, frame: int) -> str:
+    """Where the archive keeps a frame's mask: a thousand analyses share a folder, for a new one costs a disk as much
+    as a file does."""
+    return f"masks/{analysis_id // 1000}/{analysis_id}-{frame}.png"
 
 
 def _annotation(mark: Any) -> Annotation:

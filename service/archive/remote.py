@@ -7,7 +7,7 @@ file there whose bytes the bucket does not have yet has a second name in the out
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -58,12 +58,13 @@ class RemoteStore(ArchiveStore):
         self.outbox.ring()
         self._caches[0].grew(size)
 
-    def put(self, key: str, data: bytes) -> None:
-        self.bucket.put(key, data)
-        temporary = self.incoming()
-        with storage(f"The archive could not keep {key} on this machine"):
-            temporary.write_bytes(data)
-            self._cache(temporary, key)
+    def put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        for key, data in objects:
+            self.bucket.put(key, data)
+            temporary = self.incoming()
+            with storage(f"The archive could not keep {key} on this machine"):
+                temporary.write_bytes(data)
+                self._cache(temporary, key)
 
     def get(self, key: str) -> bytes:
         with storage(f"The archive could not read {key}"):

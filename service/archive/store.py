@@ -5,7 +5,7 @@ Keys are relative paths made from digests and row ids, never from anything a pee
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import count
@@ -108,13 +108,20 @@ class ArchiveStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` under ``key``, durably."""
-        temporary = self.incoming()
+        self.put_all([(key, data)])
+
+    def put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Store many, durably: each folder is synced once."""
+        written = [(self.incoming(), key) for key, _ in objects]
         try:
-            with storage(f"The archive could not keep {key}"):
-                temporary.write_bytes(data)
-            self.keep(temporary, key)
+            for (temporary, key), (_, data) in zip(written, objects, strict=True):
+                with storage(f"The archive could not keep {key}"):
+                    temporary.write_bytes(data)
+                    fsync_file(temporary)
+            self.publish_all(written)
         finally:
-            temporary.unlink(missing_ok=True)
+            for temporary, _ in written:
+                temporary.unlink(missing_ok=True)
 
     def get(self, key: str) -> bytes:
         """The object's bytes.

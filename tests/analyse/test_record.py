@@ -1,13 +1,16 @@
 """A batch written down in one transaction, and what happens when a part of it cannot be."""
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
 from service.analyse import record
+from service.analyse.annotations import Annotation, Kind
 from service.analyse.pipeline import AssessedFrame, Assessment
 from service.analyse.record import Answer
 from service.archive.store import archive
@@ -76,6 +79,22 @@ def test_a_lost_lease_takes_back_its_own_instance_alone(
     with db.read() as session:
         judged = {row.instance_id for row in session.query(VerdictRecord) if row.instance_id}
     assert judged == {batch[0].held.instance_id, batch[2].held.instance_id}
+
+
+def test_masks_that_cannot_be_kept_send_the_batch_back_without_a_verdict(
+    db: Database, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = Annotation(Kind.CALIPER, 0.9, (1, 1, 4, 4), 9)
+    frame = AssessedFrame(1, 32, 32, (mark,), {"caliper": 0.9}, False, np.zeros((32, 32), np.uint8))
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.archive.store.fsync_file", full)
+    assert not record.end([(one, replace(_empty(), frames=(frame,))) for one in claimed(2)], now())
+    assert _states(db) == [AnalysisState.QUEUED] * 2
+    with db.read() as session:
+        assert not session.query(VerdictRecord).count() and not session.query(Frame).count()
 
 
 def test_each_answer_goes_its_own_way(db: Database, claimed: Claimed) -> None:

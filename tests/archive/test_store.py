@@ -30,6 +30,29 @@ def test_put_get_size_exists_delete(store: ArchiveStore) -> None:
         store.get("masks/1/1.png")
 
 
+def test_many_are_put_with_one_sync_of_their_folder(store: ArchiveStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("masks/0/1-1.png", b"earlier")
+    synced: list[Path] = []
+    monkeypatch.setattr("service.archive.store.fsync_folder", synced.append)
+    store.put_all([("masks/0/2-1.png", b"two"), ("masks/0/3-1.png", b"three")])
+    assert store.get("masks/0/2-1.png") == b"two" and store.get("masks/0/3-1.png") == b"three"
+    assert synced == [store.place("masks/0")]
+    assert not list((store.root / "incoming").rglob("*.part"))
+
+
+def test_of_many_that_cannot_be_put_nothing_temporary_stays(
+    store: ArchiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.archive.store.fsync_file", full)
+    with pytest.raises(OutOfSpace):
+        store.put_all([("masks/0/2-1.png", b"two"), ("masks/0/3-1.png", b"three")])
+    assert not list((store.root / "incoming").rglob("*.part"))
+    assert not store.exists("masks/0/2-1.png")
+
+
 def test_keep_renames_and_leaves_no_temporary(store: ArchiveStore) -> None:
     temporary = store.incoming()
     temporary.write_bytes(b"image")

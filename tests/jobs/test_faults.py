@@ -150,7 +150,8 @@ def test_an_object_without_pixels_ends_without_failing(make_house: Make, ultraso
 
 def test_a_worker_told_to_stop_finishes_what_it_began(make_house: Make, ultrasound: Ultrasound) -> None:
     house = make_house()
-    worker = house.start("work", SONOMARK_TESTING="1", SONOMARK_FAILPOINTS="analyse.before_infer=sleep:700")
+    slow = {"SONOMARK_TESTING": "1", "SONOMARK_FAILPOINTS": "analyse.before_infer=sleep:700"}
+    worker = house.start("work", SONOMARK_BATCH="4", **slow)
     analyses = [house.store(ultrasound(f"n{n}")) for n in range(16)]
     house.wait(analyses[:1], AnalysisState.CLAIMED)
     worker.send_signal(signal.SIGTERM)
