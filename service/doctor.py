@@ -16,7 +16,7 @@ from service.analyse.text import models
 from service.archive.store import archive
 from service.compliance import rulebook
 from service.compliance.check import errors_among, lint
-from service.db import census, checks, heartbeats, rulebooks, schema
+from service.db import census, checks, heartbeats, peers, rulebooks, schema
 from service.db.session import database
 from service.errors import BrokerAway, ConfigurationError, DamagedObject, DatabaseAway, SonomarkError, StorageError
 from service.jobs.app import app
@@ -215,4 +215,15 @@ def _dicom_port(settings: Settings) -> str:
 
 
 def _peers(settings: Settings) -> str:
-    return settings.peers or "open to every caller: set SONOMARK_PEERS before real use"
+    """Whom the receiver lets in; raises ConfigurationError when that is nobody."""
+    with _tables() as session:
+        door = peers.door(session, settings.peers)
+    if door.open_to_all:
+        return "open to every caller: set SONOMARK_PEERS, or enter peers on the page Peers, before real use"
+    if door.closed:
+        raise ConfigurationError(
+            "Nobody may send: every peer that was entered is disabled.",
+            cure="Enable or enter one on the page Peers, or open the door to all there.",
+        )
+    entered = f"{door.let_in} entered on the page Peers" if door.let_in else ""
+    return "; ".join(filter(None, (", ".join(door.of_settings), entered)))

@@ -46,7 +46,7 @@ def work_alone() -> None:
     with database().read() as session:
         tasks.take_into_use(switches.network(session))
     tasks.pipeline().warm_up()
-    beating = keep_beating(database(), "work", lambda: {"network": tasks.pipeline().version})
+    beating = keep_beating(database(), "work", _in_use)
     # Celery warns root of pickled messages; this one takes JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app().Worker(
@@ -60,6 +60,12 @@ def work_alone() -> None:
     )
     worker.start()
     beating.set()
+
+
+def _in_use() -> dict[str, str]:
+    """What the heartbeat says of this process."""
+    pipeline = tasks.pipeline()
+    return {"network": pipeline.version, "thresholds": pipeline.reading}
 
 
 class Crew:

@@ -119,6 +119,11 @@ class Pipeline:
         return self._network.name
 
     @property
+    def reading(self) -> str:
+        """Names the thresholds and the calibration by which the weights' output is read."""
+        return self._network.card.digest
+
+    @property
     def provider(self) -> Device:
         """Where the network runs now."""
         return self._network.provider

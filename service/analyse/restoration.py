@@ -295,7 +295,7 @@ def _graph(path: Path, digest: str) -> bytes:
     except OSError as error:
         raise NetworkError(f"The weights {path} cannot be read.", cure=_CURE) from error
     if sha256(graph).hexdigest() != digest:
-        raise NetworkError(f"The weights {path} are not those their card describes.", cure=_CURE)
+        raise NetworkError(f"The weights {path} are not those their card describes.", cure=_COPY_AGAIN)
     return graph
 
 
@@ -313,4 +313,5 @@ def _batches(indices: list[int], at_most: int) -> list[list[int]]:
 
 
 _CURE = "Set SONOMARK_NETWORK to a name under models/weights or to a folder with model.onnx and its card.toml."
+_COPY_AGAIN = "One of the two was changed or copied by halves: copy model.onnx and card.toml there again, together."
 _GPU_FAILED = "Look at `nvidia-smi` and the kernel's log; the worker starts again by itself."

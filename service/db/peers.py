@@ -9,7 +9,8 @@ from statistics import quantiles
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.db.tables import Instance, Peer, PeerActivity, now
+from service.db import heartbeats, switches
+from service.db.tables import Instance, Peer, PeerActivity, Switch, now
 from service.errors import Conflict, NotFound
 
 TODAY = timedelta(hours=24)
@@ -57,8 +58,9 @@ class Station:
 
     @property
     def last_refusal(self) -> str:
-        refusals = sorted((each.last_seen_at, each.last_refusal) for each in self.activity if each.last_refusal)
-        return refusals[-1][1] if refusals else ""
+        refusals = [each for each in self.activity if each.last_refusal]
+        last = max(refusals, key=lambda each: each.last_seen_at, default=None)
+        return f"{last.last_refusal}, from {last.address}" if last is not None else ""
 
     def quiet_for(self, at: datetime) -> timedelta | None:
         """How long it has been silent, if that is longer than it usually is."""
@@ -66,6 +68,47 @@ class Station:
         if seen is None or self.usual_gap is None or at - seen <= max(self.usual_gap * 2, SHORTEST_QUIET):
             return None
         return at - seen
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Whom the receiver lets in: the peers of its settings and those that were entered here."""
+
+    of_settings: tuple[str, ...]
+    let_in: int  # entered, and not disabled
+    disabled: int
+    opened: Switch | None  # by an administrator, after the last of them had been disabled
+    receivers: int  # alive; where none is, `of_settings` is what the asking process was told
+
+    @property
+    def lists(self) -> bool:
+        """Does it let in listed peers alone?"""
+        return bool(self.of_settings or self.let_in)
+
+    @property
+    def open_to_all(self) -> bool:
+        return not self.lists and (not self.disabled or self.opened is not None)
+
+    @property
+    def closed(self) -> bool:
+        """Does it let nobody in? Disabling the last peer must not open it to everybody."""
+        return not self.lists and not self.open_to_all
+
+
+def door(session: Session, settings: str) -> Door:
+    """The door as the receivers themselves describe it; ``settings``: the peers to assume where none is alive."""
+    receivers = heartbeats.details(session, "receive")
+    told = [each.detail["peers"] for each in receivers if "peers" in each.detail]
+    listed = {peer for peers in told for peer in peers} if told else {each.strip() for each in settings.split(",")}
+    counted = select(func.count()).select_from(Peer)
+    disabled = session.scalar(counted.where(Peer.disabled_at.is_not(None))) or 0
+    return Door(
+        of_settings=tuple(sorted(listed - {""})),
+        let_in=(session.scalar(counted) or 0) - disabled,
+        disabled=disabled,
+        opened=switches.standing(session).get(switches.OPEN),
+        receivers=len(receivers),
+    )
 
 
 def note(session: Session, ae_title: str, address: str, tally: Tally) -> None:
@@ -91,9 +134,10 @@ def let_in(session: Session) -> list[Peer]:
     return list(session.scalars(select(Peer).where(Peer.disabled_at.is_(None)).order_by(Peer.ae_title)))
 
 
-def any_entered(session: Session) -> bool:
-    """Whether a peer was ever entered: disabling the last one must not open the door to everybody."""
-    return session.scalar(select(Peer.id).limit(1)) is not None
+def closes(session: Session) -> bool:
+    """Whether nobody may send where neither settings nor `let_in` list anybody: a peer was entered once, and no
+    administrator has opened the door since."""
+    return session.scalar(select(Peer.id).limit(1)) is not None and not switches.is_on(session, switches.OPEN)
 
 
 def get(session: Session, number: int) -> Peer:
@@ -112,6 +156,14 @@ def add(session: Session, ae_title: str, address: str, port: int | None, descrip
     session.add(peer)
     session.flush()
     return peer
+
+
+def senders(session: Session, since: datetime) -> list[PeerActivity]:
+    """Who has stored something and called since then, of those that no entry lets in by title and exact address."""
+    called = select(PeerActivity).where(PeerActivity.last_seen_at > since, PeerActivity.stored > 0)
+    entered = {(peer.ae_title, peer.address) for peer in session.scalars(select(Peer))}
+    found = session.scalars(called.order_by(PeerActivity.ae_title, PeerActivity.address))
+    return [each for each in found if (each.ae_title, each.address) not in entered]
 
 
 def stations(session: Session) -> list[Station]:

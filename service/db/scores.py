@@ -81,15 +81,15 @@ def overrides(session: Session) -> tuple[int, int]:
     return counts.get(Decision.OVERRIDE, 0), sum(counts.values())
 
 
-def versions_in_use(session: Session) -> list[tuple[str, int, datetime]]:
-    """Networks that assessed anything within five weeks: name@digest, instances, and when last."""
+def versions_in_use(session: Session) -> list[tuple[str, str, int, datetime]]:
+    """What assessed anything within five weeks: name@digest, digest of its thresholds, instances, and when last."""
     rows = session.execute(
-        select(Analysis.network, func.count(), func.max(Analysis.finished_at))
+        select(Analysis.network, Analysis.thresholds, func.count(), func.max(Analysis.finished_at))
         .where(Analysis.finished_at > now() - BEFORE, Analysis.network != "")
-        .group_by(Analysis.network)
+        .group_by(Analysis.network, Analysis.thresholds)
         .order_by(func.max(Analysis.finished_at).desc())
     )
-    return [(network, count, last) for network, count, last in rows if last is not None]
+    return [(network, thresholds, count, last) for network, thresholds, count, last in rows if last is not None]
 
 
 def _scores(session: Session, start: datetime, end: datetime) -> dict[tuple[str, str], list[float]]:

@@ -1,4 +1,4 @@
-"""What administrators have set while the house runs: work paused, the door draining, the network in use.
+"""What administrators have set while the house runs: work paused, the door draining or open to all, the network in use.
 
 Every process asks for them where it matters, so that none has to be told. Who set them, when and why stands beside
 them.
@@ -13,6 +13,7 @@ from service.db.tables import Switch, now
 
 PAUSED = "paused"  # workers claim nothing new; what they hold they finish
 DRAINING = "draining"  # the door takes no new association; senders try again later
+OPEN = "open"  # the door lets everybody in although no peer that was entered may; see peers.Door
 NETWORK = "network"  # {"name": …}: the weights in use, in place of the setting NETWORK
 
 

@@ -36,6 +36,10 @@ REFRESH_S = 3.0
 DICOM_PORT = 104  # registered for DICOM; what a peer without a port of its own listens on
 
 
+_LIST_THEM = "Set SONOMARK_PEERS to the carts' AE titles and addresses, or enter them on the page Peers."
+_ENTER_ONE = "Enable or enter one on the page Peers, or open the door to all there."
+
+
 def _network(value: Any) -> Any:
     return ip_network(value, strict=False) if isinstance(value, str) else value
 
@@ -61,6 +65,9 @@ class Peer(BaseModel):
     def allows(self, ae_title: str, address: str) -> bool:
         """Is this the one that calls by that title from there?"""
         return ae_title == self.ae_title and (self.address is None or ip_address(address) in self.address)
+
+    def __str__(self) -> str:
+        return self.ae_title if self.address is None else f"{self.ae_title}@{self.address}"
 
 
 class Peers(BaseModel):
@@ -110,12 +117,22 @@ class Register:
         self._database = database
         self._lock = Lock()
         self._peers = of_settings
+        self._told = ""
         self._draining = False
         self._asked_at = -REFRESH_S
+
+    def look(self) -> None:
+        """Ask the database now, and say whom the door lets in."""
+        self._now()
 
     @property
     def open_to_all(self) -> bool:
         return self._now().open_to_all
+
+    @property
+    def of_settings(self) -> list[str]:
+        """Those of the settings, as the dashboard shows them: it need not have the receiver's settings."""
+        return [str(peer) for peer in self._of_settings.allowed]
 
     @property
     def draining(self) -> bool:
@@ -156,13 +173,26 @@ class Register:
                 try:
                     with self._database.read() as session:
                         entered = [_entered(row) for row in rows.let_in(session)]
-                        closed = rows.any_entered(session)
+                        closed = rows.closes(session)
                         self._draining = switches.is_on(session, switches.DRAINING)
                 except DatabaseAway:
                     log.warning("database away, the peers known last still hold")
                 else:
                     self._peers = Peers(allowed=(*self._of_settings.allowed, *entered), closed=closed)
+                self._say()
             return self._peers
+
+    def _say(self) -> None:
+        """Log whom the door lets in, when it starts and when an administrator has changed that."""
+        if self._peers.open_to_all:
+            told, cure = "OPEN TO ALL: any AE title from any address may send", _LIST_THEM
+        elif not self._peers.allowed:
+            told, cure = "CLOSED TO ALL: every peer that was entered is disabled", _ENTER_ONE
+        else:
+            told, cure = f"listed peers may send: {len(self._peers.allowed)}", ""
+        if told != self._told:
+            self._told = told
+            log.warning(told, cure=cure) if cure else log.info(told)
 
 
 def _entered(row: PeerRow) -> Peer:

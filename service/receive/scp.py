@@ -5,7 +5,7 @@ import logging
 import signal
 import warnings
 from threading import Event, Thread
-from typing import cast
+from typing import Any, cast
 
 from pynetdicom import AE, _config
 
@@ -65,11 +65,7 @@ class Receiver:
 
     def serve(self, stop: Event) -> None:
         """Take associations until ``stop`` is set, then let instances under way finish."""
-        if self._peers.open_to_all:
-            log.warning(
-                "OPEN TO ALL: any AE title from any address may send",
-                cure="Set SONOMARK_PEERS to the carts' AE titles and addresses.",
-            )
+        self._peers.look()
         for door in self._doors:
             tls = "none" if door.tls is None else "mutual" if door.tls.mutual else "server"
             log.info("listening", ae_title=self._settings.ae_title, port=door.server_address[1], tls=tls)
@@ -89,9 +85,9 @@ class Receiver:
             pass
         self._drain()
 
-    def condition(self) -> dict[str, str]:
+    def condition(self) -> dict[str, Any]:
         """What the heartbeat says of this process."""
-        return {"suspended": self._intake.suspension.reason()}
+        return {"suspended": self._intake.suspension.reason(), "peers": self._peers.of_settings}
 
     def _open_all(self) -> list[Door]:
         """One door, or a second one beside it that speaks TLS."""

@@ -1,19 +1,25 @@
-"""Peers and stations: who may send, who did, who has fallen quiet, and whether they answer an echo."""
+"""Peers and stations: whom the door lets in, who sent, who has fallen quiet, and whether they answer an echo.
+
+An open door closes with the first peer that is entered, and a door whose last peer is disabled lets nobody in. Either
+stops a hospital's machines from sending, so the page says it beforehand and asks for a word of the administrator's own.
+"""
 
 import re
+from datetime import timedelta
 from ipaddress import ip_network
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, peers
+from service.db import audit, peers, switches
 from service.db.session import database
-from service.db.tables import Peer, now
+from service.db.tables import Peer, PeerActivity, now
+from service.deliver import selftest
 from service.deliver.send import Node, echo
-from service.errors import NotAllowed, PeerError, SonomarkError
+from service.errors import Conflict, NotAllowed, PeerError, SonomarkError
 from service.review.deps import Account, Admin
 from service.review.pages import render
 from service.review.schemas import Id
@@ -23,7 +29,10 @@ router = APIRouter(include_in_schema=False)
 
 AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")  # PS3.5 6.2, without @
 
+CLOSED_WITH = timedelta(days=14)  # who sent within these is let in too, if wanted, when the first peer closes the door
+
 Text = Annotated[str, Form(max_length=128)]
+Ticked = Annotated[bool, Form()]
 
 
 @router.get("/peers")
@@ -34,18 +43,47 @@ def peers_page(request: Request, account: Admin) -> Response:
 
 @router.post("/peers")
 def add_peer(
-    request: Request, account: Admin, ae_title: Text, address: Text = "", port: Text = "", description: Text = ""
+    request: Request,
+    account: Admin,
+    ae_title: Text,
+    address: Text = "",
+    port: Text = "",
+    description: Text = "",
+    closes: Ticked = False,
+    senders: Ticked = False,
 ) -> Response:
-    """Let a peer in."""
+    """Let a peer in. ``closes``: also if that shuts everybody else out; ``senders``: but not those who sent of late."""
     try:
         number = _port(port)
         _require_peer(ae_title.strip(), address.strip(), number)
         with database().begin() as session:
+            if peers.door(session, settings().peers).open_to_all and not closes:
+                raise NotAllowed(
+                    "The door is open to all callers; with its first peer it closes to everybody else.",
+                    cure="Tick that it shall, or list the machines in SONOMARK_PEERS first.",
+                )
             peer = peers.add(session, ae_title.strip(), address.strip(), number, description.strip(), account.user.name)
             _note(session, account, "peer.add", peer)
+            for sender in _senders(session) if senders else ():
+                other = peers.add(session, sender.ae_title, sender.address, None, "", account.user.name)
+                _note(session, account, "peer.add", other)
+            switches.turn_off(session, switches.OPEN)
     except SonomarkError as error:
         given = {"ae_title": ae_title, "address": address, "port": port, "description": description}
         return _page(request, problem=str(error), given=given, status=422)
+    return RedirectResponse("/peers", status_code=303)
+
+
+@router.post("/peers/open")
+def open_door(request: Request, account: Admin, reason: Annotated[str, Form(max_length=255)] = "") -> Response:
+    """Let everybody in, where every peer that was entered is disabled."""
+    if not reason.strip():
+        return _page(request, problem="Say why; the audit trail keeps it.", status=422)
+    with database().begin() as session:
+        if not peers.door(session, settings().peers).closed:
+            raise Conflict("The door is not closed.", cure="Load the page again.")
+        switches.turn_on(session, switches.OPEN, account.user.name, reason.strip())
+        audit.record(session, account.user.name, "peer.open", "", account.address, {"reason": reason.strip()})
     return RedirectResponse("/peers", status_code=303)
 
 
@@ -81,6 +119,7 @@ def enable_peer(number: Id, account: Admin) -> Response:
     with database().begin() as session:
         peer = peers.get(session, number)
         peer.disabled_at = None
+        switches.turn_off(session, switches.OPEN)
         _note(session, account, "peer.enable", peer)
     return RedirectResponse("/peers", status_code=303)
 
@@ -131,20 +170,26 @@ def _port(text: str) -> int | None:
 
 
 def _page(request: Request, *, problem: str = "", given: dict[str, str] | None = None, status: int = 200) -> Response:
-    of_settings = [entry.strip() for entry in settings().peers.split(",") if entry.strip()]
+    at = now()
     with database().read() as session:
-        stations = peers.stations(session)
-        open_to_all = not of_settings and not peers.any_entered(session)
-    context = {
-        "stations": stations,
-        "of_settings": of_settings,
-        "open_to_all": open_to_all,
-        "at": now(),
+        context: dict[str, Any] = {
+            "stations": peers.stations(session),
+            "door": peers.door(session, settings().peers),
+            "senders": _senders(session),
+        }
+    context |= {
+        "at": at,
         "house": settings(),
+        "own_test": selftest.AE_TITLE,
         "problem": problem,
         "given": given or {},
     }
     return render(request, "peers.html", context, status=status)
+
+
+def _senders(session: Session) -> list[PeerActivity]:
+    """Who sent of late and is not entered; the house's own self-test needs no entry."""
+    return [each for each in peers.senders(session, now() - CLOSED_WITH) if each.ae_title != selftest.AE_TITLE]
 
 
 def _note(session: Session, account: Account, action: str, peer: Peer) -> None:

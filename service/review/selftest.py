@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from threading import Lock, Thread
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -14,6 +15,7 @@ from service.deliver import selftest
 from service.errors import Conflict
 from service.review.deps import Admin
 from service.review.pages import render
+from service.review.words import VERDICTS
 
 router = APIRouter(prefix="/self-test", include_in_schema=False)
 log = logs.get(__name__)
@@ -32,13 +34,19 @@ WORDS = {
 _one_at_a_time = Lock()
 
 
+def told(step: dict[str, Any]) -> str:
+    """What a step says of itself, a verdict in the words of the worklist."""
+    word = next((words[0] for verdict, words in VERDICTS.items() if verdict and verdict.value == step["told"]), "")
+    return word.lower() or str(step["told"])
+
+
 @router.get("")
 def selftest_page(request: Request, account: Admin) -> Response:
     """The last self-tests; the steps of one that runs appear as they end."""
     with database().read() as session:
         tests = selftests.newest(session)
     running = bool(tests) and runs(tests[0])
-    context = {"tests": tests, "running": running, "words": WORDS, "steps": selftest.STEPS}
+    context = {"tests": tests, "running": running, "words": WORDS, "told": told}
     fragment = request.headers.get("hx-request") == "true"
     return render(request, "selftest_now.html" if fragment else "selftest.html", context)
 

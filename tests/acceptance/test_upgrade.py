@@ -75,7 +75,7 @@ def test_upgrade_under_load_side_by_side_and_back(house: Production, previous: P
     as_judged = _verdicts(house, old)
     assert as_judged.keys() == old
 
-    with Sender(house, tmp_path) as sender:
+    with Sender(house, tmp_path, write_image) as sender:
         # The schema first, while every role is still the old one; then one role after the other.
         del house.code["migrate"]
         house.run_once("migrate")

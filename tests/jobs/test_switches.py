@@ -56,7 +56,9 @@ def test_another_network_is_taken_with_the_next_instance_and_a_missing_one_stops
     assert house.wait([waits])[0].network.startswith("tiny@")
 
 
-def test_the_door_asks_the_database_whom_to_let_in(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_door_asks_the_database_whom_to_let_in(
+    db: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("service.receive.peers.REFRESH_S", 0.0)
     register = Register(Peers.parse(""), db)
     assert register.open_to_all and register.allows("ANY", "10.9.9.9") and not register.draining
@@ -71,3 +73,14 @@ def test_the_door_asks_the_database_whom_to_let_in(db: Database, monkeypatch: py
     assert register.draining
     assert not register.open_to_all, "disabling the last peer opens the door to nobody"
     assert not register.allows("US07", "10.1.4.9")
+    with db.begin() as session:
+        switches.turn_on(session, switches.OPEN, "boss", "a test")
+    assert register.allows("ANY", "10.9.9.9"), "an administrator's own word does"
+    said = capsys.readouterr()
+    told = [line for line in (said.out + said.err).splitlines() if "may send" in line or "CLOSED" in line]
+    assert [("OPEN" in line, "listed" in line, "CLOSED" in line) for line in told] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+        (True, False, False),
+    ]
