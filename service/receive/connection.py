@@ -36,6 +36,8 @@ class GuardedSocket(AssociationSocket):
         if self._gather:
             microseconds = round(LOOK_UP_S * 1e6)
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, microseconds))
+            seconds, rest = divmod(round(deadline_s * 1e6), 10**6)
+            client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, rest))
         else:
             client_socket.settimeout(LOOK_UP_S)
 
@@ -47,6 +49,21 @@ class GuardedSocket(AssociationSocket):
     def recv(self, nr_bytes: int) -> bytearray:
         """`take` for pynetdicom, which keeps what it gets."""
         return bytearray(self.take(nr_bytes))
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all of it; the connection of a peer that reads nothing of it for too long is closed."""
+        connection = self.socket
+        if connection is None:
+            return
+        try:
+            if not self._gather:  # TLS has one time for both directions
+                connection.settimeout(self._deadline_s)
+            connection.sendall(bytestream)
+            if not self._gather:
+                connection.settimeout(LOOK_UP_S)
+        except OSError as error:
+            log.warning("answer not sent, connection closed", reason=type(error).__name__)
+            self.close()
 
     def take(self, count: int) -> memoryview:
         """The next ``count`` bytes, or fewer when the peer closed the connection; good until the next call.

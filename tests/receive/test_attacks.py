@@ -5,7 +5,8 @@ The checklist, and where each line of it is answered:
 | | attack | test |
 |---|---|---|
 | D1 | associations that say one byte | `test_fifty_sockets_with_one_byte_each_lock_nobody_out` |
-| D2 | a body that drips | `test_a_body_that_drips_is_cut_off`; mid data set: `acceptance/test_network` |
+| D2 | a body that drips | `test_a_body_that_drips_is_cut_off`; mid data set: `acceptance/test_network`; |
+| | | answers that nobody reads: `test_a_peer_that_reads_no_answers_is_cut_off` |
 | D3 | a PDU length of 4 GiB | `test_a_pdu_of_four_gigabytes_is_refused_before_its_body` |
 | D4 | a flood of connections | `test_a_flood_of_silent_connections_leaves_no_threads`, |
 | | | `test_associations_are_limited_and_freed`, `test_senders_who_hang_up_at_once_take_no_place` |
@@ -48,7 +49,7 @@ import service
 from service.db.session import Database
 from service.settings import Settings
 from tests.faults.images import Image, image
-from tests.faults.sender import Association, Refused, associate_request
+from tests.faults.sender import A_ASSOCIATE_AC, Association, Refused, associate_request, store_pdus
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
 
 
@@ -208,6 +209,29 @@ def test_idle_associations_are_dropped(start_receiver: StartReceiver) -> None:
     while idle.is_established and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not idle.is_established
+
+
+def test_a_peer_that_reads_no_answers_is_cut_off(start_receiver: StartReceiver) -> None:
+    receiver = start_receiver(READ_TIMEOUT_S="1")
+    process = psutil.Process(receiver.process.pid)
+    nonsense = Image(uid="1.2.3", data=b"no data set", sop_class=US_IMAGE, syntax=ExplicitVRLittleEndian)
+    requests = b"".join(store_pdus(1, 1, nonsense)) * 100
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    deaf.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # so that the receiver's buffer is small too
+    deaf.settimeout(20)
+    deaf.connect(("127.0.0.1", receiver.port))
+    deaf.sendall(associate_request({1: (US_IMAGE, ExplicitVRLittleEndian)}, "US01", "SONOMARK"))
+    assert deaf.recv(4096)[0] == A_ASSOCIATE_AC
+    before = process.num_threads()
+    with pytest.raises((ConnectionError, BrokenPipeError)):
+        while True:
+            deaf.sendall(requests)
+    deadline = time.monotonic() + 10
+    while process.num_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert process.num_threads() <= before
+    assert associates(receiver) and "Traceback" not in receiver.log.read_text()
 
 
 HELD_UP = """
