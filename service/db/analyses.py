@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     func,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -85,14 +86,14 @@ def claim(session: Session, limit: int, lease_s: float, *, fresh: bool = False) 
     with it.
     """
     rows = session.connection()
-    if limit > 1 or fresh:
-        attempts = rows.execute(_FIRST).scalar()
-        if attempts is None or (attempts and fresh):
-            return []
-        limit = 1 if attempts else limit
+    first = rows.execute(_FIRST).one_or_none()
+    if first is None or (first.attempts and fresh):
+        return []
+    at_most = 1 if first.attempts else limit
     at = now()
     given = {"token": uuid4().hex, "claimed_at": at, "lease_expires_at": at + timedelta(seconds=lease_s)}
-    taken = rows.execute(_CLAIM_FRESH if limit > 1 or fresh else _CLAIM, {"at_most": limit, **given})
+    beginning = {"priority_of_first": first.priority, "id_of_first": first.id}
+    taken = rows.execute(_CLAIM_FRESH if at_most > 1 or fresh else _CLAIM, {"at_most": at_most, **beginning, **given})
     claims = [Claim(row.id, row.instance_id, row.token, row.attempts, row.queued_at) for row in taken]
     return sorted(claims, key=lambda held: held.analysis_id)
 
@@ -234,7 +235,7 @@ def waiting(session: Session) -> tuple[int, datetime | None]:
 
 def oldest_waiting(session: Session, limit: int) -> list[int]:
     """Ids of the analyses that a worker would claim next."""
-    return list(session.scalars(_next(Analysis.id, limit)))
+    return list(session.scalars(_next(limit, Analysis.id)))
 
 
 def flow(session: Session) -> dict[str, int | float]:
@@ -275,9 +276,9 @@ def stages(session: Session) -> dict[str, int]:
     }
 
 
-def _next(column: InstrumentedAttribute[int], limit: int) -> Select[int]:
-    """``column`` of those that wait, in the order in which they are claimed."""
-    queued = select(column).where(_in(AnalysisState.QUEUED))
+def _next(limit: int, *columns: InstrumentedAttribute[int]) -> Select[Any]:
+    """``columns`` of those that wait, in the order in which they are claimed."""
+    queued = select(*columns).where(_in(AnalysisState.QUEUED))
     return queued.order_by(Analysis.priority, Analysis.id).limit(limit)
 
 
@@ -287,7 +288,11 @@ def _in(state: AnalysisState) -> ColumnElement[bool]:
 
 
 def _claiming(*, fresh: bool) -> ReturningUpdate[Any]:
-    waiting = select(_rows.c.id, _rows.c.attempts).where(_in(AnalysisState.QUEUED))
+    # From the first that was just seen: PostgreSQL's index keeps the entries of all that were claimed since its last
+    # VACUUM before it, and a claim that walks past them takes the longer the more have been drained.
+    place = tuple_(_rows.c.priority, _rows.c.id)
+    beginning = tuple_(bindparam("priority_of_first", type_=Integer()), bindparam("id_of_first", type_=_rows.c.id.type))
+    waiting = select(_rows.c.id, _rows.c.attempts).where(_in(AnalysisState.QUEUED), place >= beginning)
     waiting = waiting.order_by(_rows.c.priority, _rows.c.id).limit(bindparam("at_most", type_=Integer()))
     # SKIP LOCKED lets claimers pass each other in PostgreSQL; SQLite has one writer at a time and no such words.
     first = waiting.with_for_update(skip_locked=True).cte("waiting")
@@ -320,7 +325,7 @@ def _change(session: Session, held: Claim | Lease, **values: Any) -> bool:
 
 # Every image passes these: in the table's own terms and built once, they cost a fifth of what the mapper takes.
 _rows = cast(Table, Analysis.__table__)
-_FIRST = _next(Analysis.attempts, 1)
+_FIRST = _next(1, Analysis.attempts, Analysis.priority, Analysis.id)
 _CLAIM = _claiming(fresh=False)
 _CLAIM_FRESH = _claiming(fresh=True)
 _ASSIGNED = select(
