@@ -112,7 +112,7 @@ class DamagedObject(StorageError):
 class DatabaseAway(SonomarkError):
     """The database does not answer."""
 
-    cure = "Check that the database runs and that SONOMARK_DATABASE_URL is right."
+    cure = "Check that the database runs and that SONOMARK_DATABASE_URL and its password are right."
 
 
 class OutcomeUnknown(DatabaseAway):

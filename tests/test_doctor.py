@@ -87,6 +87,9 @@ def test_a_schema_that_is_missing_too_old_or_too_new(set_to: Callable[..., Setti
     assert "newer" in _answer("database").answer and "Install the newer Sonomark" in _answer("database").answer
     started = _start("work")
     assert started.returncode == 1 and "newer" in started.stderr
+    migrated = _start("migrate")
+    assert migrated.returncode == 1 and "newer" in migrated.stderr and "restore the backup" in migrated.stderr
+    assert "Traceback" not in migrated.stderr
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,7 @@ def test_a_gpu_worker_without_cuda(set_to: Callable[..., Settings]) -> None:
     started = _start("work")
     assert started.returncode == 1 and "CUDA was asked for and is not there" in started.stderr
     assert "SONOMARK_PROVIDER=cpu" in started.stderr
+    assert "sonomark[gpu]" in _start("doctor").stdout, "brackets are no markup"
 
 
 @pytest.mark.parametrize("skew_s", [-7.0, 3.0])

@@ -4,6 +4,7 @@ import time
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from service import doctor as physician
 from service import logs
@@ -71,7 +72,7 @@ def doctor() -> None:
     for check in physician.examine(settings()):
         healthy &= check.ok
         mark = "[green]✓[/]" if check.ok else "[bold red]✗[/]"
-        out.print(f"{mark} {check.name}: {check.answer}", highlight=False, soft_wrap=True)
+        out.print(f"{mark} {check.name}: {escape(check.answer)}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -82,7 +83,8 @@ def selftest() -> None:
 
     def tell(step: through.Step) -> None:
         mark = "[green]✓[/]" if step.ok else "[bold red]✗[/]"
-        out.print(f"{mark} {step.name}: {step.seconds:.3f} s {step.told} {step.cure}", highlight=False, soft_wrap=True)
+        told = escape(f"{step.told} {step.cure}")
+        out.print(f"{mark} {step.name}: {step.seconds:.3f} s {told}", highlight=False, soft_wrap=True)
 
     schema.require_usable(database())
     raise typer.Exit(0 if through.run(through.begin("command line"), tell) else 1)

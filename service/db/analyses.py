@@ -86,14 +86,16 @@ def claim(session: Session, limit: int, lease_s: float, *, fresh: bool = False) 
     with it.
     """
     rows = session.connection()
-    first = rows.execute(_FIRST).one_or_none()
-    if first is None or (first.attempts and fresh):
-        return []
-    at_most = 1 if first.attempts else limit
+    beginning = _EARLIEST
+    if limit > 1 or fresh:
+        first = rows.execute(_FIRST).one_or_none()
+        if first is None or (first.attempts and fresh):
+            return []
+        limit = 1 if first.attempts else limit
+        beginning = {"priority_of_first": first.priority, "id_of_first": first.id}
     at = now()
     given = {"token": uuid4().hex, "claimed_at": at, "lease_expires_at": at + timedelta(seconds=lease_s)}
-    beginning = {"priority_of_first": first.priority, "id_of_first": first.id}
-    taken = rows.execute(_CLAIM_FRESH if at_most > 1 or fresh else _CLAIM, {"at_most": at_most, **beginning, **given})
+    taken = rows.execute(_CLAIM_FRESH if limit > 1 or fresh else _CLAIM, {"at_most": limit, **beginning, **given})
     claims = [Claim(row.id, row.instance_id, row.token, row.attempts, row.queued_at) for row in taken]
     return sorted(claims, key=lambda held: held.analysis_id)
 
@@ -276,7 +278,7 @@ def stages(session: Session) -> dict[str, int]:
     }
 
 
-def _next(limit: int, *columns: InstrumentedAttribute[int]) -> Select[Any]:
+def _next(limit: int, *columns: InstrumentedAttribute[int]) -> Select[*tuple[Any, ...]]:
     """``columns`` of those that wait, in the order in which they are claimed."""
     queued = select(*columns).where(_in(AnalysisState.QUEUED))
     return queued.order_by(Analysis.priority, Analysis.id).limit(limit)
@@ -325,6 +327,7 @@ def _change(session: Session, held: Claim | Lease, **values: Any) -> bool:
 
 # Every image passes these: in the table's own terms and built once, they cost a fifth of what the mapper takes.
 _rows = cast(Table, Analysis.__table__)
+_EARLIEST = {"priority_of_first": -(2**31), "id_of_first": 0}
 _FIRST = _next(1, Analysis.attempts, Analysis.priority, Analysis.id)
 _CLAIM = _claiming(fresh=False)
 _CLAIM_FRESH = _claiming(fresh=True)

@@ -57,9 +57,15 @@ def migrate(revision: str = "head") -> None:
     """Move the schema up to ``revision``, while roles work on it; does nothing when it is there already.
 
     Each migration is a transaction of its own. One that meets the roles' locks in a circle, or waits for them too long,
-    gives way to them and is tried again.
+    gives way to them and is tried again. Raises SchemaError where a newer version has been at work.
     """
-    _patiently(lambda: command.upgrade(_config(), revision))
+    try:
+        _patiently(lambda: command.upgrade(_config(), revision))
+    except CommandError as error:  # the database stands at a revision that this code has never heard of
+        raise SchemaError(
+            f"The database is at a revision that this version ({newest()}) does not know: it is newer.",
+            cure="Install the newer Sonomark again, or restore the backup made before the upgrade.",
+        ) from error
 
 
 def downgrade(revision: str) -> None:
