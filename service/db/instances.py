@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ClauseElement, Dialect, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import ClauseElement, Dialect, Table, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
@@ -52,29 +52,37 @@ _STUDY_FIELDS = (
     *("patient_name", "patient_id", "patient_birth_date", "patient_sex", "accession_number", "study_date"),
     *("description", "procedure", "body_part", "laterality", "institution", "station", "operator"),
 )
-# The lock makes instances of one study queue up, so that version and settling are never lost.
-_FIND_STUDY = Statement(
-    select(_studies.c.id, _studies.c.version, *(_studies.c[name] for name in _STUDY_FIELDS))
-    .where(_studies.c.study_instance_uid == bindparam("uid"))
-    .with_for_update()
+# The lock makes instances of one study queue up, so that version and settling are never lost. It is a statement of its
+# own: what waits for a lock still sees the other tables as they were before.
+_LOCK_STUDY = Statement(
+    select(_studies.c.id).where(_studies.c.study_instance_uid == bindparam("study_uid")).with_for_update()
+)
+_VERSIONS = _instances.c.sop_instance_uid == bindparam("uid")
+_IN_STUDY = _series_.c.study_id == _studies.c.id
+# Everything that an instance of a known study needs: each statement more is a hundredth of what it takes to receive one.
+_FIND = Statement(
+    select(
+        _studies.c.id,
+        _studies.c.version,
+        select(_series_.c.id)
+        .where(_IN_STUDY, _series_.c.series_instance_uid == bindparam("series_uid"))
+        .scalar_subquery(),
+        exists().where(_VERSIONS),
+        *(_studies.c[name] for name in _STUDY_FIELDS),
+    ).where(_studies.c.study_instance_uid == bindparam("study_uid"))
 )
 _FIND_SERIES = Statement(
     select(_series_.c.id).where(
         _series_.c.study_id == bindparam("study_id"), _series_.c.series_instance_uid == bindparam("uid")
     )
 )
-_FIND_VERSIONS = Statement(
-    select(_instances.c.id, _instances.c.sha256, _instances.c.conflict).where(
-        _instances.c.sop_instance_uid == bindparam("uid")
-    )
-)
+_FIND_VERSIONS = Statement(select(_instances.c.id, _instances.c.sha256, _instances.c.conflict).where(_VERSIONS))
 _REOPEN = Statement(
     update(_studies)
     .where(_studies.c.id == bindparam("study_id"))
     .values({name: bindparam(name) for name in ("last_received_at", "settles_at", "settled", "version", "changed_at")})
 )
 _KEEP_AGAIN = Statement(delete(_releases).where(_releases.c.instance_id == bindparam("released")))
-_VERSIONS = _instances.c.sop_instance_uid == bindparam("uid")
 _FLAG_INSTANCES = Statement(update(_instances).where(_VERSIONS).values(conflict=True))
 _FLAG_STUDIES = Statement(
     update(_studies)
@@ -110,24 +118,28 @@ def register_all(
     # In one order for all receivers, or two of them could wait for each other's studies.
     for uid in sorted(by_study):
         members = [arrivals[place] for place in by_study[uid]]
-        study = _study(cursor, members, moment)
-        series: dict[str, int] = {}
+        _lock(cursor, uid)
+        improved: dict[str, Any] = {}
+        created = version = study_id = 0
         for place, arrival in zip(by_study[uid], members, strict=True):
-            registrations[place] = _register(cursor, arrival, study["id"], series, moment, queue)
-        created = sum(registrations[place].created for place in by_study[uid])
+            found = _find(cursor, arrival, moment)
+            study_id, version = found.study_id, version or found.version
+            _improve(improved, found.study, arrival.header)
+            registrations[place] = _register(cursor, arrival, found, moment, queue)
+            created += registrations[place].created
         if created:
             values = {
-                "study_id": study["id"],
+                "study_id": study_id,
                 "last_received_at": moment,
                 "settles_at": moment + max(_patience(arrival, settle) for arrival in members),
                 "settled": False,
-                "version": study["version"] + created,
+                "version": version + created,
                 "changed_at": moment,
             }
             cursor.run(_REOPEN, values)
-            if study["improved"]:
-                improved = {**study["improved"], "changed_at": moment}
-                cursor.run(_improvement(tuple(improved)), {"study_id": study["id"], **improved})
+            if improved:
+                better = {**_fitting(_studies, improved), "changed_at": moment}
+                cursor.run(_improvement(tuple(better)), {"study_id": study_id, **better})
     return [registrations[place] for place in range(len(arrivals))]
 
 
@@ -178,50 +190,69 @@ def count_instances(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Instance)) or 0
 
 
-def _study(cursor: Cursor, arrivals: Sequence[Arrival], moment: datetime) -> dict[str, Any]:
-    """The study's id, version, and the fields that it lacked and these arrivals know."""
-    first = arrivals[0]
-    uid = {"uid": first.header.study_instance_uid}
-    found = cursor.one(_FIND_STUDY, uid)
+class _Found(NamedTuple):
+    """What stands in the database when an instance comes."""
+
+    study_id: int
+    version: int
+    series_id: int | None
+    known: int  # whether its SOP Instance UID is there, with whatever bytes
+    study: tuple[Any, ...]  # the study's _STUDY_FIELDS
+
+
+def _lock(cursor: Cursor, study_instance_uid: str) -> None:
+    """Nobody else writes to the study until the transaction ends; SQLite lets nobody else write at all."""
+    if cursor.dialect.name != "sqlite":
+        cursor.run(_LOCK_STUDY, {"study_uid": study_instance_uid})
+
+
+def _find(cursor: Cursor, arrival: Arrival, moment: datetime) -> _Found:
+    """The study of an arrival, made if it is not there, and what it holds."""
+    header = arrival.header
+    wanted = {
+        "study_uid": header.study_instance_uid,
+        "series_uid": header.series_instance_uid,
+        "uid": header.sop_instance_uid,
+    }
+    found = cursor.one(_FIND, wanted)
     if found is None:
         values = {
-            "study_instance_uid": first.header.study_instance_uid,
-            "calling_ae_title": first.calling_ae_title,
-            "synthetic": first.synthetic,
+            "study_instance_uid": header.study_instance_uid,
+            "calling_ae_title": arrival.calling_ae_title,
+            "synthetic": arrival.synthetic,
             "first_received_at": moment,
             "last_received_at": moment,
             "settles_at": moment,
             "version": 0,  # counted up by the first instance
-            **_fitting(_studies, first.header.study),
+            **_fitting(_studies, header.study),
         }
         _insert(cursor, _studies, values)
-        found = cursor.one(_FIND_STUDY, uid)
-    identity, version, *fields = found
-    lacking = [name for name, value in zip(_STUDY_FIELDS, fields, strict=True) if not value]
-    improved: dict[str, Any] = {}
-    # The first instance of a study may be the one with the poorest header.
-    for arrival in arrivals:
-        known = {name: value for name in lacking if (value := arrival.header.study.get(name))}
-        if known:
-            improved = _fitting(_studies, known) | improved
-    return {"id": identity, "version": version, "improved": improved}
+        _lock(cursor, header.study_instance_uid)
+        found = cursor.one(_FIND, wanted)
+    return _Found(*found[:4], found[4:])
 
 
-def _register(
-    cursor: Cursor, arrival: Arrival, study_id: int, series: dict[str, int], moment: datetime, queue: bool
-) -> Registration:
+def _improve(improved: dict[str, Any], study: tuple[Any, ...], header: Header) -> None:
+    """Add what the study lacks and this header says: its first instance may be the one with the poorest header."""
+    if all(study):
+        return
+    for name, value in zip(_STUDY_FIELDS, study, strict=True):
+        if not value and name not in improved and (said := header.study.get(name)):
+            improved[name] = said
+
+
+def _register(cursor: Cursor, arrival: Arrival, found: _Found, moment: datetime, queue: bool) -> Registration:
     header = arrival.header
-    others = cursor.all(_FIND_VERSIONS, {"uid": header.sop_instance_uid})
+    others = cursor.all(_FIND_VERSIONS, {"uid": header.sop_instance_uid}) if found.known else []
     for identity, sha256, conflict in others:
         if sha256 == arrival.sha256:
             # Given up by a retention policy and here again: its bytes are wanted once more.
             cursor.run(_KEEP_AGAIN, {"released": identity})
             return Registration(identity, created=False, conflict=bool(conflict))
-    if header.series_instance_uid not in series:
-        series[header.series_instance_uid] = _series(cursor, header, study_id)
+    series_id = found.series_id or _series(cursor, header, found.study_id)
     values = {
-        "study_id": study_id,
-        "series_id": series[header.series_instance_uid],
+        "study_id": found.study_id,
+        "series_id": series_id,
         "sop_instance_uid": header.sop_instance_uid,
         "sop_class_uid": header.sop_class_uid,
         "transfer_syntax_uid": header.transfer_syntax_uid,
@@ -237,7 +268,7 @@ def _register(
     }
     instance_id = _insert(cursor, _instances, values)
     if instance_id is None:  # another receiver stored the same bytes between the two statements
-        return _register(cursor, arrival, study_id, series, moment, queue)
+        return _register(cursor, arrival, found._replace(known=True), moment, queue)
     if others:
         cursor.run(_FLAG_INSTANCES, {"uid": header.sop_instance_uid})
         cursor.run(_FLAG_STUDIES, {"uid": header.sop_instance_uid, "moment": moment})
@@ -257,8 +288,10 @@ def _series(cursor: Cursor, header: Header, study_id: int) -> int:
 
 
 def _insert(cursor: Cursor, table: Table, values: dict[str, Any]) -> int | None:
-    """Insert unless a unique row is there already; the new row's id when this call made it."""
-    values = {name: make(None) for name, make in _made(table) if name not in values} | values
+    """Insert unless a unique row is there already; the new row's id when this call made it. Completes ``values``."""
+    for name, make in _made(table):
+        if name not in values:
+            values[name] = make(None)
     found = cursor.one(_insertion(table, tuple(values)), values)
     return None if found is None else int(found[0])
 
@@ -308,7 +341,7 @@ def _lengths(table: Table) -> dict[str, int | None]:
 def _storable(value: Any) -> Any:
     """JSON without lone surrogates, which PostgreSQL refuses."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
         return [_storable(entry) for entry in value]
     if isinstance(value, dict):

@@ -34,6 +34,7 @@ class Cursor:
 
 
 Values = Mapping[str, Any]
+_moments: dict[str, "Process"] = {}  # by dialect: one moment goes into many columns of many rows
 Bind = Callable[[Values], Any]
 Process = Callable[[Any], Any]
 
@@ -88,7 +89,7 @@ def _bound(constants: Any, plain: list[tuple[Any, str]], made: list[tuple[Any, s
 def _part(name: str, bind: BindParameter[Any], constant: Any, dialect: Dialect) -> _Part:
     process = bind.type.dialect_impl(dialect).bind_processor(dialect)
     if process is not None and isinstance(bind.type, Utc):
-        process = lru_cache(maxsize=4)(process)  # one moment goes into many columns
+        process = _moments.setdefault(dialect.name, lru_cache(maxsize=16)(process))
     if constant is None:
         return name, process, None
     return None, None, constant if process is None else process(constant)
