@@ -59,7 +59,7 @@ _LOCK_STUDY = Statement(
 )
 _VERSIONS = _instances.c.sop_instance_uid == bindparam("uid")
 _IN_STUDY = _series_.c.study_id == _studies.c.id
-# Everything that an instance of a known study needs: each statement more is a hundredth of what it takes to receive one.
+# Everything that an instance of a known study needs, in one go: a statement more is a hundredth of its whole time.
 _FIND = Statement(
     select(
         _studies.c.id,
@@ -197,7 +197,7 @@ class _Found(NamedTuple):
     version: int
     series_id: int | None
     known: int  # whether its SOP Instance UID is there, with whatever bytes
-    study: tuple[Any, ...]  # the study's _STUDY_FIELDS
+    study: list[Any]  # the study's _STUDY_FIELDS
 
 
 def _lock(cursor: Cursor, study_instance_uid: str) -> None:
@@ -229,10 +229,11 @@ def _find(cursor: Cursor, arrival: Arrival, moment: datetime) -> _Found:
         _insert(cursor, _studies, values)
         _lock(cursor, header.study_instance_uid)
         found = cursor.one(_FIND, wanted)
-    return _Found(*found[:4], found[4:])
+    study_id, version, series_id, known, *study = found
+    return _Found(study_id, version, series_id, known, study)
 
 
-def _improve(improved: dict[str, Any], study: tuple[Any, ...], header: Header) -> None:
+def _improve(improved: dict[str, Any], study: list[Any], header: Header) -> None:
     """Add what the study lacks and this header says: its first instance may be the one with the poorest header."""
     if all(study):
         return

@@ -34,7 +34,7 @@ class Cursor:
 
 
 Values = Mapping[str, Any]
-_moments: dict[str, "Process"] = {}  # by dialect: one moment goes into many columns of many rows
+_moments: dict[str, Callable[[Any], Any]] = {}  # by dialect: one moment goes into many columns of many rows
 Bind = Callable[[Values], Any]
 Process = Callable[[Any], Any]
 
@@ -87,7 +87,7 @@ def _bound(constants: Any, plain: list[tuple[Any, str]], made: list[tuple[Any, s
 
 
 def _part(name: str, bind: BindParameter[Any], constant: Any, dialect: Dialect) -> _Part:
-    process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+    process: Process | None = bind.type.dialect_impl(dialect).bind_processor(dialect)
     if process is not None and isinstance(bind.type, Utc):
         process = _moments.setdefault(dialect.name, lru_cache(maxsize=16)(process))
     if constant is None:

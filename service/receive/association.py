@@ -36,7 +36,7 @@ from service.receive.contexts import STORAGE_COMMITMENT
 from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.peers import Peer
 from service.receive.seats import Seats
-from service.receive.status import Status
+from service.receive.status import Answer
 from service.receive.tls import Tls, names_of
 from service.receive.upper_layer import UpperLayer
 from service.settings import settings
@@ -107,12 +107,12 @@ class StreamingDimse(DIMSEServiceProvider):
 class Acceptor(Association):
     """The receiver's end of one association."""
 
-    def __init__(self, ae: AE, take: "Take", under_way: "UnderWay", *, lean: bool) -> None:
+    def __init__(self, ae: AE, take: "Take", note: "Note", under_way: "UnderWay", *, lean: bool) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.correlation_id = uuid4().hex
         self.log = log.bind(correlation_id=self.correlation_id)
         self.under_way = under_way
-        self._take = take
+        self._take, self._note = take, note
         self._serving = False
         self.stored = self.refused = self.octets = 0  # what became of its instances
         self.encrypted = False
@@ -192,9 +192,13 @@ class Acceptor(Association):
         )
         return Incoming(self._berth, request)
 
-    def take(self, incoming: Incoming) -> tuple[Status, str]:
-        """Take a complete data set in; the status that answers it, and a comment when it is a failure."""
+    def take(self, incoming: Incoming) -> Answer:
+        """Take a complete data set in; what its sender is to be told."""
         return self._take(self, incoming)
+
+    def note(self, incoming: Incoming, told: Answer) -> None:
+        """The sender has been told."""
+        self._note(self, incoming, told)
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
         if isinstance(msg, N_EVENT_REPORT) and msg.MessageIDBeingRespondedTo is not None:
@@ -207,7 +211,8 @@ class Acceptor(Association):
             self._serving = False
 
 
-Take = Callable[[Acceptor, Incoming], tuple[Status, str]]
+Take = Callable[[Acceptor, Incoming], Answer]
+Note = Callable[[Acceptor, Incoming, Answer], None]
 UnderWay = Callable[[], AbstractContextManager[None]]
 
 
@@ -228,7 +233,9 @@ class DoorHandler(RequestHandler):
         super().handle()
 
     def _create_association(self) -> Acceptor:
-        association = Acceptor(self.ae, self.server.take, self.server.under_way, lean=self.server.lean)
+        association = Acceptor(
+            self.ae, self.server.take, self.server.note, self.server.under_way, lean=self.server.lean
+        )
         association._server = self.server
         association.encrypted = self.server.tls is not None
         association.names = names_of(self.request)
@@ -257,6 +264,7 @@ class Door(ThreadedAssociationServer):
     daemon_threads = True
     # Set by the receiver before the first connection is taken.
     take: Take
+    note: Note
     under_way: UnderWay
     lean: bool
     tls: Tls | None = None

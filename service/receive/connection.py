@@ -16,7 +16,7 @@ log = logs.get(__name__)
 LONGEST_PDU = 256 * 1024
 PDU_HEAD = 6
 LOOK_UP_S = 0.25  # how long one wait for the peer lasts at most
-FIRST_BUFFER = 64 * 1024
+FIRST_BUFFER = 132 * 1024  # a command and the longest PDU of the setting's default behind it
 
 
 class GuardedSocket(AssociationSocket):

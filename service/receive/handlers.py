@@ -20,7 +20,7 @@ from service.receive.incoming import Incoming
 from service.receive.intake import Intake
 from service.receive.peers import Register
 from service.receive.seats import Seats
-from service.receive.status import Status, answer
+from service.receive.status import Answer, Status, answer
 from service.receive.upper_layer import LONGEST_COMMENT
 
 log = logs.get(__name__)
@@ -29,6 +29,8 @@ log = logs.get(__name__)
 CALLED_AE_TITLE_NOT_RECOGNISED = (1, 1, 7)
 CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+
+_STORED = {status: telemetry.STORED.labels(status=status.label) for status in Status}
 
 
 class Handlers:
@@ -126,48 +128,53 @@ class Handlers:
 
     def on_store(self, event: Any) -> Dataset:
         """C-STORE by pynetdicom's own path."""
-        status, comment = self.take(event.assoc, event.assoc.dimse.arrived.popleft())
+        incoming = event.assoc.dimse.arrived.popleft()
+        told = self.take(event.assoc, incoming)
         response = Dataset()
-        response.Status = int(status)
-        if comment:
-            response.ErrorComment = comment[:LONGEST_COMMENT]
+        response.Status = int(told.status)
+        if told.comment:
+            response.ErrorComment = told.comment[:LONGEST_COMMENT]
+        self.note(event.assoc, incoming, told)
         return response
 
-    def take(self, association: Any, incoming: Incoming) -> tuple[Status, str]:
+    def take(self, association: Any, incoming: Incoming) -> Answer:
         """Success only once the instance is durable; otherwise the status that names the failure, and why."""
-        calling, address = association.requestor.ae_title.strip(), association.requestor.address_info.address
         began = time.perf_counter()
-        comment = ""
         try:
-            registration = self._intake.take(incoming)
-            status = Status.SUCCESS
+            made = self._intake.take(incoming)
+            told = Answer(Status.SUCCESS, "", made.created, made.conflict, None, time.perf_counter() - began)
+        except Exception as error:  # noqa: BLE001 - whatever broke, the sender must hear a status it can act on
+            comment = error.what if isinstance(error, SonomarkError) else "The receiver failed; send again later."
+            told = Answer(answer(error), comment, error=error, seconds=time.perf_counter() - began)
+        finally:
+            incoming.discard()
+        fp("receive.before_ack")
+        return told
+
+    def note(self, association: Any, incoming: Incoming, told: Answer) -> None:
+        """Count and log what the sender has been told: it makes its next instance ready meanwhile."""
+        calling, address = association.requestor.ae_title.strip(), association.requestor.address_info.address
+        if told.error is None:
             self._activity.stored(calling, address)
             association.stored += 1
             association.octets += incoming.size
             # At hundreds a second a line for each would cost more than receiving; the row keeps the correlation id.
             association.log.debug(
-                "stored" if registration.created else "stored before",
+                "stored" if told.created else "stored before",
                 sop_instance_uid=incoming.request.sop_instance_uid,
                 octets=incoming.size,
-                conflict=registration.conflict,
-                milliseconds=round((time.perf_counter() - began) * 1000, 1),
+                conflict=told.conflict,
+                milliseconds=round(told.seconds * 1000, 1),
             )
-        except SonomarkError as error:
-            status, comment = answer(error), error.what
+        else:
             association.refused += 1
-            self._activity.refused(calling, address, comment)
-            association.log.warning("refused", status=f"0x{status:04X}", reason=str(error))
-        except Exception as error:  # whatever broke, the sender must hear a status it can act on
-            status, comment = answer(error), "The receiver failed; send again later."
-            association.refused += 1
-            self._activity.refused(calling, address, comment)
-            association.log.exception("store failed", error=type(error).__name__)
-        finally:
-            incoming.discard()
-        telemetry.STORED.labels(status=status.label).inc()
-        tracing.passed("store", association.correlation_id, time.perf_counter() - began, status=status.label)
-        fp("receive.before_ack")
-        return status, comment
+            self._activity.refused(calling, address, told.comment)
+            if isinstance(told.error, SonomarkError):
+                association.log.warning("refused", status=f"0x{told.status:04X}", reason=str(told.error))
+            else:
+                association.log.error("store failed", error=type(told.error).__name__, exc_info=told.error)
+        _STORED[told.status].inc()
+        tracing.passed("store", association.correlation_id, told.seconds, status=told.status.label)
 
     def on_action(self, event: Any) -> tuple[int, None]:
         """N-ACTION: a request for storage commitment, taken on once it is committed."""

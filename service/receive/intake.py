@@ -1,8 +1,7 @@
 """From a complete data set to an instance that outlives a power cut: the one path to 0x0000."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Condition
+from contextlib import AbstractContextManager
+from threading import Condition, Lock
 
 from service import logs
 from service.archive.lanes import LANE_BYTES
@@ -33,8 +32,7 @@ class Intake:
         self._ledger = Ledger(archive, database, settle, self._filing)
         self._bell = Bell()
         self._reserve_bytes = reserve_bytes
-        self._idle = Condition()
-        self._busy = 0
+        self._under_way = _UnderWay()
 
     def start(self, journal_bytes: int) -> None:
         """Take the journal into use, after what a crash left in it has been filed."""
@@ -63,22 +61,13 @@ class Intake:
                 self.suspension.note(error)
                 raise
 
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
+    def under_way(self) -> AbstractContextManager[None]:
         """While the block runs an instance is on its way in, and a receiver that stops waits for it."""
-        with self._idle:
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._busy -= 1
-                self._idle.notify_all()
+        return self._under_way
 
     def wait_until_idle(self, timeout: float) -> bool:
         """Wait for the instances being taken in right now; False when time ran out."""
-        with self._idle:
-            return self._idle.wait_for(lambda: self._busy == 0, timeout)
+        return self._under_way.wait_until_none(timeout)
 
     def _take(self, incoming: Incoming) -> Registration:
         incoming.require_whole()
@@ -92,11 +81,12 @@ class Intake:
             raise OutOfSpace("The archive's disk is above its watermark.")
         fp("receive.before_fsync")
         incoming.sync()
+        digest = incoming.sha256
         arrival = Arrival(
             header=header,
-            sha256=incoming.sha256,
+            sha256=digest,
             size=incoming.size,
-            archive_key=instance_key(incoming.sha256),
+            archive_key=instance_key(digest),
             calling_ae_title=request.calling_ae_title,
             correlation_id=request.correlation_id,
             priority=request.priority,
@@ -115,6 +105,28 @@ class Intake:
         if registration.analysis_id is not None:
             self._bell.press(registration.analysis_id)
         return registration
+
+
+class _UnderWay(AbstractContextManager[None]):
+    """How many blocks run at this moment, in whichever thread."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = Condition(Lock())
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            if not self._count:
+                self._changed.notify_all()
+
+    def wait_until_none(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count == 0, timeout)
 
 
 def check(header: Header, request: StoreRequest) -> None:

@@ -121,8 +121,8 @@ class Receiver:
             ) from error
         ae._servers.append(server)
         door = cast(Door, server)
-        door.take, door.under_way, door.lean = handlers.take, self._intake.under_way, self._settings.lean_receiving
-        door.tls, door.seats = tls, self._seats
+        door.take, door.note, door.under_way = handlers.take, handlers.note, self._intake.under_way
+        door.lean, door.tls, door.seats = self._settings.lean_receiving, tls, self._seats
         return door
 
     def _associations(self) -> list[Acceptor]:

@@ -3,6 +3,7 @@
 Never Success by accident, never an unnamed one.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 from service.errors import DatabaseAway, DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, StorageError
@@ -18,6 +19,18 @@ class Status(IntEnum):
     @property
     def label(self) -> str:
         return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender of one instance is told, and how it came to that."""
+
+    status: Status
+    comment: str = ""  # to a failure
+    created: bool = False  # False of what was here before, and of failures
+    conflict: bool = False
+    error: Exception | None = None
+    seconds: float = 0.0  # that it took to say so
 
 
 # The first line that fits counts. What is not listed is a fault of ours: the sender keeps its copy and tries again.

@@ -148,18 +148,21 @@ class UpperLayer(DULServiceProvider):
 
     def _answer(self, incoming: Incoming) -> None:
         with self._acceptor.under_way():
-            status, comment = self._acceptor.take(incoming)
+            told = self._acceptor.take(incoming)
             request = incoming.request
-            self._connection.send(
-                store_response(
-                    self._context_id,
-                    self._message_id,
-                    request.sop_class_uid,
-                    request.sop_instance_uid,
-                    status,
-                    comment,
+            try:
+                self._connection.send(
+                    store_response(
+                        self._context_id,
+                        self._message_id,
+                        request.sop_class_uid,
+                        request.sop_instance_uid,
+                        told.status,
+                        told.comment,
+                    )
                 )
-            )
+            finally:
+                self._acceptor.note(incoming, told)
 
     def _more_comes(self) -> bool:
         """Wait for the next PDU; False when pynetdicom wants the connection or the peer has been idle too long."""

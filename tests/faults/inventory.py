@@ -77,9 +77,12 @@ def _look(archive_folder: Path, database_url: str) -> Inventory:
     finally:
         database.dispose()
     held = []
+    of_instance: dict[int, list[Analysis]] = {}
+    for analysis in analyses:
+        of_instance.setdefault(analysis.instance_id, []).append(analysis)
     for row in rows:
         data = _data_set(archive, row.archive_key)
-        own = [analysis for analysis in analyses if analysis.instance_id == row.id]
+        own = of_instance.get(row.id, [])
         held.append(
             Held(
                 version=(row.sop_instance_uid, row.sha256),
