@@ -21,6 +21,7 @@ MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (
 SUCCESS = 0x0000
 ECHO_TIMEOUT_S = 5
 CLASS_REFUSED = "the peer refused its SOP class or transfer syntax"
+REJECTED_TRANSIENT = 0x02  # PS3.8 9.3.4: the same association may be accepted later
 VERIFICATION = UID("1.2.840.10008.1.1")
 
 
@@ -133,7 +134,7 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ECHO_TIMEOUT_S
     association = associate(ae, node.host, node.port, contexts=[build_context(VERIFICATION)], ae_title=node.ae_title)
     if not association.is_established:
-        raise PeerError(f"{node} does not accept an association.", cure="Check AE titles, address and port.")
+        raise _not_accepted(node, association, "Check AE titles, address and port.")
     try:
         status = association.send_c_echo()
         if getattr(status, "Status", None) != SUCCESS:
@@ -163,11 +164,16 @@ def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Ass
     if not association.is_established:
         if association.rejected_contexts:
             return None
-        raise PeerError(
-            f"{node} does not accept an association.",
-            cure="Check AE titles, address and port, and whether the peer allows this calling AE title.",
-        )
+        cure = "Check AE titles, address and port, and whether the peer allows this calling AE title."
+        raise _not_accepted(node, association, cure)
     return association
+
+
+def _not_accepted(node: Node, association: Association, cure: str) -> PeerError:
+    answer = association.acceptor.primitive
+    if association.is_rejected and getattr(answer, "result", None) == REJECTED_TRANSIENT:
+        return PeerError(f"{node} accepts no association at the moment.", cure="It is busy or drains: try again later.")
+    return PeerError(f"{node} does not accept an association.", cure=cure)
 
 
 def _store(association: Association, item: _Outgoing) -> Sent:

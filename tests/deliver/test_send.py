@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread, examples
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
 
 from service.deliver.send import Node, dicom_files, echo, send
 from service.errors import ConfigurationError, PeerError
@@ -69,6 +71,23 @@ def test_a_peer_that_is_away_is_named() -> None:
         send([Path(examples.get_path("rgb_color"))], nowhere)
     with pytest.raises(PeerError):
         echo(nowhere)
+
+
+def test_a_peer_that_takes_nothing_at_the_moment_is_not_taken_for_a_wrong_title() -> None:
+    def drain(event: evt.Event) -> None:
+        event.assoc.acse.send_reject(0x02, 0x03, 0x02)  # transient, local limit exceeded
+        event.assoc.is_rejected = True
+        event.assoc.kill()
+
+    peer = AE("PEER")
+    peer.add_supported_context(Verification)
+    server = peer.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_REQUESTED, drain)])
+    try:
+        with pytest.raises(PeerError, match="at the moment") as told:
+            echo(Node("PEER", "127.0.0.1", server.server_address[1]))
+    finally:
+        server.shutdown()
+    assert "try again later" in told.value.cure
 
 
 def test_echo_succeeds(storescp: tuple[Node, Path]) -> None:

@@ -49,6 +49,16 @@ def test_the_quarantine_groups_by_reason_and_queues_again(admin: TestClient, db:
         assert set(session.scalars(select(Analysis.state))) == {AnalysisState.QUEUED}
 
 
+def test_the_flow_that_refreshes_itself_is_no_look_at_the_quarantine(admin: TestClient, db: Database) -> None:
+    held = ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.")
+    ward.admit(db, 1, pictures=[held])
+    admin.get("/flow")
+    for _ in range(3):
+        assert "No decoder" not in admin.get("/flow", headers={"HX-Request": "true"}).text.lower()
+    with db.read() as session:
+        assert [event.action for event in audit.search(session, action="quarantine.")] == ["quarantine.view"]
+
+
 def test_an_empty_quarantine_says_so(admin: TestClient) -> None:
     assert "Nothing is held back" in admin.get("/flow").text
 
