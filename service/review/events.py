@@ -1,6 +1,7 @@
 """The live worklist: one look at the database a second for everybody, and a stream of changed rows for each reader."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -14,8 +15,9 @@ from service.db import users, worklist
 from service.db.session import database
 from service.db.tables import now
 from service.errors import DatabaseAway
-from service.review.changes import Change
+from service.review.changes import Change, event
 from service.review.deps import Account, Reader
+from service.review.pages import banners
 
 router = APIRouter(include_in_schema=False)
 
@@ -81,22 +83,31 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
     queue = ticker.listen()
     try:
         yield f"retry: 1000\n{_mark()}"
+        yield (told := await banners_told(request))
         missed = _moment(last)
         if missed is not None:
             seen = await to_thread.run_sync(_changed, missed - OVERLAP)
             yield await to_thread.run_sync(Change(seen).message, account, query, limiter=ticker.turns)
         while not await request.is_disconnected():
             try:
-                change = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+                change: Change | None = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
             except TimeoutError:
                 if not await to_thread.run_sync(still_in, account):
                     return  # the next connection is refused, and the page offers to sign in
                 yield _mark()  # alive
-                continue
-            with suppress(DatabaseAway):
-                yield await to_thread.run_sync(change.message, account, query, limiter=ticker.turns)
+                change = None
+            if change is not None:
+                with suppress(DatabaseAway):
+                    yield await to_thread.run_sync(change.message, account, query, limiter=ticker.turns)
+            if (fresh := await banners_told(request)) != told:
+                yield (told := fresh)
     finally:
         ticker.leave(queue)
+
+
+async def banners_told(request: Request) -> str:
+    """What the banners of a page say by now, for one that was opened before."""
+    return event(json.dumps(await to_thread.run_sync(banners, request)), event="banners")
 
 
 def _mark() -> str:

@@ -19,7 +19,6 @@ from service.review.problems import PROBLEM_RESPONSES
 router = APIRouter()
 
 MOST_HELD = 500
-SWITCHES = {switches.PAUSED: "Work is paused", switches.DRAINING: "The door is draining"}
 
 
 @router.get("/api/flow", tags=["flow"], responses=PROBLEM_RESPONSES)

@@ -46,6 +46,7 @@ def environment() -> Environment:
     env.globals.update(
         asset=asset,
         state_of=words.state_of,
+        SWITCHES=words.SWITCHES,
         VERDICTS=words.VERDICTS,
         DECISIONS=words.DECISIONS,
         FINDINGS=words.FINDINGS,
@@ -85,7 +86,7 @@ def render(
         "path": request.url.path,
         "query": request.url.query,
         "session": session_times(account),
-        "banners": _banners(request) if account is not None and not _is_told(request) else [],
+        "banners": banners(request) if account is not None and not _is_told(request) else [],
     }
     html = environment().get_template(template).render(told | (context or {}))
     return HTMLResponse(html, status_code=status, headers=headers)
@@ -104,13 +105,17 @@ def _is_told(request: Request) -> bool:
     return fragment or request.url.path.startswith(("/flow", "/api"))
 
 
-def _banners(request: Request) -> list[Switch]:
-    """What nobody must overlook who waits for a verdict: work that is paused, a door that drains."""
+def banners(request: Request) -> list[tuple[str, str]]:
+    """What nobody must overlook who waits for a verdict, as title and sentence: work is paused, the door drains."""
     kept: Kept[list[Switch]] = request.app.state.banners
     try:
-        return kept.get("", _standing)
+        standing = kept.get("", _standing)
     except DatabaseAway:
         return []
+    return [
+        (words.SWITCHES[each.name], f"since {words.clock(each.since)} by {each.set_by}: {each.reason}")
+        for each in standing
+    ]
 
 
 def _standing() -> list[Switch]:

@@ -16,7 +16,7 @@ from service.errors import DatabaseAway, NotFound
 from service.review.blinding import ANSWERED
 from service.review.changes import event
 from service.review.deps import Account, Reader
-from service.review.events import HEARTBEAT_S, Ticker, still_in
+from service.review.events import HEARTBEAT_S, Ticker, banners_told, still_in
 from service.review.news import news, removed
 from service.review.study import Uid
 
@@ -37,7 +37,10 @@ async def _stream(request: Request, account: Account, uid: str, number: int) -> 
     queue = ticker.listen()
     try:
         yield "retry: 2000\n\n" + await to_thread.run_sync(state, account, uid)
+        yield (told := await banners_told(request))
         while not await request.is_disconnected():
+            if (fresh := await banners_told(request)) != told:
+                yield (told := fresh)
             try:
                 if number not in (await asyncio.wait_for(queue.get(), HEARTBEAT_S)).ids:
                     continue

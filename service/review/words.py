@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 
+from service.db import switches
 from service.db.tables import Decision, FindingState, Severity, Study, Verdict, now
 
 # word, glyph and the class that colours the chip: a state never speaks by colour alone
@@ -31,6 +32,7 @@ FINDINGS: dict[FindingState, tuple[str, str, str]] = {
     FindingState.UNCERTAIN: ("Uncertain", "?", "uncertain"),
     FindingState.NOT_APPLICABLE: ("Not applicable", "–", "quiet"),
 }
+SWITCHES = {switches.PAUSED: "Work is paused", switches.DRAINING: "The door is draining"}
 SEVERITIES = {severity: severity.value for severity in Severity}
 KINDS = {
     "body_marker": "Body marker",

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from service.archive.store import archive
-from service.db import audit, studies, users
+from service.db import audit, studies, switches, users
 from service.db.session import Database
 from service.db.tables import (
     Analysis,
@@ -28,6 +28,7 @@ from service.db.tables import (
     VerdictRecord,
     now,
 )
+from service.review import events, watch
 from service.settings import settings
 from tests.browser.test_work import awake, decisions, until
 from tests.review import ward
@@ -317,3 +318,19 @@ def test_a_study_held_by_somebody_else(visit: Callable[..., object], db: Databas
     two.goto(f"/studies/{uid}")
     assert "ann holds this since" in two.inner_text(".hold") and two.is_visible("button[name=take_over]")
     picture(two, "held")
+
+
+def test_a_pause_is_told_to_pages_that_are_open(visit, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (events, watch):
+        monkeypatch.setattr(stream, "HEARTBEAT_S", 0.5)
+    study = ward.admit(db, 1)
+    for path in (f"/studies/{study}", "/worklist"):
+        page = visit()
+        page.goto(path)
+        page.locator("#live.on").wait_for()
+        with db.begin() as session:
+            switches.turn_on(session, switches.PAUSED, "boss", "a new disk")
+        page.locator("#banners p", has_text="by boss: a new disk").wait_for()
+        with db.begin() as session:
+            switches.turn_off(session, switches.PAUSED)
+        page.locator("#banners p").wait_for(state="detached")

@@ -1,4 +1,5 @@
 /** The live worklist: rows change in place, new ones wait behind a counted button, and the badge never claims too much. */
+import { showBanners } from "./banners";
 import { find, say, timeOfDay, warn } from "./page";
 
 /** What htmx keeps of the list's stream. */
@@ -49,6 +50,7 @@ export function startLive(): void {
   document.addEventListener("htmx:error", () => {
     say(`The list could not be refreshed (${timeOfDay()}). What you see stays; change the filter again to try again.`, true);
   });
+  document.addEventListener("banners", (event) => showBanners((event as CustomEvent<{ data: string }>).detail.data));
   document.addEventListener("changed", (event) => {
     const { data } = (event as CustomEvent<{ data: string }>).detail;
     const { fitting } = JSON.parse(data) as { fitting: number[] };

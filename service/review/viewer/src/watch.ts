@@ -1,4 +1,5 @@
 /** What happens to the study while it is read: decided by somebody else, further images, removed; and the line itself. */
+import { showBanners } from "./banners";
 import { find, need, timeOfDay, warn } from "./page";
 import { look } from "./session";
 import { data } from "./study";
@@ -18,6 +19,7 @@ export function startWatch(): void {
       alive();
       changed(JSON.parse((event as MessageEvent<string>).data) as { version: number; sentence: string });
     });
+    source.addEventListener("banners", (event) => showBanners((event as MessageEvent<string>).data));
     source.addEventListener("removed", (event) => removed((JSON.parse((event as MessageEvent<string>).data) as { sentence: string }).sentence));
     source.addEventListener("error", () => {
       since ??= window.setTimeout(silent, PATIENCE_MS);
