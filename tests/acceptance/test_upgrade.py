@@ -1,11 +1,14 @@
 """From the previous release to this one and back, under load, on a database that the previous release has filled."""
 
 import io
+import json
 import subprocess
 import sys
 import tarfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.uid import generate_uid
@@ -59,6 +62,33 @@ def _verdicts(house: Production, uids: set[str]) -> dict[str, str]:
     return found
 
 
+def _review(house: Production, study: str) -> None:
+    """A person's word on the study, as the release of the day takes it."""
+    found = house.until(lambda: _settled(house, study), 60, "settled")
+    body = json.dumps({"decision": "confirm", "note": "seen by the old release", "version": found["version"]})
+    token = house.sonomark("user", "token", "reader").splitlines()[-1]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    url = f"http://127.0.0.1:{house.ports['http']}/api/studies/{study}/reviews"
+    with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=30) as answer:
+        assert answer.status in (200, 201)
+
+
+def _settled(house: Production, study: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = house.get(f"/api/studies/{study}")
+    return found if found.get("settled") else None
+
+
+def _decided(house: Production, study: str) -> list[tuple[str, str]]:
+    engine = create_engine(house.database_url())
+    asked = text(
+        "SELECT r.decision, r.note FROM reviews r JOIN studies s ON s.id = r.study_id WHERE study_instance_uid = :u"
+    )
+    with engine.connect() as connection:
+        found = [(decision, note) for decision, note in connection.execute(asked, {"u": study})]
+    engine.dispose()
+    return found
+
+
 def _assessed(house: Production, name: str) -> int:
     return sum(event["event"] == "assessed" for event in house.events(name))
 
@@ -74,6 +104,9 @@ def test_upgrade_under_load_side_by_side_and_back(house: Production, previous: P
     old = {one.sop_instance_uid for one in before}
     as_judged = _verdicts(house, old)
     assert as_judged.keys() == old
+    _review(house, study)
+    decided = _decided(house, study)
+    assert [decision for decision, _ in decided] == ["confirm"]
 
     with Sender(house, tmp_path, write_image) as sender:
         # The schema first, while every role is still the old one; then one role after the other.
@@ -91,7 +124,7 @@ def test_upgrade_under_load_side_by_side_and_back(house: Production, previous: P
             house.until(lambda role=role: house.healthy(role), 90, f"the new {role} healthy")  # type: ignore[misc]
     assert len(sender.acknowledged) > 20, sender.refused
     nothing_lost_nothing_doubled(house, sender.acknowledged, len(old))
-    assert _verdicts(house, old) == as_judged
+    assert (_verdicts(house, old), _decided(house, study)) == (as_judged, decided)
 
     # And back: the schema of the previous release, its code on it, and nothing acknowledged is missing.
     for role in (*ROLES, "work-next"):
@@ -106,7 +139,7 @@ def test_upgrade_under_load_side_by_side_and_back(house: Production, previous: P
         house.start_service(role)
         house.until(lambda role=role: house.healthy(role), 90, f"the old {role} healthy")  # type: ignore[misc]
     nothing_lost_nothing_doubled(house, sender.acknowledged, len(old))
-    assert _verdicts(house, old) == as_judged
+    assert (_verdicts(house, old), _decided(house, study)) == (as_judged, decided)
     again = send([write_image(tmp_path, study)], Node("SONOMARK", "127.0.0.1", house.ports["dicom"]))
     assert [one.status for one in again] == [0]
     house.settled(len(old) + len(sender.acknowledged) + 1)
