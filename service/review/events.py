@@ -83,7 +83,7 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
     queue = ticker.listen()
     try:
         yield f"retry: 1000\n{_mark()}"
-        yield (told := await banners_told(request))
+        told = await banners_told(request)
         missed = _moment(last)
         if missed is not None:
             seen = await to_thread.run_sync(_changed, missed - OVERLAP)
