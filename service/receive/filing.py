@@ -92,7 +92,8 @@ class Filing:
                     return
 
     def _grow(self) -> bool:
-        busy = time.monotonic() - self._last < QUIET_S
+        # What waits gives its lanes back soon: a burst is no reason to write new ones, unless hardly any are left.
+        busy = bool(self._waiting) or time.monotonic() - self._last < QUIET_S
         return self._journal.grow(self._archive.free_bytes() - self._reserve, busy=busy)
 
     def _file_some(self) -> bool:
