@@ -29,8 +29,13 @@ class States(StateMachine):
 
     def do_action(self, event: str) -> None:
         """Carry out what the table says, if it says anything."""
-        if (event, self.current_state) in TRANSITION_TABLE:
+        before = self.current_state
+        if (event, before) in TRANSITION_TABLE:
             super().do_action(event)
+            if before != CLOSED and self.current_state == CLOSED:
+                # Who hangs up before a request is out at once: pynetdicom's other thread would wait for one to its
+                # deadline, and the connection count among its address's until then.
+                self.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what its `get` says in vain
             return
         log.debug("event without a place", event_number=event, state=self.current_state)
         if event in PRIMITIVES:

@@ -156,6 +156,15 @@ def test_what_comes_too_early_ends_the_association_at_once(receiver: RunningRece
     assert receiver.store(ultrasound()) == [0]
 
 
+def test_who_hangs_up_before_a_request_takes_no_place(receiver: RunningReceiver) -> None:
+    """More than one address may have open at once, within the time that a request may take."""
+    for round_ in range(3):
+        for number in range(100):
+            with connect(receiver) as stranger:
+                stranger.sendall((b"\x01\x00\x00", b"GET / HTTP/1.0\r\n\r\n", b"")[(number + round_) % 3])
+        assert associates(receiver)
+
+
 def test_truncated_requests_leave_no_threads(receiver: RunningReceiver) -> None:
     associates(receiver)
     process = psutil.Process(receiver.process.pid)
