@@ -14,9 +14,11 @@ from celery.platforms import SecurityWarning
 from service import failpoints, logs, tracing
 from service.analyse import tasks
 from service.analyse.restoration import load_network
+from service.archive.store import archive
 from service.db import switches
 from service.db.heartbeats import keep_beating
 from service.db.session import database
+from service.errors import StorageError
 from service.jobs.app import app
 from service.settings import settings
 
@@ -43,6 +45,7 @@ def work() -> None:
 
 def work_alone() -> None:
     """One worker process: its network is warm before it takes the first message."""
+    _tidy()
     with database().read() as session:
         tasks.take_into_use(switches.network(session))
     tasks.pipeline().warm_up()
@@ -60,6 +63,14 @@ def work_alone() -> None:
     )
     worker.start()
     beating.set()
+
+
+def _tidy() -> None:
+    """Remove what a killed predecessor had not finished writing: the receiver looks for it once a day only."""
+    try:
+        archive().remove_abandoned()
+    except StorageError as error:
+        log.warning("the archive was not tidied", cause=error.what, cure=error.cure)
 
 
 def _in_use() -> dict[str, str]:

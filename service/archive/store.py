@@ -6,6 +6,7 @@ Keys are relative paths made from digests and row ids, never from anything a pee
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from itertools import count
@@ -241,15 +242,17 @@ class ArchiveStore:
     def remove_abandoned(self) -> int:
         """Remove the temporary files of processes that have ended; returns how many there were."""
         removed = 0
-        for folder in self._incoming.iterdir():
-            descriptor = _locked(folder)
-            if descriptor is None:
-                continue  # its owner lives
-            for temporary in folder.glob("*.part"):
-                temporary.unlink(missing_ok=True)
-                removed += 1
-            folder.rmdir()
-            os.close(descriptor)
+        with storage("The archive's temporary files cannot be removed"):
+            for folder in self._incoming.iterdir():
+                descriptor = _locked(folder)
+                if descriptor is None:
+                    continue  # its owner lives
+                for temporary in folder.glob("*.part"):
+                    temporary.unlink(missing_ok=True)
+                    removed += 1
+                with suppress(FileNotFoundError):  # another process tidies at the same moment
+                    folder.rmdir()
+                os.close(descriptor)
         return removed
 
     def _from_journal(self, key: str) -> bool:

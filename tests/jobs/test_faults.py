@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from sqlalchemy import func, select
 
+from service.archive.store import archive
 from service.db.session import database
 from service.db.tables import AnalysisState, VerdictRecord
 from service.jobs import enqueue
@@ -46,6 +47,19 @@ def test_what_a_killed_worker_held_is_finished_by_another(make_house: Make, ultr
     (done,) = house.wait([analysis])
     assert (done.state, done.attempts) == (AnalysisState.DONE, 2)
     assert one_standing_verdict_each(1)
+
+
+def test_a_worker_removes_what_a_killed_one_was_writing(make_house: Make, ultrasound: Ultrasound) -> None:
+    house = make_house()
+    analysis = house.store(ultrasound())
+    unfinished = archive().root / "incoming" / "0123456789abcdef0123456789abcdef" / "1.0.part"
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(b"half a mask")
+    mine = archive().incoming()
+    mine.write_bytes(b"under way")
+    house.start("work")
+    house.wait([analysis])
+    assert not unfinished.parent.exists() and mine.exists()
 
 
 def test_a_verdict_that_was_committed_survives_its_worker(make_house: Make, ultrasound: Ultrasound) -> None:
