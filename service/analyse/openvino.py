@@ -20,7 +20,9 @@ from service.analyse.pixel_shuffle import PIXELS, SIDE, shuffled, shuffled_colou
 
 _TALKATIVE = ("openvino.tools.ovc", "openvino_telemetry")
 _REORDERING = {"Transpose", "Reshape"}
-_EXACT = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+# Each worker process would pin itself to the same first core, for good.
+_UNPINNED = {"ENABLE_CPU_PINNING": False}
+_EXACT = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", **_UNPINNED}
 
 
 class Compiled:
@@ -48,8 +50,7 @@ class Compiled:
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": streams,
                 "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-                # Each worker process would pin itself to the same first core.
-                "ENABLE_CPU_PINNING": False,
+                **_UNPINNED,
             },
         )
         self._idle: SimpleQueue[Any] = SimpleQueue()

@@ -1,5 +1,6 @@
 """OpenVINO: the answers of ONNX Runtime, from several threads, and not a word to its maker."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,31 @@ def test_a_graph_that_shuffles_otherwise_or_not_at_all_is_run_whole(
         assert not openvino._shuffles(released)
     finally:
         openvino._shuffles.cache_clear()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core alone")
+def test_no_thread_is_pinned_to_a_core_while_it_computes() -> None:
+    program = f"""
+import contextlib, os, threading
+import numpy
+from service.analyse.openvino import Compiled
+allowed = os.sched_getaffinity(0)
+graph = open({str(WEIGHTS / "sonomark" / "model.onnx")!r}, "rb").read()
+compiled = Compiled(graph, (1, 256, 256), threads=1, streams=1)
+def compute():
+    for _ in range(40):
+        compiled.run(["kinds"], {{"frame": numpy.zeros((1, 256, 256, 3), numpy.uint8)}})
+computing = threading.Thread(target=compute)
+computing.start()
+pinned = False
+while computing.is_alive():
+    for one in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):
+            pinned |= os.sched_getaffinity(int(one)) != allowed
+print(pinned)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert told.stdout == "False\n", told.stderr
 
 
 def test_nothing_that_reports_to_its_maker_is_loaded(graph: bytes, tmp_path: Path) -> None:
