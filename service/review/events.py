@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
@@ -23,6 +24,7 @@ router = APIRouter(include_in_schema=False)
 
 LOOK_EVERY_S = 1.0
 HEARTBEAT_S = 15.0
+BANNERS_EVERY_S = 5.0
 # A transaction that began before the last look may commit after it, so each look reaches back a little.
 OVERLAP = timedelta(seconds=10)
 
@@ -83,7 +85,7 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
     queue = ticker.listen()
     try:
         yield f"retry: 1000\n{_mark()}"
-        told = await banners_told(request)
+        told, asked = await banners_told(request), monotonic()
         missed = _moment(last)
         if missed is not None:
             seen = await to_thread.run_sync(_changed, missed - OVERLAP)
@@ -99,6 +101,9 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
             if change is not None:
                 with suppress(DatabaseAway):
                     yield await to_thread.run_sync(change.message, account, query, limiter=ticker.turns)
+            if monotonic() - asked < BANNERS_EVERY_S:  # a busy house changes several times a second
+                continue
+            asked = monotonic()
             if (fresh := await banners_told(request)) != told:
                 yield (told := fresh)
     finally:
