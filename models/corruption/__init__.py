@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.corruption import arrows, body_markers, calipers, color_boxes, screens, texts
+from models.corruption import arrows, body_markers, calipers, color_boxes, cutting, screens, texts
 from models.corruption.degradation import Degradation
 from models.corruption.layouts import Layout
 from models.corruption.strokes import Canvas, Image
@@ -18,6 +18,9 @@ BODY_MARKER, CALIPER, COLOR_BOX, TEXT, ARROW = range(1, 6)
 CLEAN_SHARE = 0.25
 SEVERAL_SHARE = 0.40
 SCREEN_SHARE = 0.65
+CUT_SHARE = 0.15
+# Half a letter or a corner of an outline is what an end mark looks like; a cut caliper is one still.
+_CUT_KINDS = (BODY_MARKER, CALIPER, TEXT, ARROW)
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ def corrupt(frame: Image, rng: np.random.Generator, *, held_out: bool = False, s
     second = mark(clean, rng, layout, chosen(rng) if rng.random() >= CLEAN_SHARE else (), held_out)
     degradation = Degradation.drawn(rng)
     labels = degradation.labels(first, clean)
+    images = [degradation.image(image) for image in (clean, first.image, second.image)]
+    window = cutting.through_a_mark(rng, labels, _CUT_KINDS) if rng.random() < CUT_SHARE else None
+    if window is not None:
+        labels, *images = (np.ascontiguousarray(image[window]) for image in (labels, *images))
     present = np.bincount(labels.ravel(), minlength=len(KINDS) + 1)[1:]
     return Sample(
-        clean=degradation.image(clean),
-        noisy=degradation.image(first.image),
-        noisy_again=degradation.image(second.image),
+        clean=images[0],
+        noisy=images[1],
+        noisy_again=images[2],
         labels=labels,
         kinds=tuple(kind for kind, count in zip(KINDS, present, strict=True) if count),
     )

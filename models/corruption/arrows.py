@@ -20,6 +20,9 @@ ARROWS: tuple[str, ...] = (
     "curved",
 )
 
+# Share of training arrows made up on the spot: head, shaft and tail of any make.
+MADE_UP = 0.25
+
 _HAND = np.array(
     [
         (0, 0),
@@ -46,12 +49,17 @@ _POINTER = np.array([(0, 0), (0, 0.85), (0.2, 0.66), (0.33, 0.98), (0.46, 0.92),
 
 def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, name: str | None = None) -> None:
     """One to three arrows of one look."""
+    own = made_up(rng, pen.width) if name is None and not pen.held_out and rng.random() < MADE_UP else []
     name = name or pick(rng, split(ARROWS, pen.held_out))
     length = float(rng.uniform(20, 70) * pen.scale)
     degrees = float(rng.uniform(0, 360))
     for _ in range(pick(rng, (1, 2, 3), (0.7, 0.2, 0.1))):
         x, y = rng.uniform(0.05, 0.95) * canvas.width, rng.uniform(0.05, 0.95) * canvas.height
-        strokes, outline = shape(name, rng, float(x), float(y), length, degrees, pen.width)
+        if own:
+            parts = [Stroke(turned(s.points * length, degrees), s.width, s.closed) for s in own]
+            strokes, outline = [Stroke(s.points + np.array([x, y]), s.width, s.closed) for s in parts], False
+        else:
+            strokes, outline = shape(name, rng, float(x), float(y), length, degrees, pen.width)
         if pen.edge or outline:
             canvas.draw(
                 [Stroke(s.points, s.width + 2 if s.width else 2.4, s.closed or not s.width) for s in strokes],
@@ -60,6 +68,31 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, name: st
             )
         canvas.draw(strokes, pen.colour, kind, alpha=pen.alpha, fineness=pen.fineness)
         degrees += float(rng.normal(0, 50))
+
+
+def made_up(rng: np.random.Generator, width: float) -> list[Stroke]:
+    """Strokes of an arrow no table has, its tip at the origin and its length 1 along the negative x axis."""
+    head, half = rng.uniform(0.18, 0.6), rng.uniform(0.08, 0.3)
+    notch = rng.uniform(-0.5, 0.9) * head
+    barbs = np.array([[-head, -half], [0, 0], [-head, half]])
+    solid = np.array([[-head, -half], [0, 0], [-head, half], [-head + notch * 0.6, 0]])
+    parts = [Stroke(solid, 0 if rng.random() < 0.6 else width, True) if rng.random() < 0.65 else Stroke(barbs, width)]
+    t = np.linspace(0, 1, 12)[:, None]
+    bow = np.sin(t * np.pi) * (rng.uniform(-0.35, 0.35) if rng.random() < 0.35 else 0.0)
+    shaft = np.hstack([-1 + t * (1 - head * 0.8), bow])
+    thick = half * rng.uniform(0.15, 0.7)
+    make = pick(rng, ("line", "wedge", "band", "hollow", "double", "none"), (0.42, 0.14, 0.14, 0.1, 0.08, 0.12))
+    if make == "line":
+        parts.append(Stroke(shaft, width * rng.uniform(0.7, 1.6)))
+    elif make in ("band", "hollow", "wedge"):
+        far = 0.0 if make == "wedge" else thick
+        band = np.array([[-1, -far], [-head * 0.9, -thick], [-head * 0.9, thick], [-1, far]])
+        parts.append(Stroke(band, width if make == "hollow" else 0, True))
+    elif make == "double":
+        parts += [Stroke(shaft + np.array([0.0, side * thick]), width) for side in (-1, 1)]
+    if rng.random() < 0.12:
+        parts.append(Stroke(line(-1, -half, -1, half), width))
+    return parts
 
 
 def shape(

@@ -33,6 +33,8 @@ GLYPHS: tuple[str, ...] = (
     "asterisk",
     "open cross",
 )
+# Share of training measurements whose end marks are made up on the spot.
+MADE_UP = 0.12
 LINES: tuple[str, ...] = (
     "dotted",
     "dashed",
@@ -102,6 +104,28 @@ def glyph(name: str, x: float, y: float, size: float, width: float, toward: floa
     return [Stroke(turned(line(x - h, y, x + h, y), a, x, y), width) for a in (0, 60, 120)]
 
 
+def made_up(rng: np.random.Generator) -> list[Points]:
+    """An end mark no table has, in units of half its size: a few strokes, repeated round its middle.
+
+    A vendor's next one stands in no table either; drawn one per sample, they teach what end marks share.
+    """
+    fold = int(pick(rng, (2, 3, 4, 6), (0.3, 0.15, 0.45, 0.1)))
+    arm = line(rng.uniform(0, 0.5), 0, 1, 0)
+    parts = [arm]
+    if rng.random() < 0.35:
+        parts.append(line(1, -rng.uniform(0.1, 0.6), 1, rng.uniform(0.1, 0.6)))
+    if rng.random() < 0.25:
+        parts.append(np.array([[0.6, -0.4], [1.0, 0.0], [0.6, 0.4]]) * rng.uniform(0.5, 1))
+    first = float(pick(rng, (0.0, 45.0, 90.0, rng.uniform(0, 90))))
+    strokes = [turned(part, first + turn * 360 / fold) for turn in range(fold) for part in parts]
+    if rng.random() < 0.3:
+        alone = rng.random() < 0.3
+        radius = rng.uniform(0.7 if alone else 0.25, 1.0)
+        ring = arc(0, 0, radius, radius, steps=int(pick(rng, (5, 7, 20))))
+        strokes = [ring, line(-radius, 0, radius, 0)] if alone else [*strokes, ring]
+    return strokes
+
+
 def _arms(x: float, y: float, h: float, gap: float) -> list[Points]:
     g = h * gap
     return [line(x - h, y, x - g, y), line(x + g, y, x + h, y), line(x, y - h, x, y - g), line(x, y + g, x, y + h)]
@@ -145,9 +169,19 @@ class Style:
     pitch: float
     font: str
     digits: bool
+    own: tuple[Points, ...] = ()
+    """Strokes of an end mark of its own, in units of half its size, instead of `glyph`."""
+
+    def mark(self, x: float, y: float, toward: float) -> list[Stroke]:
+        """Strokes of one end mark at an end of a line running `toward` degrees."""
+        if self.own:
+            return [
+                Stroke(turned(part * (self.size / 2), toward) + np.array([x, y]), self.glyph_width) for part in self.own
+            ]
+        return glyph(self.glyph, x, y, self.size, self.glyph_width, toward)
 
 
-def style(rng: np.random.Generator, pen: Pen) -> Style:
+def style(rng: np.random.Generator, pen: Pen, made_up_share: float = MADE_UP) -> Style:
     name = pick(rng, split(GLYPHS, pen.held_out))
     if not pen.held_out and rng.random() < 0.55:
         name = "plus"
@@ -172,12 +206,21 @@ def style(rng: np.random.Generator, pen: Pen) -> Style:
         pitch=float(rng.uniform(0.8, 1.5)),
         font=pick(rng, fonts(pen.held_out)),
         digits=bool(rng.random() < 0.6),
+        own=tuple(made_up(rng)) if made_up_share and not pen.held_out and rng.random() < made_up_share else (),
     )
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kind: int, layout: Layout) -> None:
+def draw(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    pen: Pen,
+    kind: int,
+    text_kind: int,
+    layout: Layout,
+    made_up_share: float = MADE_UP,
+) -> None:
     """One to four measurements round one structure, with the look one scanner gives all of them."""
-    look = style(rng, pen)
+    look = style(rng, pen, made_up_share)
     pane = layout.pick(rng)[0]
     size = (pane[2] * pane[3]) ** 0.5
     radius = size * float(np.clip(np.exp(rng.normal(-2.05, 0.6)), 0.015, 0.45))
@@ -203,7 +246,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, text_kin
             ),
             kind,
         )
-        _ink(canvas, pen, glyph(look.glyph, outline[0, 0], outline[0, 1], look.size, look.glyph_width, 0), kind)
+        _ink(canvas, pen, look.mark(float(outline[0, 0]), float(outline[0, 1]), 0), kind)
         results.append("Area")
     if shape == "angle":
         # Hip and other angles: long lines that cross.
@@ -277,13 +320,13 @@ def _pair(
     if pen.fineness == 1:
         ends = np.round(ends)
     inner = ends
-    if look.glyph in ("open plus", "circled plus", "circled cross", "open cross", "diamond", "square"):
+    if look.own or look.glyph in ("open plus", "circled plus", "circled cross", "open cross", "diamond", "square"):
         span = np.hypot(*(ends[1] - ends[0]))
         trim = min(0.4, look.size / 2 / max(span, 1))
         inner = ends + (ends[::-1] - ends) * trim
     _ink(canvas, pen, connection(look.line, inner, look.line_width, pitch=look.pitch), kind)
     for (x, y), toward in zip(ends, (angle, angle + 180), strict=True):
-        _ink(canvas, pen, glyph(look.glyph, float(x), float(y), look.size, look.glyph_width, toward), kind)
+        _ink(canvas, pen, look.mark(float(x), float(y), toward), kind)
     if rng.random() < 0.06:
         # Some scanners write the length beside the line.
         at = ends[int(rng.integers(2))] + rng.uniform(4, 9, 2)

@@ -347,6 +347,28 @@ def gain_curve(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: P
     canvas.draw([Stroke(points, 1.0)], ui_colour(rng), alpha=0.8)
 
 
+def transfer_curve(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
+    """The curve of the grey map or of compression, in a frame that is open on a side."""
+    x, _, w, _ = pane
+    side = rng.uniform(10, 45) * scale
+    width, height = side * rng.uniform(0.8, 3), side
+    left = x + w + rng.uniform(2, 40) * scale if rng.random() < 0.6 else rng.uniform(0, 0.9) * canvas.width
+    top = rng.uniform(0.02, 0.9) * canvas.height
+    right, bottom = left + width, top + height
+    frame = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
+    colour = ui_colour(rng)
+    lip = rng.uniform(0, 6) * scale
+    if rng.random() < 0.4:
+        frame = np.vstack([[left + lip, top], frame, [right - lip, top]])
+    t = np.linspace(0, 1, 8)
+    rise = t ** float(np.exp(rng.normal(0, 0.8))) * rng.uniform(0.2, 1.0)
+    curve = np.stack(
+        [left + 2 + t * (width - 4), bottom - rise * (height - 2) if rng.random() < 0.6 else top + rise * height], 1
+    )
+    strokes = [Stroke(frame if rng.random() < 0.7 else frame[:3], rng.uniform(1, 2)), Stroke(curve, rng.uniform(1, 2))]
+    canvas.draw(strokes, colour, fineness=int(pick(rng, (1, 4))))
+
+
 def redaction(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """A blank tile where somebody removed a name."""
     w, h = rng.uniform(0.08, 0.3) * canvas.width, rng.uniform(0.02, 0.08) * canvas.height
@@ -379,6 +401,7 @@ PIECES: dict[Piece, float] = {
     button_row: 0.12,
     redaction: 0.05,
     gain_curve: 0.08,
+    transfer_curve: 0.1,
 }
 
 
@@ -388,7 +411,12 @@ _UNDER_DUPLEX: dict[Piece, float] = {spectrum: 0.75, ecg: 0.5}
 
 def furnish(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """Put each piece in its place, or leave it out."""
-    duplex = canvas.height - pane[1] - pane[3] > 0.3 * canvas.height
+    duplex = is_duplex(canvas, pane)
     for piece, chance in PIECES.items():
         if rng.random() < (_UNDER_DUPLEX.get(piece, chance) if duplex else chance):
             piece(canvas, rng, layout, pane, scale)
+
+
+def is_duplex(canvas: Canvas, pane: Pane) -> bool:
+    """Whether the screen has room under the pane for what happens over time."""
+    return canvas.height - pane[1] - pane[3] > 0.3 * canvas.height

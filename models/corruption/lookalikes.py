@@ -13,10 +13,10 @@ from models.corruption.styles import CYANS, GREENS, WHITES, YELLOWS, pick, shade
 from models.corruption.texts import letters
 
 
-def on_tissue(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
-    """Draw some of them on one pane; most frames get none or one."""
+def on_tissue(canvas: Canvas, rng: np.random.Generator, pane: Pane, duplex: bool = False) -> None:
+    """Draw some of them on one pane; most frames get none or one. A duplex screen shows the beam that is followed."""
     for drawn, chance in CHANCES.items():
-        if rng.random() < chance:
+        if rng.random() < (_UNDER_DUPLEX.get(drawn, chance) if duplex else chance):
             drawn(canvas, rng, pane)
 
 
@@ -155,27 +155,43 @@ def _corner_glyph(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
 
 
 def _gate(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
-    """A Doppler cursor with its sample volume, or an M-mode line."""
+    """A Doppler cursor with its sample volume, or an M-mode line; at times longer than the tissue is deep."""
     x, y, w, h = pane
-    top = (x + w * rng.uniform(0.35, 0.65), float(y))
+    top = (x + w * rng.uniform(0.25, 0.75), float(y))
     angle = rng.normal(0, 14)
-    path = turned(line(*top, top[0], top[1] + h), angle, *top)
+    beyond = h * rng.uniform(0, 0.1) if rng.random() < 0.4 else 0.0
+    path = turned(line(top[0], top[1] - beyond, top[0], top[1] + h + beyond), angle, *top)
     colour = shaded(rng, pick(rng, pick(rng, (WHITES, GREENS, YELLOWS, CYANS), (0.4, 0.3, 0.15, 0.15))))
     style = pick(rng, ("dashed", "dotted", "solid"))
-    pieces = [path] if style == "solid" else dashed(path, 5 if style == "dashed" else 1, 4)
+    on = rng.uniform(4, 12) if style == "dashed" else 1.0
+    pieces = [path] if style == "solid" else dashed(path, on, rng.uniform(3, 8))
     strokes = [Stroke(piece, 1.0) for piece in pieces]
     if rng.random() < 0.75:
         at = path[0] + (path[1] - path[0]) * rng.uniform(0.3, 0.8)
-        half, gap = rng.uniform(4, 11), rng.uniform(2, 6)
-        for side in (-1, 1):
-            bar = turned(line(at[0] - half, at[1] + side * gap, at[0] + half, at[1] + side * gap), angle, *at)
-            strokes.append(Stroke(bar, 1.3))
-        if rng.random() < 0.5:
-            reach = rng.uniform(12, 40)
-            strokes.append(
-                Stroke(turned(line(at[0] - reach, at[1], at[0] + reach, at[1]), rng.uniform(0, 180), *at), 1.0)
-            )
-    canvas.draw(strokes, colour)
+        strokes += _sample_volume(rng, float(at[0]), float(at[1]), angle)
+    canvas.draw(strokes, colour, fineness=int(pick(rng, (4, 1), (0.7, 0.3))))
+
+
+def _sample_volume(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Stroke]:
+    """Where on the beam the flow is measured: two bars, a box or a ring, and the line of the corrected angle."""
+    half, gap = rng.uniform(4, 11), rng.uniform(2, 6)
+    shape = pick(rng, ("bars", "ring", "box", "broken ring"), (0.6, 0.16, 0.1, 0.14))
+    if shape == "bars":
+        strokes = [
+            Stroke(turned(line(x - half, y + s * gap, x + half, y + s * gap), angle, x, y), 1.3) for s in (-1, 1)
+        ]
+    elif shape == "box":
+        box = np.array([[x - half, y - gap], [x + half, y - gap], [x + half, y + gap], [x - half, y + gap]])
+        strokes = [Stroke(turned(box, angle, x, y), 1.0, True)]
+    else:
+        ring = arc(x, y, half, half * rng.uniform(0.6, 1.0))
+        strokes = (
+            [Stroke(ring, 1.0, True)] if shape == "ring" else [Stroke(p, 1.0) for p in dashed(ring, half, half / 2)]
+        )
+    if rng.random() < 0.5:
+        reach = rng.uniform(12, 40)
+        strokes.append(Stroke(turned(line(x - reach, y, x + reach, y), rng.uniform(0, 180), x, y), 1.0))
+    return strokes
 
 
 def _needle_guide(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -248,3 +264,6 @@ CHANCES: dict[Callable[[Canvas, np.random.Generator, Pane], None], float] = {
     _edge_triangle: 0.08,
     _inner_ticks: 0.04,
 }
+
+
+_UNDER_DUPLEX = {_gate: 0.7}

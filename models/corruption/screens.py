@@ -86,7 +86,7 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
         _show(canvas, rng, layout, source, (x + i * pane_width, y, pane_width - (plan.panes > 1) * 2, h), ground)
     scale = scanner_scale(rng, canvas.width, canvas.height)
     for pane in layout.panes:
-        lookalikes.on_tissue(canvas, rng, pane)
+        lookalikes.on_tissue(canvas, rng, pane, duplex=furniture.is_duplex(canvas, pane))
     furniture.furnish(canvas, rng, layout, layout.panes[-1], scale)
     _reserve(rng, layout, plan, canvas.width, canvas.height, scale)
     return canvas.image, layout

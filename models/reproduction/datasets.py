@@ -36,7 +36,8 @@ def _body_marker(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _radial_line(canvas: Canvas, rng: np.random.Generator) -> None:
-    calipers.draw(canvas, rng, _pen(canvas, rng), _MARK, _MARK, _bare(canvas))
+    # End marks of scanners alone, as in the paper's data.
+    calipers.draw(canvas, rng, _pen(canvas, rng), _MARK, _MARK, _bare(canvas), made_up_share=0.0)
 
 
 def _vascular_flow(canvas: Canvas, rng: np.random.Generator) -> None:

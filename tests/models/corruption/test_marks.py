@@ -15,6 +15,7 @@ from models.corruption import (
     body_markers,
     calipers,
     color_boxes,
+    cutting,
     screens,
     texts,
 )
@@ -104,6 +105,47 @@ def test_every_caliper_glyph_draws_about_its_size(name: str, fineness: int) -> N
     board.draw(calipers.glyph(name, 30, 30, 16, 1.0, 20), (255, 255, 255), CALIPER, fineness=fineness)
     rows, columns = np.nonzero(board.kind)
     assert 5 <= max(np.ptp(rows), np.ptp(columns)) <= 26
+
+
+def test_made_up_end_marks_are_about_their_size_and_differ() -> None:
+    shapes = [np.vstack(calipers.made_up(np.random.default_rng(seed))) for seed in range(60)]
+    assert all(0.6 <= np.abs(points).max() <= 1.25 for points in shapes)
+    assert len({points.round(2).tobytes() for points in shapes}) == len(shapes)
+
+
+def test_made_up_arrows_point_from_their_tip_backwards() -> None:
+    for seed in range(60):
+        strokes = arrows.made_up(np.random.default_rng(seed), 1.0)
+        points = np.vstack([stroke.points for stroke in strokes])
+        assert points[:, 0].max() <= 0.05
+        assert -1.1 <= points[:, 0].min() <= -0.18
+        assert np.abs(points[:, 1]).max() <= 0.5
+
+
+def test_held_out_styles_are_all_of_the_tables() -> None:
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        assert not calipers.style(rng, pen(rng, 1.0, True)).own
+
+
+@pytest.mark.parametrize("kind", [BODY_MARKER, CALIPER, TEXT, ARROW])
+def test_a_cut_goes_through_a_mark_near_the_edge(kind: int) -> None:
+    labels = np.zeros((200, 300), np.uint8)
+    labels[150:190, 250:290] = kind
+    for seed in range(20):
+        window = cutting.through_a_mark(np.random.default_rng(seed), labels, (kind,))
+        assert window is not None
+        left = (labels[window] == kind).sum()
+        assert 0 < left < (labels == kind).sum()
+        assert labels[window].size >= 0.7 * labels.size
+
+
+def test_nothing_is_cut_where_no_mark_is_near_an_edge() -> None:
+    labels = np.zeros((200, 300), np.uint8)
+    assert cutting.through_a_mark(np.random.default_rng(0), labels, (CALIPER,)) is None
+    labels[95:105, 145:155] = CALIPER
+    assert cutting.through_a_mark(np.random.default_rng(0), labels, (CALIPER,)) is None
+    assert cutting.through_a_mark(np.random.default_rng(0), labels, (TEXT,)) is None
 
 
 @pytest.mark.parametrize("name", arrows.ARROWS)
