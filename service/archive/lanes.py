@@ -62,6 +62,7 @@ class Lane:
         self.sound = True  # no write and no sync of it ever failed
         self.owed = 0  # records that are open, or durable and not filed yet
         self.given_back = False
+        self.taken = False  # by a record that is neither handed on nor dropped yet
         self.guard = Lock()
         self.generation = token_bytes(16)
         self._position = 0
@@ -69,6 +70,7 @@ class Lane:
     def begin(self, head: bytes) -> "Record":
         """Open a record; ``head`` is what stands in front of the data set."""
         record = Record(self, self._position, head)
+        self.taken = True
         with self.guard:
             self.owed += 1
         return record
@@ -152,15 +154,19 @@ class Record:
         self.lane.begins_at(self.stop)
         self.lane.sync()
 
+    def hand_on(self) -> Entry:
+        """The sealed record, as it will be found in its lane; the next one goes behind it."""
+        self.lane.taken = False
+        return Entry(self.position, self.lane.generation, self.octets, self.head_octets, self.sha256)
+
     def drop(self) -> None:
         """The instance was not taken in: the next record goes over this one."""
-        if self.sha256 and self.lane.sound:
-            self.lane.put(bytes(HEAD_BYTES), self.position)
-        self.lane.begins_at(self.position)
-
-    def entry(self) -> Entry:
-        """The sealed record, as it will be found in its lane."""
-        return Entry(self.position, self.lane.generation, self.octets, self.head_octets, self.sha256)
+        try:
+            if self.sha256 and self.lane.sound:
+                self.lane.put(bytes(HEAD_BYTES), self.position)
+        finally:
+            self.lane.begins_at(self.position)
+            self.lane.taken = False
 
     def view(self) -> mmap.mmap:
         """What has been written, mapped from ``position`` on."""

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
 from service.db.statement import Cursor, Statement
-from service.db.tables import Analysis, Instance, Release, Series, Study, now
+from service.db.tables import Analysis, Condition, Instance, ObjectCheck, Release, Series, Study, now
 from service.dicom.header import Header
 
 # How long after its last image a study is judged, by the calling AE title of that image.
@@ -41,11 +41,12 @@ class Registration:
     created: bool  # False: the very same bytes were here before
     conflict: bool  # other bytes are stored under the same SOP Instance UID
     analysis_id: int | None = None  # of the analysis that was queued with it
+    wanted: bool = False  # again: its bytes were given up, or found damaged or missing
 
 
 # The statements of the receiver's hot path.
-_studies, _series_, _instances, _analyses, _releases = (
-    cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis, Release)
+_studies, _series_, _instances, _analyses, _releases, _checks = (
+    cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis, Release, ObjectCheck)
 )
 # What a header says of its study.
 _STUDY_FIELDS = (
@@ -83,6 +84,16 @@ _REOPEN = Statement(
     .values({name: bindparam(name) for name in ("last_received_at", "settles_at", "settled", "version", "changed_at")})
 )
 _KEEP_AGAIN = Statement(delete(_releases).where(_releases.c.instance_id == bindparam("released")))
+# Its bytes wait for their next look as if they had just arrived.
+_FORGET_ILLNESS = Statement(
+    delete(_checks).where(_checks.c.instance_id == bindparam("ill"), _checks.c.condition != Condition.OK)
+)
+# By its last image a retention policy tells a study's age.
+_KEEP_STUDY_AGAIN = Statement(
+    update(_studies)
+    .where(_studies.c.id == bindparam("study_id"))
+    .values(last_received_at=bindparam("moment"), changed_at=bindparam("changed_at"), version=_studies.c.version + 1)
+)
 _FLAG_INSTANCES = Statement(update(_instances).where(_VERSIONS).values(conflict=True))
 _FLAG_STUDIES = Statement(
     update(_studies)
@@ -248,8 +259,11 @@ def _register(cursor: Cursor, arrival: Arrival, found: _Found, moment: datetime,
     for identity, sha256, conflict in others:
         if sha256 == arrival.sha256:
             # Given up by a retention policy and here again: its bytes are wanted once more.
-            cursor.run(_KEEP_AGAIN, {"released": identity})
-            return Registration(identity, created=False, conflict=bool(conflict))
+            released = cursor.changed(_KEEP_AGAIN, {"released": identity})
+            if released:
+                cursor.run(_KEEP_STUDY_AGAIN, {"study_id": found.study_id, "moment": moment, "changed_at": moment})
+            ill = cursor.changed(_FORGET_ILLNESS, {"ill": identity})
+            return Registration(identity, created=False, conflict=bool(conflict), wanted=bool(released or ill))
     series_id = found.series_id or _series(cursor, header, found.study_id)
     values = {
         "study_id": found.study_id,

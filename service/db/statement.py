@@ -28,6 +28,11 @@ class Cursor:
         self.run(statement, values)
         return list(self.raw.fetchall())
 
+    def changed(self, statement: "Statement", values: Mapping[str, Any]) -> int:
+        """How many rows it changed."""
+        self.run(statement, values)
+        return int(self.raw.rowcount)
+
     def run(self, statement: "Statement", values: Mapping[str, Any]) -> None:
         text, bind = statement.compiled(self.dialect)
         self.raw.execute(text, bind(values))

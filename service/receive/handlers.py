@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -70,28 +71,37 @@ class Handlers:
         request = association.requestor.primitive
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         address = association.requestor.address_info.address
-        association.peer = peer = self._peers.of(calling, address)
-        if not self._peers.open_to_all and called != self._ae_title:
-            refusal, why = CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
-        elif not self._peers.allows(calling, address) and not self._comes_to_test(association, calling):
-            refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
-        elif self._peers.draining:
-            refusal, why = LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
-        elif peer.tls == "required" and not association.encrypted:
-            refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "this peer must use TLS"
-        elif peer.certificate and peer.certificate.lower() not in association.names:
-            refusal, why = CALLING_AE_TITLE_NOT_RECOGNISED, "its certificate bears another name"
-        elif not (why := self._seats.take(association.correlation_id, peer, address)):
+        try:
+            refusal, why = self._refusal(association, calling, called, address)
+        except Exception as error:  # noqa: BLE001 - pynetdicom logs what is raised here, and then lets the caller in
+            association.log.error("callers cannot be told apart, rejected", error=type(error).__name__)
+            self._seats.leave(association.correlation_id)
+            refusal, why = LOCAL_LIMIT_EXCEEDED, "the receiver cannot look at its peers"
+        if not why:
             return
-        else:
-            refusal = LOCAL_LIMIT_EXCEEDED
         association.log.warning("association rejected", calling=calling, address=address, reason=why)
         # Only configured titles get a row of their own: anybody can invent others.
-        if self._peers.knows(calling):
-            self._activity.refused(calling, address, why)
+        with suppress(Exception):
+            if self._peers.knows(calling):
+                self._activity.refused(calling, address, why)
         association.acse.send_reject(*refusal)
         association.is_rejected = True
         association.kill()
+
+    def _refusal(self, association: Any, calling: str, called: str, address: str) -> tuple[tuple[int, int, int], str]:
+        """How and why the association is to be rejected; without a reason it has its seat."""
+        association.peer = peer = self._peers.of(calling, address)
+        if not self._peers.open_to_all and called != self._ae_title:
+            return CALLED_AE_TITLE_NOT_RECOGNISED, "called AE title not recognised"
+        if not self._peers.allows(calling, address) and not self._comes_to_test(association, calling):
+            return CALLING_AE_TITLE_NOT_RECOGNISED, "calling AE title or its address not recognised"
+        if self._peers.draining:
+            return LOCAL_LIMIT_EXCEEDED, "draining for maintenance"
+        if peer.tls == "required" and not association.encrypted:
+            return CALLING_AE_TITLE_NOT_RECOGNISED, "this peer must use TLS"
+        if peer.certificate and peer.certificate.lower() not in association.names:
+            return CALLING_AE_TITLE_NOT_RECOGNISED, "its certificate bears another name"
+        return LOCAL_LIMIT_EXCEEDED, self._seats.take(association.correlation_id, peer, address)
 
     def _comes_to_test(self, association: Any, calling: str) -> bool:
         """Let the house's own self-test in from whichever machine of the house it runs on, with its study alone."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from service.archive.journal import LEAST_ROOM
-from service.archive.lanes import Data, Lane, LaneFull, Record, copied
+from service.archive.lanes import Data, Entry, Lane, LaneFull, Record, copied
 from service.archive.store import ArchiveStore, storage, write_all
 from service.dicom.header import Header, parse_header
 from service.dicom.part10 import file_head
@@ -44,8 +44,14 @@ class Berth:
         self._left = False
 
     def lane(self) -> Lane | None:
-        """A lane with room for most instances, if there is one."""
+        """A lane with room for most instances, if there is one.
+
+        A sender that does not wait for its answers gets none while the instance before is not entered: in a lane there
+        is one record at a time.
+        """
         with self._lock:
+            if self._lane is not None and self._lane.taken:
+                return None
             if self._lane is not None and (not self._lane.sound or self._lane.room() < LEAST_ROOM):
                 self._give_back()
             if self._lane is None and not self._left:
@@ -166,9 +172,15 @@ class Incoming:
                     self._close()
             self._durable = True
 
-    def keep(self) -> None:
+    def seal_again(self) -> None:
+        """Its record holds, whoever gave up the same bytes meanwhile (`Journal.give_up` takes all that it finds)."""
+        if self.record is not None:
+            self.record.seal(self.sha256)
+
+    def keep(self) -> tuple[Lane, Entry] | None:
         """It is committed: a record in a lane is the filing's from now on."""
-        self.record = None
+        record, self.record = self.record, None
+        return None if record is None else (record.lane, record.hand_on())
 
     def void(self) -> None:
         """It was not taken in, or was here before."""

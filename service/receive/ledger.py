@@ -94,13 +94,17 @@ class Ledger:
             entry.done = True
 
     def _hand_on(self, incoming: Incoming, wanted: bool) -> None:
-        record = incoming.record
         if not wanted:
             incoming.void()
-        elif record is not None:
-            incoming.keep()
-            self._filing.add(record.lane, record.entry())
+        elif (kept := incoming.keep()) is not None:
+            self._filing.add(*kept)
 
     def _wanted(self, entry: Entry, registration: Registration) -> bool:
-        """The same bytes again mend a file that was lost or cut; a whole one is left alone."""
-        return registration.created or (self._archive.filed_size(entry.arrival.archive_key) or 0) < entry.arrival.size
+        """The same bytes again mend a file that was lost, cut or damaged; a whole one is left alone."""
+        if registration.created:
+            return True
+        whole = entry.incoming.head_size + entry.arrival.size
+        wanted = registration.wanted or (self._archive.filed_size(entry.arrival.archive_key) or 0) < whole
+        if wanted:  # who deleted the file has done so by now: the study is locked
+            entry.incoming.seal_again()
+        return wanted

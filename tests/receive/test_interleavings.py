@@ -1,0 +1,153 @@
+"""What meets at the door by chance: none of it makes an acknowledged instance another one, or none."""
+
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import update
+
+from service.archive.lanes import LANE_BYTES
+from service.archive.retention import release_due
+from service.archive.store import ArchiveStore, archive, instance_key
+from service.archive.verify import verify
+from service.db import checks
+from service.db.session import Database
+from service.db.tables import Analysis, AnalysisState, Condition, Release, Study, Verdict, now
+from service.dicom.header import data_set_start
+from service.receive.incoming import Berth, Incoming, StoreRequest
+from service.receive.intake import Intake
+from service.settings import Settings
+from tests.archive.shelf import at_once, encoded, spoil
+from tests.archive.test_retention import activate
+from tests.faults.images import image
+from tests.faults.sender import SUCCESS, Association, p_data, store_request
+from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ultrasound
+from tests.receive.test_cstore import archived
+
+
+@pytest.mark.parametrize("way", ["pynetdicom's own path", "commands in two fragments"])
+def test_who_does_not_wait_for_answers_overwrites_nothing(
+    way: str, start_receiver: StartReceiver, db: Database, house: Settings
+) -> None:
+    """Asynchronous operations were not negotiated, and some senders do not wait all the same (PS3.7 annex D.3.3.3)."""
+    receiver = start_receiver(LEAN_RECEIVING="0" if way.startswith("pynetdicom") else "1")
+    sent = [image(columns=256, rows=200 + number) for number in range(24)]
+    sent += sent[:6]  # some of them twice: what was here before gives its place in the lane back
+    association = Association(receiver.port, [(sent[0].sop_class, sent[0].syntax)])
+    together = b""
+    for number, one in enumerate(sent, start=1):
+        command = store_request(number, one.sop_class, one.uid)
+        if way == "commands in two fragments":
+            together += p_data(1, command[:20], is_command=True, is_last=False)
+            command = command[20:]
+        together += p_data(1, command, is_command=True)
+        together += p_data(1, one.data[:30_000], is_last=False) + p_data(1, one.data[30_000:])
+    association.socket.sendall(together)
+    statuses = [association.status() for _ in sent]
+    association.release()
+    rows = {row.sop_instance_uid: row for row in instances(db)}
+    files = {path.stem: path for path in archived(house)}
+    for one, status in zip(sent, statuses, strict=True):
+        if status != SUCCESS:
+            continue
+        kept = files[rows[one.uid].sha256]
+        assert kept.read_bytes()[data_set_start(kept) :] == one.data
+    assert statuses == [SUCCESS] * len(sent)
+
+
+def test_the_same_bytes_mend_a_damaged_file(receiver: RunningReceiver, db: Database, house: Settings) -> None:
+    dataset = ultrasound()
+    receiver.store(dataset)
+    archived(house)
+    archive.cache_clear()
+    [row] = instances(db)
+    spoil(archive(), row.archive_key)
+    assert verify(archive(), db, now()).damaged == 1
+    assert receiver.store(dataset) == [SUCCESS]
+    with db.read() as session:
+        assert checks.counts(session)[Condition.DAMAGED] == 0  # it waits for its next look
+    deadline = time.monotonic() + 10
+    while verify(archive(), db, now() + timedelta(minutes=1)).damaged:
+        assert time.monotonic() < deadline, "the damaged file is still there"
+        time.sleep(0.1)
+
+
+class SlowlyDeleting(ArchiveStore):
+    """Deletes only once the same bytes have come again and lie in the journal."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.begun, self.again = Event(), Event()
+
+    def delete(self, key: str) -> None:
+        self.begun.set()
+        assert self.again.wait(10)
+        super().delete(key)
+
+
+def take(intake: Intake, berth: Berth, dataset: object, on_sealed: Event | None = None) -> bool:
+    """One data set through the intake, as an association would bring it; whether it was new."""
+    data = encoded(dataset)  # type: ignore[arg-type]
+    uid, syntax = str(dataset.SOPInstanceUID), str(dataset.file_meta.TransferSyntaxUID)  # type: ignore[attr-defined]
+    sop_class = str(dataset.SOPClassUID)  # type: ignore[attr-defined]
+    incoming = Incoming(berth, StoreRequest(sop_class, uid, sop_class, syntax, "US01", "test"))
+    incoming.write(data)
+    if on_sealed is not None:
+        sync = incoming.sync
+
+        def sealed() -> None:
+            sync()
+            on_sealed.set()
+
+        incoming.sync = sealed  # type: ignore[method-assign]
+    return intake.take(incoming).created
+
+
+def test_what_comes_again_while_it_is_deleted_is_kept(any_db: Database, tmp_path: Path) -> None:
+    """A policy deletes a study's bytes, and at this very moment the study is sent again and acknowledged."""
+    store = SlowlyDeleting(tmp_path / "archive")
+    intake = Intake(store, any_db, at_once, 0)
+    intake.start(4 * LANE_BYTES)
+    berth, dataset = Berth(store), ultrasound(InstitutionName="North")
+    assert take(intake, berth, dataset)
+    with any_db.begin() as session:
+        session.execute(update(Analysis).values(state=AnalysisState.DONE))
+        long_ago = now() - timedelta(days=400)
+        session.execute(update(Study).values(last_received_at=long_ago, settled=True, verdict=Verdict.COMPLIANT))
+    activate(any_db)
+    with ThreadPoolExecutor(1) as pool:
+        released = pool.submit(release_due, store, any_db, "test")
+        assert store.begun.wait(10)
+        assert not take(intake, berth, dataset, on_sealed=store.again)
+        assert released.result(30) == 1
+    berth.leave()
+    intake.stop(10)
+    key = instance_key(hashlib.sha256(encoded(dataset)).hexdigest())
+    with any_db.read() as session:
+        assert not session.query(Release).count()
+    assert store.exists(key)
+    # It came today: a policy of a year does not release it an hour later.
+    assert release_due(store, any_db, "test") == 0
+    assert store.exists(key)
+
+
+FAILING = """
+from service.db import peers
+from service.receive import peers as door
+read, calls, door.REFRESH_S = peers.let_in, [], 0.0
+def fails_later(session):
+    calls.append(session)
+    if len(calls) > 2:
+        raise RuntimeError("the table of peers cannot be read")
+    return read(session)
+peers.let_in = fails_later
+"""
+
+
+def test_a_door_that_cannot_tell_who_calls_lets_nobody_in(start_receiver: StartReceiver) -> None:
+    receiver = start_receiver(before=FAILING, PEERS="US01")
+    assert not receiver.associate(ae_title="STRANGER").is_established
