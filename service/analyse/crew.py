@@ -9,6 +9,7 @@ import time
 import warnings
 from threading import Event, Thread
 
+import cv2
 from celery.platforms import SecurityWarning
 
 from service import failpoints, logs, tracing
@@ -48,6 +49,7 @@ def work_alone() -> None:
     _tidy()
     with database().read() as session:
         tasks.take_into_use(switches.network(session))
+    _keep_to_share()
     tasks.pipeline().warm_up()
     beating = keep_beating(database(), "work", _in_use)
     # Celery warns root of pickled messages; this one takes JSON only.
@@ -63,6 +65,12 @@ def work_alone() -> None:
     )
     worker.start()
     beating.set()
+
+
+def _keep_to_share() -> None:
+    """OpenCV by itself starts a thread a core, which asks two thousand times for its next turn before it sleeps: the
+    worker beside this one, whose core that is, is put aside each time, and a hundred times an image."""
+    cv2.setNumThreads(tasks.threads_each(tasks.worker_processes(tasks.pipeline().provider)))
 
 
 def _tidy() -> None:

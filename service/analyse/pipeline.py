@@ -315,7 +315,7 @@ def _frames(source: Source, file: Opened, at_most: int) -> Iterator[tuple[int, F
     with file.clock.step("open"):
         path = source if isinstance(source, Path) else source()
         facts = look(path)
-        file.overlays = read_overlays(path) if facts.sop_instance_uid else ()
+        file.overlays = read_overlays(path) if facts.has_overlays else ()
     file.sop_instance_uid, file.number_of_frames = facts.sop_instance_uid, facts.frames
     numbers = spread(facts.frames, at_most)
     frames = iterate_frames(path, numbers)

@@ -13,9 +13,9 @@ from service.analyse.pipeline import Assessment
 from service.archive.store import archive
 from service.compliance.outcome import Verdict
 from service.db import analyses, remarks
-from service.db.analyses import Assignment
+from service.db.analyses import Assignment, Seen
 from service.db.session import database
-from service.db.tables import Annotation, Frame, now
+from service.db.tables import now
 from service.dicom.remarks import Remark, read_remarks
 from service.errors import (
     DamagedObject,
@@ -45,7 +45,7 @@ class Ready:
 
     assignment: Assignment
     assessment: Assessment | None
-    frames: list[Frame]
+    frames: list[Seen]
     masks: list[tuple[str, bytes]]  # key and PNG of each
     remarks: list[Remark] | None  # of an object without pixels
 
@@ -145,18 +145,20 @@ def _remarks(one: Assignment) -> list[Remark] | None:
     return None if one.number_of_frames else read_remarks(archive().path(one.archive_key))
 
 
-def _frames(one: Assignment, assessment: Assessment | None) -> list[Frame]:
+def _frames(one: Assignment, assessment: Assessment | None) -> list[Seen]:
     """Rows for the assessed frames."""
     return [
-        Frame(
-            analysis_id=one.held.analysis_id,
-            number=frame.number,
-            rows=frame.rows,
-            columns=frame.columns,
-            scores={kind: round(score, 6) for kind, score in frame.scores.items()},
-            text_read=frame.text_read,
-            mask_key=mask_key(one.held.analysis_id, frame.number) if frame.annotations else "",
-            annotations=[_annotation(mark) for mark in frame.annotations],
+        Seen(
+            {
+                "analysis_id": one.held.analysis_id,
+                "number": frame.number,
+                "rows": frame.rows,
+                "columns": frame.columns,
+                "scores": {kind: round(score, 6) for kind, score in frame.scores.items()},
+                "text_read": frame.text_read,
+                "mask_key": mask_key(one.held.analysis_id, frame.number) if frame.annotations else "",
+            },
+            [_annotation(mark) for mark in frame.annotations],
         )
         for frame in (assessment.frames if assessment else ())
     ]
@@ -177,20 +179,20 @@ def mask_key(analysis_id: int, frame: int) -> str:
     return f"masks/{analysis_id // 1000}/{analysis_id}-{frame}.png"
 
 
-def _annotation(mark: Any) -> Annotation:
+def _annotation(mark: Any) -> dict[str, Any]:
     x, y, width, height = mark.box
-    return Annotation(
-        kind=mark.kind.value,
-        score=mark.score,
-        x=x,
-        y=y,
-        width=width,
-        height=height,
-        pixels=mark.pixels,
-        source=mark.source,
-        text=mark.text,
-        text_score=mark.text_score,
-    )
+    return {
+        "kind": mark.kind.value,
+        "score": mark.score,
+        "x": x,
+        "y": y,
+        "width": width,
+        "height": height,
+        "pixels": mark.pixels,
+        "source": mark.source,
+        "text": mark.text,
+        "text_score": mark.text_score,
+    }
 
 
 def _versions(ready: Ready, started: datetime) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Row, exists, insert, select, update
+from sqlalchemy import Row, Table, exists, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from service import __version__
 from service.compliance.outcome import Outcome, Verdict
+from service.db.rows import insert_all
 from service.db.tables import Analysis, AnalysisState, Finding, Instance, Study, VerdictRecord, now
 
 StandingRow = Row[*tuple[Any, ...]]
 Place = tuple[int, int | None]  # study and instance; without an instance the study as a whole
+_verdicts, _findings = cast(Table, VerdictRecord.__table__), cast(Table, Finding.__table__)
+_PLACE = (_verdicts.c.id, _verdicts.c.study_id, _verdicts.c.instance_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,9 @@ def record_all(session: Session, judged: Sequence[Judged]) -> list[Judged]:
         )
     if not changed:
         return []
-    ids = session.scalars(
-        insert(VerdictRecord).returning(VerdictRecord.id, sort_by_parameter_order=True),
+    written = insert_all(
+        session,
+        _verdicts,
         [
             {
                 "study_id": each.study_id,
@@ -110,14 +114,18 @@ def record_all(session: Session, judged: Sequence[Judged]) -> list[Judged]:
             }
             for each in changed
         ],
-    ).all()
-    findings = [
-        {**finding.as_json(), "state": finding.state, "severity": finding.severity, "verdict_id": verdict_id}
-        for verdict_id, each in zip(ids, changed, strict=True)
-        for finding in each.outcome.findings
-    ]
-    if findings:
-        session.execute(insert(Finding), findings)
+        *_PLACE,
+    )
+    ids = {(row.study_id, row.instance_id): row.id for row in written}
+    insert_all(
+        session,
+        _findings,
+        [
+            {**finding.as_json(), "state": finding.state, "severity": finding.severity, "verdict_id": ids[each.place]}
+            for each in changed
+            for finding in each.outcome.findings
+        ],
+    )
     return changed
 
 

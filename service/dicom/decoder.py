@@ -51,7 +51,11 @@ class Asked:
         try:
             picture = self._open(Path(request["path"]), request["max_pixels"])
             if request["frame"] is None:
-                return {"frames": picture.frames, "sop_instance_uid": picture.sop_instance_uid}
+                return {
+                    "frames": picture.frames,
+                    "sop_instance_uid": picture.sop_instance_uid,
+                    "has_overlays": picture.has_overlays,
+                }
             frame = picture.rgb(request["frame"])
             _write(buffer, frame, request["at"])
             return {"shape": frame.shape}

@@ -17,6 +17,7 @@ Plane = npt.NDArray[np.bool_]  # (rows, columns)
 ROWS, COLUMNS, FRAMES, TYPE, ORIGIN, FIRST_FRAME = 0x0010, 0x0011, 0x0015, 0x0040, 0x0050, 0x0051
 BITS, POSITION, DATA = 0x0100, 0x0102, 0x3000
 _GROUPS = tuple(range(0x6000, 0x6020, 2))
+OVERLAY_DATA = tuple(group << 16 | DATA for group in _GROUPS)
 _TAGS = [group << 16 | element for group in _GROUPS for element in (
     ROWS, COLUMNS, FRAMES, TYPE, ORIGIN, FIRST_FRAME, BITS, POSITION, DATA
 )]  # fmt: skip

@@ -16,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 
 from service.dicom.codecs import RESEND, Layout, decode, read_jpeg_marks
 from service.dicom.display import RGB, Display
+from service.dicom.overlays import OVERLAY_DATA
 from service.errors import NotDicom, Undecodable
 
 config.settings.reading_validation_mode = config.IGNORE
@@ -37,6 +38,7 @@ class Picture(Protocol):
     rows: int
     columns: int
     sop_instance_uid: str
+    has_overlays: bool
 
     def rgb(self, number: int) -> RGB:
         """Frame ``number`` as displayed."""
@@ -67,6 +69,7 @@ class DicomPicture:
             raise Undecodable("The object has no pixel data.", cure="Nothing to do: it is not an image.")
         self._syntax = str(getattr(header.file_meta, "TransferSyntaxUID", "") or uid.ImplicitVRLittleEndian)
         self.sop_instance_uid = str(header.get("SOPInstanceUID", ""))
+        self.has_overlays = any(tag in header for tag in OVERLAY_DATA)
         self.rows, self.columns, self.frames, self._layout = _measure(header, max_pixels)
         self._is_little = self._syntax != uid.ExplicitVRBigEndian
         self._is_ow = False
@@ -154,6 +157,7 @@ class PlainPicture:
     """A PNG or JPEG file: one frame."""
 
     sop_instance_uid = ""
+    has_overlays = False
     frames = 1
 
     def __init__(self, path: Path, max_pixels: int) -> None:

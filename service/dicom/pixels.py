@@ -39,16 +39,17 @@ class Look:
 
     frames: int
     sop_instance_uid: str
+    has_overlays: bool  # bits of an overlay plane are there, for `read_overlays`
 
 
 def look(path: Path) -> Look:
-    """Frames and SOP Instance UID (empty for PNG and JPEG) of an image file.
+    """Frames, SOP Instance UID (empty for PNG and JPEG) and whether there are overlays, of an image file.
 
     Raises `NotDicom`, `Undecodable` or `NotFound`.
     """
     with _decoders.one() as decoder:
         answer = decoder.ask(path)
-    return Look(answer["frames"], answer["sop_instance_uid"])
+    return Look(answer["frames"], answer["sop_instance_uid"], answer["has_overlays"])
 
 
 def read_frames(path: Path, numbers: Iterable[int] | None = None) -> list[RGB]:

@@ -9,6 +9,7 @@ from pydicom import dcmread, examples
 from service.analyse.annotations import Annotation, Kind
 from service.analyse.overlays import burned, drawn_on, overlaid
 from service.dicom.overlays import read_overlays
+from service.dicom.pixels import look
 
 SHAPE = (240, 320)
 
@@ -36,6 +37,11 @@ def test_an_overlay_lies_where_its_origin_says(with_overlay: Path) -> None:
     assert drawn is not None
     rows, columns = np.nonzero(drawn)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 59, 30, 89)
+
+
+def test_a_look_says_whether_there_are_any(with_overlay: Path) -> None:
+    assert look(with_overlay).has_overlays
+    assert not look(Path(examples.get_path("rgb_color"))).has_overlays
 
 
 def test_it_is_drawn_in_white_over_a_copy(with_overlay: Path) -> None:

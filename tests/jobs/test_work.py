@@ -1,13 +1,16 @@
 """The worker as a real Celery process, on both brokers."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.analyse import crew, tasks
 from service.db import analyses
 from service.db.session import database
 from service.db.tables import Analysis, AnalysisState, Frame, Verdict, VerdictRecord
@@ -91,3 +94,15 @@ def test_batches_under_way_at_once_end_as_one_after_the_other_would(make_house: 
 
 def _frames_of(session: Session) -> Callable[[int], list[Frame]]:
     return lambda analysis_id: list(session.scalars(select(Frame).where(Frame.analysis_id == analysis_id)))
+
+
+def test_workers_that_share_the_cores_compute_on_one_thread_each(make_house: Make) -> None:
+    make_house(WORKERS=str(os.cpu_count()))
+    tasks._loaded.cache_clear()
+    before = cv2.getNumThreads()
+    try:
+        crew._keep_to_share()
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
+        tasks._loaded.cache_clear()
