@@ -113,6 +113,7 @@ def decide(
 
 def withdraw(session: Session, study: Study, user: User) -> Review:
     """Take back the user's own decision if it is the one that stands; the one before it stands again."""
+    _lock(session, study)
     decisions = standing(history(session, study))
     if not decisions or decisions[-1].user_id != user.id:
         raise Conflict("There is no decision of yours to take back here.", cure="Only the one who decided may undo it.")
@@ -159,15 +160,14 @@ def standing(reviews: list[Review]) -> list[Review]:
 def hold(session: Session, study: Study, user: User, *, take_over: bool = False) -> Hold:
     """Take the study in hand, or renew one's hold. Raises Conflict when another person holds it."""
     at = now()
-    held = session.scalar(
-        select(Hold).where(Hold.study_id == study.id).options(joinedload(Hold.user)).with_for_update()
-    )
+    _lock(session, study)  # where nobody holds it there is no other row to lock
+    held = session.scalar(select(Hold).where(Hold.study_id == study.id).options(joinedload(Hold.user)))
     if held is None:
         held = Hold(study_id=study.id, user_id=user.id, since=at, expires_at=at + HOLD_FOR)
         session.add(held)
     elif held.user_id != user.id and held.expires_at > at and not take_over:
         raise Conflict(
-            f"{held.user.name} holds this study since {held.since:%H:%M} UTC.", cure="Look only, or take over."
+            f"{held.user.name} holds this study since {held.since.astimezone():%H:%M}.", cure="Look only, or take over."
         )
     else:
         if held.user_id != user.id or held.expires_at <= at:
@@ -193,6 +193,12 @@ def holder(session: Session, study: Study) -> Hold | None:
     return session.scalar(query)
 
 
+def holder_of(session: Session, study_instance_uid: str) -> Hold | None:
+    """The same of a study that is named by its UID."""
+    named = select(Study.id).where(Study.study_instance_uid == study_instance_uid).scalar_subquery()
+    return session.scalar(select(Hold).where(Hold.study_id == named, Hold.expires_at > now()))
+
+
 def save_draft(session: Session, study: Study, user: User, note: str) -> Draft | None:
     """Keep what was typed; an empty note removes the draft."""
     if not note.strip():
@@ -204,6 +210,11 @@ def save_draft(session: Session, study: Study, user: User, note: str) -> Draft |
 def draft(session: Session, study: Study, user: User) -> Draft | None:
     """The user's unsent note on this study."""
     return session.get(Draft, (study.id, user.id))
+
+
+def _lock(session: Session, study: Study) -> None:
+    """Two people who act on one study in the same moment do so one after the other."""
+    session.execute(select(Study.id).where(Study.id == study.id).with_for_update())
 
 
 def _code(decision: Decision, reason: str, note: str) -> str:

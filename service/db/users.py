@@ -224,8 +224,7 @@ def find_secret(session: Session, secret: str, purpose: str) -> Shown | None:
         return None
     if credential.expires_at is not None and credential.expires_at <= at:
         return None
-    idle = timedelta(seconds=settings().session_idle_s)
-    if purpose == SESSION and credential.last_seen_at + idle <= at:
+    if purpose == SESSION and credential.last_seen_at <= _idle_since():
         return None
     return Shown(user, credential)
 
@@ -239,7 +238,8 @@ def still_stands(session: Session, credential_id: int) -> bool:
         return False
     credential, user = found
     expired = credential.expires_at is not None and credential.expires_at <= now()
-    return credential.revoked_at is None and user.disabled_at is None and not expired
+    idle = credential.purpose == SESSION and credential.last_seen_at <= _idle_since()
+    return credential.revoked_at is None and user.disabled_at is None and not expired and not idle
 
 
 def is_stale(credential: Credential) -> bool:
@@ -262,9 +262,8 @@ def revoke(session: Session, credential_id: int) -> None:
 
 
 def sessions_of(session: Session, user: User) -> list[Credential]:
-    """The account's sessions that stand, newest first, without those that were idle too long."""
-    idle_since = now() - timedelta(seconds=settings().session_idle_s)
-    return [each for each in standing(session, SESSION) if each.user_id == user.id and each.last_seen_at > idle_since]
+    """The account's sessions that stand, newest first."""
+    return [each for each in standing(session, SESSION) if each.user_id == user.id]
 
 
 def revoke_all(session: Session, user: User, purpose: str = SESSION, but: int | None = None) -> None:
@@ -278,7 +277,8 @@ def revoke_all(session: Session, user: User, purpose: str = SESSION, but: int | 
 
 
 def standing(session: Session, purpose: str) -> list[Credential]:
-    """Every session or token that is neither revoked nor expired, newest first."""
+    """Every session or token that is neither revoked nor expired, nor a session idle too long; newest first."""
+    idle = [Credential.last_seen_at > _idle_since()] if purpose == SESSION else []
     return list(
         session.scalars(
             select(Credential)
@@ -286,10 +286,16 @@ def standing(session: Session, purpose: str) -> list[Credential]:
                 Credential.purpose == purpose,
                 Credential.revoked_at.is_(None),
                 func.coalesce(Credential.expires_at, now() + timedelta(days=1)) > now(),
+                *idle,
             )
             .order_by(Credential.id.desc())
         )
     )
+
+
+def _idle_since() -> datetime:
+    """A session without a request since then has ended."""
+    return now() - timedelta(seconds=settings().session_idle_s)
 
 
 def _issue(

@@ -92,6 +92,9 @@ def event(data: str, **fields: str) -> str:
     return head + "".join(f"data: {line}\n" for line in data.splitlines()) + "\n"
 
 
+MANY = event(json.dumps({"fitting": [], "many": True}), event="changed")  # more than can be told: load the page again
+
+
 def _viewers(rows: list[worklist.Row]) -> set[tuple[str, str]]:
     with database().read() as session:
         return audit.viewers(session, [row.study.study_instance_uid for row in rows])

@@ -24,6 +24,7 @@ from service.settings import settings
 
 COOKIE = "sonomark_session"
 SSO = "sso"  # how a session began that an identity provider vouches for
+REFRESHED = ("/flow", "/self-test", "/what-if/")
 MIN_KEY = 32
 KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "default", "insecure")
 
@@ -153,13 +154,19 @@ def somebody(
         found = users.find_secret(session, secret, purpose)
     if found is None:
         return None
-    if users.is_stale(found.credential):
+    if users.is_stale(found.credential) and not _asks_by_itself(request):
         with database().begin() as session:
             users.touch(session, found.credential.id)
     csrf = csrf_of(secret) if purpose == users.SESSION else ""
     account = Account(found.user, found.credential, csrf, address_of(request))
     request.state.account = account
     return account
+
+
+def _asks_by_itself(request: Request) -> bool:
+    """A piece of a page that refreshes itself is no sign of life: nobody need sit before it."""
+    by_script = request.headers.get("hx-request") == "true"
+    return by_script and request.method == "GET" and request.url.path.startswith(REFRESHED)
 
 
 async def genuine(request: Request, account: Annotated[Account | None, Depends(somebody)]) -> None:

@@ -16,7 +16,7 @@ from service.db import users, worklist
 from service.db.session import database
 from service.db.tables import now
 from service.errors import DatabaseAway
-from service.review.changes import Change, event
+from service.review.changes import MANY, Change, event
 from service.review.deps import Account, Reader
 from service.review.pages import banners
 
@@ -84,30 +84,49 @@ async def _stream(request: Request, account: Account, query: dict[str, str], las
     ticker: Ticker = request.app.state.ticker
     queue = ticker.listen()
     try:
-        yield f"retry: 1000\n{_mark()}"
+        begun = f"retry: 1000\n{_mark()}"
+        if not last:
+            yield begun
         told, asked = await banners_told(request), monotonic()
-        missed = _moment(last)
-        if missed is not None:
-            seen = await to_thread.run_sync(_changed, missed - OVERLAP)
-            yield await to_thread.run_sync(Change(seen).message, account, query, limiter=ticker.turns)
+        looked = asked
+        if last:  # the page was away: it may show what was set before
+            yield told + await _missed(ticker, account, query, last) + begun
         while not await request.is_disconnected():
-            try:
-                change: Change | None = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
-            except TimeoutError:
+            change = await next_change(queue, HEARTBEAT_S)
+            if monotonic() - looked >= HEARTBEAT_S:  # in a busy house there is no quiet moment to wait for
+                looked = monotonic()
                 if not await to_thread.run_sync(still_in, account):
                     return  # the next connection is refused, and the page offers to sign in
+            if change is None:
                 yield _mark()  # alive
-                change = None
-            if change is not None:
-                with suppress(DatabaseAway):
-                    yield await to_thread.run_sync(change.message, account, query, limiter=ticker.turns)
+            else:
+                yield await to_thread.run_sync(change.message, account, query, limiter=ticker.turns)
             if monotonic() - asked < BANNERS_EVERY_S:  # a busy house changes several times a second
                 continue
             asked = monotonic()
             if (fresh := await banners_told(request)) != told:
                 yield (told := fresh)
+    except DatabaseAway:
+        return  # the page says that it is not live, comes back, and is told what it missed
     finally:
         ticker.leave(queue)
+
+
+async def next_change(queue: asyncio.Queue[Change], within_s: float) -> Change | None:
+    """The next thing that a listener hears; None when nothing happens meanwhile."""
+    try:
+        return await asyncio.wait_for(queue.get(), within_s)
+    except TimeoutError:
+        return None
+
+
+async def _missed(ticker: Ticker, account: Account, query: dict[str, str], last: str) -> str:
+    """What changed since the line was cut; after too long a time only that it was much."""
+    missed = _moment(last)
+    if missed is None:
+        return MANY
+    seen = await to_thread.run_sync(_changed, missed - OVERLAP)
+    return await to_thread.run_sync(Change(seen).message, account, query, limiter=ticker.turns)
 
 
 async def banners_told(request: Request) -> str:
