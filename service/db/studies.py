@@ -118,17 +118,13 @@ def _of(query: Select[Study], site: str) -> Select[Study]:
     return query.where(Study.institution == site) if site else query
 
 
-def held_back(session: Session, limit: int = 200) -> list[Analysis]:
+def held_back(session: Session, limit: int = 200, site: str = "") -> list[Analysis]:
     """Quarantined analyses that stand, newest first, each with its instance."""
-    return list(
-        session.scalars(
-            select(Analysis)
-            .where(Analysis.state == AnalysisState.QUARANTINED, ~Analysis.superseded)
-            .options(joinedload(Analysis.instance).joinedload(Instance.study))
-            .order_by(Analysis.id.desc())
-            .limit(limit)
-        )
-    )
+    query = select(Analysis).where(Analysis.state == AnalysisState.QUARANTINED, ~Analysis.superseded)
+    if site:
+        query = query.where(Analysis.instance.has(Instance.study.has(Study.institution == site)))
+    query = query.options(joinedload(Analysis.instance).joinedload(Instance.study))
+    return list(session.scalars(query.order_by(Analysis.id.desc()).limit(limit)))
 
 
 def in_states(session: Session) -> dict[AnalysisState, int]:

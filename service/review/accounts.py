@@ -38,7 +38,7 @@ def add_user(
             secret = users.make_one_time_sign_in(session, user)
             _note(session, account, "user.add", user, role=role.value, site=user.site)
     except SonomarkError as error:
-        return _page(request, problem=str(error), status=422)
+        return _page(request, problem=str(error), given={"name": name, "role": role, "site": site}, status=422)
     return _page(request, link=str(request.url_for("once_page").include_query_params(token=secret)), whose=user.name)
 
 
@@ -137,7 +137,7 @@ def add_token(
     account: Admin,
     name: Text,
     label: Annotated[str, Form(min_length=1, max_length=64)],
-    scope: Annotated[str, Form(pattern="^(read|review|admin)$")],
+    scope: Annotated[str, Form(pattern=f"^({'|'.join(users.SCOPES)})$")],
     days: Annotated[int, Form(ge=1, le=730)],
 ) -> Response:
     """A bearer token, shown this once."""
@@ -157,7 +157,15 @@ def revoke_token(number: Id, account: Admin) -> Response:
     return RedirectResponse("/tokens", status_code=303)
 
 
-def _page(request: Request, *, problem: str = "", link: str = "", whose: str = "", status: int = 200) -> Response:
+def _page(
+    request: Request,
+    *,
+    problem: str = "",
+    given: dict[str, str] | None = None,
+    link: str = "",
+    whose: str = "",
+    status: int = 200,
+) -> Response:
     with database().read() as session:
         found = users.all_users(session)
         sessions = [each.user_id for each in users.standing(session, users.SESSION)]
@@ -166,6 +174,7 @@ def _page(request: Request, *, problem: str = "", link: str = "", whose: str = "
         "sessions": {user.id: sessions.count(user.id) for user in found},
         "roles": list(Role),
         "problem": problem,
+        "given": given or {},
         "link": link,
         "whose": whose,
         "at": now(),

@@ -79,12 +79,14 @@ def place_hold(
     request: Request, account: Admin, uid: Uid, reason: Annotated[str, Form(max_length=2000)] = ""
 ) -> Response:
     """Keep a study's bytes whatever a policy says."""
+    given = {"uid": uid.strip(), "reason": reason}
     if len(reason.strip()) < 3:
-        return _page(request, None, problem="Say why the study is to be kept.", status=422)
+        return _page(request, None, problem="Say why the study is to be kept.", given=given, status=422)
     try:
         api.place_hold(uid.strip(), account, api.HoldRequest(reason=reason.strip()))
     except (NotFound, Conflict) as error:
-        return _page(request, None, problem=str(error), status=409 if isinstance(error, Conflict) else 404)
+        status = 409 if isinstance(error, Conflict) else 404
+        return _page(request, None, problem=str(error), given=given, status=status)
     return RedirectResponse("/archive", status_code=303)
 
 
@@ -99,7 +101,13 @@ def lift_hold(request: Request, account: Admin, uid: Uid) -> Response:
 
 
 def _page(
-    request: Request, number: int | None, *, toml: str | None = None, problem: str = "", status: int = 200
+    request: Request,
+    number: int | None,
+    *,
+    toml: str | None = None,
+    problem: str = "",
+    given: dict[str, str] | None = None,
+    status: int = 200,
 ) -> Response:
     with database().read() as session:
         in_force = retention.in_force(session)
@@ -123,5 +131,6 @@ def _page(
         "at_most": SHOWN,
         "toml": toml if toml is not None else shown.toml if shown else EXAMPLE,
         "problem": problem,
+        "given": given or {},
     }
     return render(request, "archive.html", context, status=status)

@@ -71,6 +71,7 @@ def page(request: Request, account: Admin, state: DeliveryState | None = None) -
     with database().read() as session:
         context = {
             "rows": deliveries.newest(session, state, SHOWN, account.second_reader, account.site),
+            "at_most": SHOWN,
             "counts": deliveries.counts(session),
             "state": state,
             "targets": deliveries.targets(),

@@ -40,13 +40,14 @@ def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
             "switches": switches.standing(session),
         }
         # The part that refreshes itself every two seconds shows none of the quarantine: nothing to audit.
-        held = [] if fragment else studies.held_back(session, MOST_HELD)
+        held = [] if fragment else studies.held_back(session, MOST_HELD + 1, account.site)
     if fragment:
         return render(request, "flow_now.html", context)
-    groups = _by_reason([each for each in held if _visible(each, account.site)])
-    if groups:
+    more, held = len(held) > MOST_HELD, held[:MOST_HELD]
+    if held:
         note(account, "quarantine.view")
-    return render(request, "flow.html", context | {"groups": groups, "requeued": requeued})
+    context |= {"groups": _by_reason(held), "held": len(held), "more": more, "requeued": requeued}
+    return render(request, "flow.html", context)
 
 
 @router.post("/flow/requeue", include_in_schema=False)
@@ -79,10 +80,6 @@ def switch(
         audit.record(session, account.user.name, f"switch.{name}", name, account.address, detail)
     request.app.state.banners.forget()
     return RedirectResponse("/flow", status_code=303)
-
-
-def _visible(analysis: Analysis, site: str) -> bool:
-    return not site or analysis.instance.study.institution == site
 
 
 def _by_reason(held: list[Analysis]) -> list[tuple[str, str, list[Analysis]]]:

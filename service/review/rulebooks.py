@@ -133,6 +133,36 @@ def compare(request: Request, number: Id, account: Reader, other: Annotated[Id, 
 @router.get("/rulebooks/{number}/activate", include_in_schema=False)
 def activation_page(request: Request, number: Id, account: Admin, ask: Id | None = None) -> Response:
     """Everything that a person should have seen before a version is put in force."""
+    return _activation(request, number, account, ask)
+
+
+@router.post("/rulebooks/{number}/activate", include_in_schema=False)
+def activate(
+    request: Request,
+    number: Id,
+    account: Admin,
+    typed: Annotated[str, Form(max_length=32)] = "",
+    reason: Annotated[str, Form(max_length=255)] = "",
+    ask: Annotated[Id | None, Form()] = None,
+) -> Response:
+    """Put a version in force; its number is typed, so that nobody does it by accident."""
+    try:
+        _activate(account, number, typed, reason)
+    except RulebookError as error:
+        return _activation(request, number, account, ask, problem=str(error), reason=reason, status=422)
+    return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
+
+
+def _activation(
+    request: Request,
+    number: int,
+    account: Account,
+    ask: int | None,
+    *,
+    problem: str = "",
+    reason: str = "",
+    status: int = 200,
+) -> Response:
     with database().read() as session:
         found, in_force = rulebooks.get(session, number), rulebooks.in_force(session)
         asked = reevaluations.get(session, ask) if ask is not None else None
@@ -142,20 +172,10 @@ def activation_page(request: Request, number: Id, account: Admin, ask: Id | None
         "diff": differences(in_force.toml, found.toml),
         "wrong": errors_among(lint_text(found.toml)),
         "asked": told(asked, account) if asked is not None else None,
+        "problem": problem,
+        "reason": reason,
     }
-    return render(request, "rulebook_activate.html", context)
-
-
-@router.post("/rulebooks/{number}/activate", include_in_schema=False)
-def activate(
-    number: Id,
-    account: Admin,
-    typed: Annotated[str, Form(max_length=32)] = "",
-    reason: Annotated[str, Form(max_length=255)] = "",
-) -> Response:
-    """Put a version in force; its number is typed, so that nobody does it by accident."""
-    _activate(account, number, typed, reason)
-    return RedirectResponse(f"/rulebooks?version={number}", status_code=303)
+    return render(request, "rulebook_activate.html", context, status=status)
 
 
 def _activate(account: Account, number: int, typed: str, reason: str) -> RulebookVersion:

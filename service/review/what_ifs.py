@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from service.db import audit, reevaluations, rulebooks
 from service.db.session import database
 from service.db.tables import Reevaluation
+from service.errors import RulebookError
 from service.jobs import reevaluate
 from service.review import reevaluations as api
 from service.review.deps import Account, Admin, Reader
@@ -70,6 +71,8 @@ def reevaluate_on_page(
     last_day: Annotated[date, Form()],
 ) -> Response:
     """Judge the studies of these days again by this version, for good."""
+    if last_day < first_day:
+        raise RulebookError("The last day lies before the first.", cure="Go back and give the days in their order.")
     asked = api.ask(account, api.Wanted(rulebook=number, first_day=first_day, last_day=last_day))
     return RedirectResponse(f"/rulebooks?version={number}&ask={asked.id}", status_code=303)
 

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,8 +11,9 @@ from sqlalchemy import select, update
 
 from service.db import audit, deliveries, studies, users, verdicts
 from service.db.session import Database
-from service.db.tables import Analysis, AnalysisState, AuditEvent, Role, Verdict
+from service.db.tables import Analysis, AnalysisState, AuditEvent, Credential, Role, Verdict
 from service.jobs import reevaluate
+from service.review import flow
 from service.settings import settings
 from tests.review import ward
 
@@ -59,6 +61,21 @@ def test_the_flow_that_refreshes_itself_is_no_look_at_the_quarantine(admin: Test
         assert [event.action for event in audit.search(session, action="quarantine.")] == ["quarantine.view"]
 
 
+def test_the_quarantine_of_a_site_and_one_that_is_longer_than_the_page(
+    admin: TestClient, sign_in: Callable[..., TestClient], db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "MOST_HELD", 2)
+    held = ward.Picture(ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder.")
+    ward.admit(db, 1, institution="South", pictures=[held])
+    for number in (2, 3):
+        ward.admit(db, number, institution="North", pictures=[held])
+    page = admin.get("/flow").text
+    assert 'Quarantine <span class="muted">3</span>' in page and "The newest 2 are shown" in page and "×2" in page
+    south = sign_in(Role.VIEWER, "south", "South").get("/flow").text
+    assert 'Quarantine <span class="muted">1</span>' in south and "×1" in south, "found behind the newest of others"
+    assert "Quarantine</h2>" in sign_in(Role.VIEWER, "west", "West").get("/flow").text
+
+
 def test_an_empty_quarantine_says_so(admin: TestClient) -> None:
     assert "Nothing is held back" in admin.get("/flow").text
 
@@ -73,6 +90,19 @@ def test_a_user_from_invitation_to_the_door(admin: TestClient, db: Database) -> 
     assert eve.get("/worklist").status_code == 303, "a disabled account is out at once"
     assert "disabled" in admin.get("/users").text
     assert admin.post("/users", data={"name": "eve", "role": "viewer"}).status_code == 422
+
+
+def test_what_was_typed_is_still_there_when_it_is_refused(admin: TestClient, db: Database) -> None:
+    refused = admin.post("/users", data={"name": "eve", "role": "auditor", "site": "North"})
+    assert refused.status_code == 422
+    for kept in ('value="eve"', "<option selected>auditor", 'value="North"'):
+        assert kept in refused.text
+    refused = admin.post("/archive/holds", data={"uid": "1.2.3", "reason": "the court asks"})
+    assert refused.status_code == 404 and 'value="1.2.3"' in refused.text and 'value="the court asks"' in refused.text
+    number = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()["id"]
+    refused = admin.post(f"/rulebooks/{number}/activate", data={"typed": "2", "reason": "agreed on Monday"})
+    assert refused.status_code == 422
+    assert "type 1" in refused.text and 'value="agreed on Monday"' in refused.text
 
 
 def test_an_admin_cannot_shut_itself_out(admin: TestClient) -> None:
@@ -97,6 +127,28 @@ def test_a_token_is_shown_once_and_can_be_revoked(admin: TestClient, db: Databas
         (kept,) = users.standing(session, users.TOKEN)
     admin.post(f"/tokens/{kept.id}/revoke")
     assert robot.get("/api/flow").status_code == 401
+
+
+def test_a_token_of_every_scope_that_the_page_offers(admin: TestClient) -> None:
+    offered = re.findall(r"<option>(\w+)</option>", admin.get("/tokens").text.split('name="scope"')[1])
+    assert offered == list(users.SCOPES)
+    for scope in offered:
+        made = admin.post("/tokens", data={"name": "admin", "label": scope, "scope": scope, "days": 1})
+        assert "The new token" in made.text, scope
+
+
+def test_sessions_that_were_idle_too_long_are_not_counted(
+    admin: TestClient, sign_in: Callable[..., TestClient], db: Database
+) -> None:
+    sign_in(Role.VIEWER, "eve")
+    with db.begin() as session:
+        eve = users.get_user(session, "eve")
+        (began,) = users.sessions_of(session, eve)
+        at = began.last_seen_at - timedelta(seconds=settings().session_idle_s + 1)
+        session.execute(update(Credential).where(Credential.id == began.id).values(last_seen_at=at))
+    assert "/users/eve/end-sessions" not in admin.get("/users").text
+    with db.read() as session:
+        assert not users.still_stands(session, began.id), "nor does a stream that it opened go on"
 
 
 def test_the_audit_page_verifies_the_chain(admin: TestClient, db: Database) -> None:
@@ -166,7 +218,7 @@ def test_the_reports_page_shows_denominators_and_leads_to_the_studies(admin: Tes
     assert "33." not in page and "50.0 %" in page and 'id="over-time-data"' in page and 'id="by-size-data"' in page
     address = html.unescape(re.search(r'href="(/reports/studies[^"]*counted=non_compliant[^"]*)"', page)[1])
     behind = admin.get(address).text
-    assert behind.count('href="/studies/') == 1 and "non-compliant" in behind
+    assert behind.count('href="/studies/') == 1 and "Station US-03: missing" in behind and "<td>Flagged</td>" in behind
     assert "US-03: " not in admin.get("/reports?group_by=station&as_of=2020-01-01").text
     assert "fewer than 20" in admin.get("/reports?group_by=operator").text, "no rate of a person over few studies"
     assert "Nearest data" in admin.get("/reports?from=2020-01-01&to=2020-01-02").text
@@ -182,6 +234,8 @@ def test_a_study_is_held_by_one_person(sign_in: Callable[..., TestClient], db: D
     assert "⊘ ann" in bob.get("/worklist").text and "ann holds this since" in bob.get(f"/studies/{uid}").text
     assert bob.post(f"/studies/{uid}/hold").status_code == 409
     assert sonographer.post(f"/studies/{uid}/hold", data={"take_over": "true"}).status_code == 403
+    assert "take_over" in bob.get(f"/studies/{uid}").text
+    assert "take_over" not in sonographer.get(f"/studies/{uid}").text, "nobody is offered what is refused"
     assert bob.post(f"/studies/{uid}/hold", data={"take_over": "true"}).status_code == 303
     assert "⊘ bob" in ann.get("/worklist").text
     bob.post(f"/studies/{uid}/release")
@@ -243,6 +297,9 @@ def test_past_days_are_judged_again_on_the_page(admin: TestClient, db: Database)
     ward.admit(db, 1)
     number = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()["id"]
     days = {"first_day": "2020-01-01", "last_day": "2100-01-01"}
+    backwards = {"first_day": "2100-01-01", "last_day": "2020-01-01"}
+    refused = admin.post(f"/rulebooks/{number}/reevaluate", data=backwards)
+    assert refused.status_code == 422 and "lies before the first" in refused.text
     assert admin.post(f"/rulebooks/{number}/reevaluate", data=days).status_code == 409, "it was never in force"
     admin.post(f"/rulebooks/{number}/activate", data={"typed": "1", "reason": "x"})
     page = admin.get(f"/rulebooks?version={number}").text
