@@ -26,6 +26,7 @@ from service.report.compliance import (
     report,
 )
 from service.report.files import MEDIA_TYPES, as_file
+from service.review import words
 from service.review.deps import Account, Reviewer, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
@@ -240,12 +241,13 @@ def studies_page(
     note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
     last_day = (period.end - timedelta(seconds=1)).date()
     asked = {"group_by": group_by, "from": period.start.date(), "to": last_day}
-    if period.as_of.date() < now().date():
-        asked["as_of"] = period.as_of.date()  # as the report's page asks for it: the end of that day
+    as_of_day = (period.as_of - timedelta(microseconds=1)).date()  # the page's moment is a day's end, the next midnight
+    if as_of_day < now().date():
+        asked["as_of"] = as_of_day
     back = urlencode(asked)
     address = _address((group_by,), (key,), period, counted, before=found[PAGE - 1].study_id if found[PAGE:] else None)
     context = {
-        "name": f"{group_by.capitalize()} {key or '–'}",
+        "name": f"{group_by.capitalize()} {_named(group_by, key)}",
         "counted": counted or "",
         "period": period,
         "last_day": last_day,
@@ -256,12 +258,21 @@ def studies_page(
     return render(request, "report_studies.html", context)
 
 
+def _named(group_by: str, key: str) -> str:
+    """A group as the report's own table names it."""
+    spoken = {"requirement": words.requirement, "operator": words.person}.get(group_by, str)(key)
+    return spoken or "–"
+
+
 def _drawn(found: Report) -> dict[str, Any]:
     """A chart's columns with the name and the page of every point."""
     told = columns_of(found)
     pages = {row.key: _page_of(found, row, None) for row in found.rows}
     keys = [tuple(group.values()) for group in told["groups"]]
-    return told | {"names": [" ".join(key) or "–" for key in keys], "pages": [pages[key] for key in keys]}
+    return told | {
+        "names": [_named(found.group_by[0], " ".join(key)) for key in keys],
+        "pages": [pages[key] for key in keys],
+    }
 
 
 def _page_of(found: Report, row: Row, counted: str | None) -> str:

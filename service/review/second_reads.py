@@ -57,6 +57,7 @@ def answer(
     note: Annotated[str, Form(max_length=double_reads.NOTE_LENGTH)] = "",
 ) -> Response:
     """Take the answer, or a third person's word; then go on to the next one."""
+    in_place = request.headers.get("hx-request") == "true"  # the page's script sends it and stays where it is
     with database().read() as session:
         context = _context(session, study_instance_uid, account)
     try:
@@ -65,14 +66,14 @@ def answer(
         else:
             api.answer(study_instance_uid, account, api.Answer(answer=answer, note=note))
     except (Conflict, NotAllowed) as error:
-        if context is None:
+        if context is None or in_place:
             raise
         status = 409 if isinstance(error, Conflict) else 403
         return render(request, "second_read.html", context | {"problem": error, "note": note}, status=status)
     with database().read() as session:
         waiting = double_reads.waiting_for(session, account.user, account.site, 1)
     there = f"/second-reads/{waiting[0].study.study_instance_uid}" if waiting else "/second-reads?thanks=true"
-    return RedirectResponse(there, 303)
+    return Response(status_code=204, headers={"HX-Redirect": there}) if in_place else RedirectResponse(there, 303)
 
 
 def _context(session: Session, uid: str, account: Account) -> dict[str, Any] | None:

@@ -14,6 +14,17 @@ VERDICTS: dict[Verdict | None, tuple[str, str, str]] = {
     Verdict.NOT_APPLICABLE: ("No rule applies", "–", "quiet"),
     None: ("Waiting", "…", "quiet"),
 }
+# What a study counts as in a report, as its columns are headed.
+COUNTED = {
+    "compliant": "Complete",
+    "non_compliant": "Missing",
+    "indeterminate": "Uncertain",
+    "not_applicable": "Excluded",
+    "excluded": "Excluded",
+    "flagged_reviewed": "Flagged and decided",
+    "overridden": "Overridden",
+    "corrected": "Corrected",
+}
 DECISIONS: dict[Decision, tuple[str, str, str]] = {
     Decision.CONFIRM: ("Confirmed", "✓", "decided"),
     Decision.OVERRIDE: ("Overridden", "↷", "decided"),
@@ -72,6 +83,12 @@ def kind(name: str) -> str:
 def requirement(name: str) -> str:
     """A requirement's name as a phrase, in the pages' spelling: 'doppler-color-box' becomes 'doppler colour box'."""
     return re.sub(r"\bcolor\b", "colour", name.replace("-", " ").replace("_", " "))
+
+
+def changed(change: str) -> str:
+    """A change of verdict in the worklist's words: 'compliant>non_compliant' becomes 'complete → flagged'."""
+    words = {verdict.value if verdict else "none": state[0].lower() for verdict, state in VERDICTS.items()}
+    return " → ".join(words.get(each, each) for each in change.split(">"))
 
 
 def age(at: datetime) -> str:

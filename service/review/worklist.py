@@ -20,6 +20,7 @@ from service.review.problems import PROBLEM_RESPONSES
 router = APIRouter()
 
 PERIODS = {"1": "Today", "7": "Last 7 days", "30": "Last 30 days", "": "Any date"}
+UP_TO = ".."  # between the first and the last day of a span
 FIELDS = ("tab", "q", "station", "operator", "missing", "verdict", "days", "from", "to")
 PAGE = 50
 # Columns that a reader may leave out; state and patient always show.
@@ -50,9 +51,9 @@ Asked = Annotated[worklist.Filter, Depends(asked)]
 def filter_of(query: Mapping[str, str], account: Account) -> worklist.Filter:
     """The filter in a query string (of the page, of a study's queue, or of the live stream)."""
     tab = query.get("tab", "flagged")
-    days = query.get("days", "")
-    since = _moment(query.get("from", ""))
-    if days in ("1", "7", "30"):
+    first, _, last = span(query).partition(UP_TO)
+    since = _moment(first)
+    if (days := query.get("days", "")) in PERIODS and days:
         today = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
         since = today - timedelta(days=int(days) - 1)
     verdict = query.get("verdict", "")
@@ -60,7 +61,7 @@ def filter_of(query: Mapping[str, str], account: Account) -> worklist.Filter:
         tab=tab if tab in worklist.TABS else "flagged",
         verdict=Verdict(verdict) if verdict in list(Verdict) else None,
         since=since,
-        until=_moment(query.get("to", ""), end=True),
+        until=_moment(last, end=True),
         station=query.get("station", "")[:64],
         operator=query.get("operator", "")[:324],
         missing=query.get("missing", "")[:96],
@@ -70,6 +71,27 @@ def filter_of(query: Mapping[str, str], account: Account) -> worklist.Filter:
         site=account.site,
         second_reader=account.second_reader,
     )
+
+
+def span(query: Mapping[str, str]) -> str:
+    """The days that a query asks for by their dates, as `from` and `to` or as one value of `days`; empty: by none.
+
+    One value, so that the page's control can hold what the address says.
+    """
+    days = query.get("days", "")
+    if days in PERIODS and days:
+        return ""
+    first, _, last = days.partition(UP_TO) if UP_TO in days else (query.get("from", ""), "", query.get("to", ""))
+    first, last = (each if _moment(each) else "" for each in (first, last))
+    return f"{first}{UP_TO}{last}" if first or last else ""
+
+
+def periods(query: Mapping[str, str]) -> dict[str, str]:
+    """What the page's control of the time offers, with the dates that the address names, and their words."""
+    asked = span(query)
+    first, _, last = asked.partition(UP_TO)
+    words = f"{first} to {last}" if first and last else f"Since {first}" if first else f"Until {last}"
+    return PERIODS | ({asked: words} if asked else {})
 
 
 def queue_query(query: Mapping[str, str]) -> str:
@@ -117,17 +139,18 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         "queue": queue_query(request.query_params),
         "narrowed": any(request.query_params.get(name) for name in FIELDS if name != "tab"),
         "at": request.query_params.get("at", ""),
-        "periods": PERIODS,
+        "periods": periods(request.query_params),
+        "period": span(request.query_params) or request.query_params.get("days", ""),
         "tabs": worklist.TABS,
         "ranks": worklist.TABS[wanted.tab],
         "with_params": lambda **changes: "?" + urlencode(_changed(request, changes)),
     }
     note(account, "worklist.view", "", {"tab": wanted.tab, "rows": len(page.rows)})
     fragment = request.headers.get("hx-target", "").endswith("list")
-    return render(request, "worklist_list.html" if fragment else "worklist.html", context)
+    return render(request, "worklist_found.html" if fragment else "worklist.html", context)
 
 
-@router.get("/accession/{accession_number}", include_in_schema=False)
+@router.get("/accession/{accession_number:path}", include_in_schema=False)  # "2026/1234" is one, too
 def by_accession(accession_number: str, account: Reader) -> Response:
     """The study of an accession number: the link that a RIS can make."""
     with database().read() as session:

@@ -138,7 +138,7 @@ ELSEWHERE = {
     "/what-if/{number}",  # a piece of /rulebooks
     "/second-reads/{study_instance_uid}",
     "/",
-    "/accession/{accession_number}",
+    "/accession/{accession_number:path}",
     "/sign-in/sso",
     "/sign-in/sso/back",
     "/session",

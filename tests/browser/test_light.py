@@ -6,6 +6,7 @@ import pytest
 
 from bench.pages import OBSERVE, weigh
 from service.db.session import Database
+from service.db.tables import AnalysisState, Role
 from tests.review import ward
 
 HEAVIEST = 250_000  # bytes, without frames
@@ -38,3 +39,19 @@ def test_nothing_is_cut_off_sideways(visit: Callable[..., object], db: Database,
         box = target.bounding_box()
         if box is not None:
             assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1
+
+
+@pytest.mark.parametrize("path", ["/flow", "/models", "/profile/second-factor", "/users", "/studies/{uid}"])
+def test_long_words_fit_a_narrow_screen(visit: Callable[..., object], db: Database, path: str) -> None:
+    held = ward.Picture(
+        ward.rgb().path, state=AnalysisState.QUARANTINED, reason="No decoder for 1.2.840.10008.1.2.4.110."
+    )
+    uid = ward.admit(db, 1, name="SCHMIDT-VON WOLFENSTEINHAUSEN^Maximiliane Theodora", pictures=[held])
+    page = visit(Role.ADMIN, name="an-administrator-with-a-long-name@hospital.example", width=320, height=640)
+    page.goto(path.replace("{uid}", uid))
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    for target in page.locator("main h1, main form label, main form button:visible").all():
+        box = target.bounding_box()
+        if box is not None and not target.evaluate("each => each.closest('.table-wrap')"):
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 321, target.inner_text()

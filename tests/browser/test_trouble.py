@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from service.archive.store import archive
-from service.db import audit, studies, switches, users
+from service.db import audit, double_reads, studies, switches, users
 from service.db.session import Database
 from service.db.tables import (
     Analysis,
@@ -23,13 +23,13 @@ from service.db.tables import (
     Finding,
     Frame,
     Instance,
+    Reading,
     Role,
     Study,
     VerdictRecord,
     now,
 )
 from service.review import events, watch
-from service.settings import settings
 from tests.browser.test_work import awake, decisions, until
 from tests.review import ward
 
@@ -164,21 +164,6 @@ def test_somebody_else_who_signs_in_there_gets_a_page_of_their_own(visit: Callab
     page.wait_for_url("**/worklist")
     page.goto(f"/studies/{uid}")
     assert page.input_value("#note") == ""
-
-
-def test_the_end_of_a_session_is_announced(
-    visit: Callable[..., object], db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uid = ward.admit(db, 1)
-    monkeypatch.setattr(settings(), "session_idle_s", 121)
-    page = visit(name="ann")
-    page.goto(f"/studies/{uid}")
-    page.wait_for_selector("#ending[open]")
-    assert "Your work is kept" in page.inner_text("#ending-words")
-    picture(page, "ending")
-    monkeypatch.setattr(settings(), "session_idle_s", 3600)
-    page.click("#stay")
-    page.wait_for_selector("#ending[open]", state="hidden")
 
 
 def drafted(db: Database) -> str:
@@ -318,6 +303,63 @@ def test_a_study_held_by_somebody_else(visit: Callable[..., object], db: Databas
     two.goto(f"/studies/{uid}")
     assert "ann holds this since" in two.inner_text(".hold") and two.is_visible("button[name=take_over]")
     picture(two, "held")
+
+
+def test_a_page_hears_in_whose_hands_its_study_is(visit, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.3)
+    uid = ward.admit(db, 1)
+    one, two = visit(name="ann"), visit(name="bob")
+    one.goto(f"/studies/{uid}")
+    one.wait_for_selector(".live.on")
+    two.goto(f"/studies/{uid}")
+    two.keyboard.press("y")
+    until(one, "document.querySelector('#news')?.textContent.includes('bob holds this study now.')")
+    one.locator("#news button").focus()
+    one.wait_for_timeout(1000)
+    assert one.evaluate("document.activeElement.textContent") == "Show it", "told again, it does not lose the focus"
+    two.keyboard.press("y")
+    until(one, "!document.querySelector('#news')")
+
+
+def test_a_note_on_its_way_arrives_before_its_decision(visit: Callable[..., object], db: Database) -> None:
+    """Else it would stand there afterwards as one that was not sent."""
+    uid = ward.admit(db, 1)
+    page = visit(name="ann")
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    page.route("**/draft", lambda route: (page.wait_for_timeout(600), route.continue_()))
+    page.fill("#note", "seen on frame 2")
+    page.click("#confirm")  # the field is left, its note is sent, and so is the decision
+    page.wait_for_selector(".standing")
+    page.wait_for_timeout(800)
+    assert decisions(db) == [Decision.CONFIRM]
+    with db.read() as session:
+        assert list(session.scalars(select(Draft.note))) == []
+
+
+def test_a_second_answer_waits_for_the_network(visit: Callable[..., object], db: Database) -> None:
+    uids = [ward.admit(db, number) for number in (1, 2)]
+    with db.begin() as session:
+        for uid in uids:
+            double_reads.draw(session, studies.brief(session, uid), 1.0)
+    page = visit(name="ann")
+    page.goto(f"/second-reads/{uids[0]}")
+    page.wait_for_selector("#answer[data-awake]")
+    page.fill("#answer-note", "no marker on the left")
+    page.keyboard.press("Escape")
+    page.context.set_offline(True)
+    page.keyboard.press("o")
+    until(page, "document.querySelector('#alert').textContent.includes('Your answer was not sent')")
+    assert page.input_value("#answer-note") == "no marker on the left"
+    page.context.set_offline(False)
+    page.keyboard.press("o")
+    page.wait_for_url(f"**/second-reads/{uids[1]}")
+    page.keyboard.press("c")  # pressed once too often: the next study was not looked at yet
+    page.wait_for_selector("#answer[data-awake]")
+    assert page.url.endswith(uids[1])
+    with db.read() as session:
+        answered = [double_reads.of(session, studies.brief(session, uid)).first_answer for uid in uids]
+    assert answered == [Reading.INCOMPLETE, None]
 
 
 def test_a_pause_is_told_to_pages_that_are_open(visit, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

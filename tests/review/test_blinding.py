@@ -110,7 +110,7 @@ def asked(uid: str, role: Role) -> Iterator[tuple[str, str]]:
             "{instance}": f"{uid}.1.1",
             "{numbers}": "1",
             "{number}": "1",
-            "{accession_number}": "A-1",
+            "{accession_number:path}": "A-1",
             "{name}": role.value,
         }.items():
             address = address.replace(name, value)

@@ -133,3 +133,6 @@ def test_back_from_the_studies_leads_to_the_report_as_it_was(db: Database, revie
     asked = {"group_by": "station", "key": "US-03", "from": "2026-03-01", "to": "2026-03-31"}
     assert "as_of=2026-04-02" in reviewer.get("/reports/studies", params={**asked, "as_of": "2026-04-02T12:00"}).text
     assert "as_of" not in reviewer.get("/reports/studies", params=asked).text
+    page = reviewer.get("/reports", params={**asked, "as_of": "2026-04-02"}).text
+    studies = html.unescape(next(link for link in re.findall(r'href="(/reports/studies[^"]+)', page)))
+    assert 'as_of=2026-04-02"' in reviewer.get(studies).text, "not the day after, whose beginning that end is"

@@ -45,7 +45,7 @@ ROUTES = {
     "GET /docs": ANYBODY,
     "GET /": READ,
     "GET /worklist": READ,
-    "GET /accession/{accession_number}": READ,
+    "GET /accession/{accession_number:path}": READ,
     "POST /worklist/decisions": DECIDE,
     "POST /preferences/columns": READ,
     "GET /api/studies": READ,
@@ -212,7 +212,7 @@ def test_each_route_lets_in_whom_it_should(
             "{study_instance_uid}": uid,
             "{sop_instance_uid}": f"{uid}.1.1",
             "{number}": "1",
-            "{accession_number}": "A-1",
+            "{accession_number:path}": "A-1",
             "{name}/{change}": "boss/unlock",
             "{name}": "boss",
         }.items():
@@ -247,7 +247,7 @@ def test_what_belongs_to_another_site_is_not_there(
             continue
         method, path = route.split(" ", 1)
         path = path.replace("{study_instance_uid}", uid).replace("{sop_instance_uid}", f"{uid}.1.1")
-        path = path.replace("{number}", "1").replace("{accession_number}", "A-1")
+        path = path.replace("{number}", "1").replace("{accession_number:path}", "A-1")
         sent = (
             {}
             if method == "GET"

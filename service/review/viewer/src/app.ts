@@ -4,12 +4,14 @@ import { startDrafts } from "./drafts";
 import { listen } from "./keys";
 import { startLive } from "./live";
 import { startMenus } from "./menus";
+import { startPieces } from "./pieces";
 import { startRows } from "./rows";
 import { startRulebook } from "./rulebook";
 import { startSession } from "./session";
 
 listen();
 startMenus();
+startPieces();
 startSession();
 startRows();
 startChoose();

@@ -20,13 +20,14 @@ const DEEDS: Record<string, string> = { confirm: "confirmed", override: "overrid
 export function startChoose(): void {
   const bar = find("deeds");
   if (!bar) return;
-  const chosen = new Set<string>();
+  const chosen = new Map<string, number>(); // by UID, the version that was on the screen when it was chosen
   let last: string | null = null; // where a range begins
   let done: Chosen[] = [];
   let busy = false;
 
   const rows = (): HTMLElement[] => [...document.querySelectorAll<HTMLElement>("#rows tr[data-uid]")];
   const uidOf = (row: HTMLElement): string => row.dataset["uid"] ?? "";
+  const versionOf = (row: HTMLElement): number => Number(row.dataset["version"]);
   const focused = (): HTMLElement | null => document.activeElement?.closest<HTMLElement>("tr[data-uid]") ?? null;
 
   const show = (): void => {
@@ -37,12 +38,12 @@ export function startChoose(): void {
       if (box) box.checked = is;
     }
     bar.hidden = chosen.size === 0;
-    if (chosen.size) find("done-deeds")!.hidden = true;
+    find("done-deeds")!.hidden = chosen.size > 0 || done.length === 0;
     find("chosen-count")!.textContent = `${chosen.size} chosen`;
   };
 
   const choose = (row: HTMLElement, on = !chosen.has(uidOf(row))): void => {
-    if (on) chosen.add(uidOf(row));
+    if (on) chosen.set(uidOf(row), chosen.get(uidOf(row)) ?? versionOf(row));
     else chosen.delete(uidOf(row));
     last = uidOf(row);
     show();
@@ -53,9 +54,8 @@ export function startChoose(): void {
     const all = rows();
     const from = all.findIndex((each) => uidOf(each) === last);
     const to = all.indexOf(row);
-    for (const each of all.slice(Math.min(from < 0 ? to : from, to), Math.max(from, to) + 1)) chosen.add(uidOf(each));
+    for (const each of all.slice(Math.min(from < 0 ? to : from, to), Math.max(from, to) + 1)) choose(each, true);
     last = uidOf(row);
-    show();
   };
 
   const here = (act: (row: HTMLElement) => void) => (event: KeyboardEvent): void => {
@@ -89,11 +89,9 @@ export function startChoose(): void {
     const undone = deed === "withdraw";
     if (!undone) for (const each of outcome.done) take(each.uid);
     chosen.clear();
-    for (const each of outcome.refused) chosen.add(each.uid);
+    done = outcome.done;
+    for (const each of rows()) if (outcome.refused.some((one) => one.uid === uidOf(each))) choose(each, true); // as it is now
     show();
-    done = undone ? [] : outcome.done;
-    const line = find("done-deeds")!;
-    line.hidden = outcome.done.length === 0 || chosen.size > 0;
     const words = `${outcome.done.length} ${outcome.done.length === 1 ? "study" : "studies"} ${DEEDS[deed] ?? deed}.`;
     find("done-words")!.textContent = words;
     find("undo-deeds")!.hidden = undone;
@@ -129,8 +127,7 @@ export function startChoose(): void {
   for (const button of bar.querySelectorAll<HTMLElement>("[data-choice]"))
     button.addEventListener("click", () => {
       for (const open of bar.querySelectorAll<HTMLDetailsElement>("details[open]")) open.open = false;
-      const picked = rows().filter((row) => chosen.has(uidOf(row)));
-      void decide(button.dataset["choice"]!, picked.map((row) => ({ uid: uidOf(row), version: Number(row.dataset["version"]) })));
+      void decide(button.dataset["choice"]!, [...chosen].map(([uid, version]) => ({ uid, version })));
     });
   find("choose-none")?.addEventListener("click", () => {
     chosen.clear();
@@ -140,7 +137,7 @@ export function startChoose(): void {
   // Rows that changed were drawn anew, and a refreshed list is another one.
   for (const event of ["htmx:after:swap", "changed"]) document.addEventListener(event, () => window.setTimeout(() => {
     const there = new Set(rows().map(uidOf));
-    for (const uid of chosen) if (!there.has(uid)) chosen.delete(uid);
+    for (const uid of chosen.keys()) if (!there.has(uid)) chosen.delete(uid);
     show();
   }));
 }

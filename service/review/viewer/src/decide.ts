@@ -2,27 +2,24 @@
  * The decision panel: one press decides, a second press cannot, and "other" asks for its note first. It is sent while the
  * page stays, so that a refusal, an ended session or a lost network never costs what was typed.
  */
+import { draftAtRest } from "./drafts";
 import { guardDecisions } from "./keys";
-import { find, need, refusal, say, send, warn } from "./page";
+import { find, need, say, send, warn, words } from "./page";
 
 const SETTLE_MS = 400;
 
 export function startDecide(painted: Promise<void>): void {
   const form = find<HTMLFormElement>("decide");
   if (!form) return;
-  let awake = false;
+  wakeAfter(painted, form);
   let busy = false;
-  let unsent: HTMLElement | null = null; // the button whose decision waits for a session
-  void painted.then(() => window.setTimeout(() => {
-    awake = true;
-    form.dataset["awake"] = "true";
-  }, SETTLE_MS));
-  guardDecisions(() => awake);
+  let unsent: (() => void) | null = null; // the decision that waits for a session
 
   const decide = async (button: HTMLElement, choice: string): Promise<void> => {
     if (busy) return;
     busy = true;
     button.setAttribute("aria-busy", "true");
+    await draftAtRest();
     const body = new URLSearchParams(new FormData(form) as unknown as Record<string, string>);
     body.set("choice", choice);
     try {
@@ -33,7 +30,7 @@ export function startDecide(painted: Promise<void>): void {
         window.location.assign(target);
         return; // busy until the next page is there: a second press cannot decide it
       }
-      if (answer.status === 401) unsent = button;
+      if (answer.status === 401) unsent = () => void decide(button, choice);
       else await refused(answer, choice);
     } catch {
       warn("The server cannot be reached. Your decision was not sent and your note is kept in this browser; try again when it is back.");
@@ -54,9 +51,9 @@ export function startDecide(painted: Promise<void>): void {
     void decide(button, button.value);
   });
   document.addEventListener("sonomark:signed-in", () => {
-    const button = unsent;
+    const again = unsent;
     unsent = null;
-    if (button instanceof HTMLButtonElement) void decide(button, button.value);
+    again?.();
   });
 
   const refused = async (answer: Response, choice: string): Promise<void> => {
@@ -83,8 +80,12 @@ export function startDecide(painted: Promise<void>): void {
   };
 }
 
-/** The server's words, whether they come as a problem document or as a piece of page. */
-async function words(answer: Response): Promise<string> {
-  if (answer.headers.get("content-type")?.includes("json")) return (await refusal(answer)).message;
-  return new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent?.trim() ?? "";
+/** Decisions sleep until the first frame is painted and the hand has had time to leave the key. */
+export function wakeAfter(painted: Promise<void>, form: HTMLElement): void {
+  let awake = false;
+  void painted.then(() => window.setTimeout(() => {
+    awake = true;
+    form.dataset["awake"] = "true";
+  }, SETTLE_MS));
+  guardDecisions(() => awake);
 }

@@ -8,6 +8,13 @@ const AFTER_MS = 1000;
 const AGAIN_MS = 10_000;
 const FORGET_MS = 24 * 3600 * 1000;
 
+let saving: Promise<void> = Promise.resolve();
+
+/** Settles when no note is on its way: one that arrived after its decision would stand there as a note not sent. */
+export function draftAtRest(): Promise<void> {
+  return saving;
+}
+
 export function startDrafts(): void {
   const note = find<HTMLTextAreaElement>("note");
   const path = note?.dataset["draft"];
@@ -23,12 +30,15 @@ export function startDrafts(): void {
   const keepHere = (): void => localStorage.setItem(key, JSON.stringify({ text: note.value, at: Date.now() }));
   const later = (ms: number): void => {
     window.clearTimeout(waiting);
-    waiting = window.setTimeout(() => void save(), ms);
+    waiting = window.setTimeout(save, ms);
   };
 
-  const save = async (): Promise<void> => {
+  const save = (): void => {
     window.clearTimeout(waiting);
-    if (note.value === saved || sending || decided) return;
+    if (note.value !== saved && !sending && !decided) saving = put();
+  };
+
+  const put = async (): Promise<void> => {
     const text = note.value;
     sending = true;
     try {
@@ -69,19 +79,19 @@ export function startDrafts(): void {
     if (text && text !== note.value) {
       note.value = note.value && !text.includes(note.value) ? `${note.value}\n${text}` : text;
       say("Your unsent note was restored.");
-      void save();
+      save();
     }
   }
   note.addEventListener("input", () => later(AFTER_MS));
-  note.addEventListener("blur", () => void save());
+  note.addEventListener("blur", save);
   note.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("confirm")?.click();
   });
   window.addEventListener("pagehide", () => {
     if (note.value !== saved && !decided) keepHere(); // a tab that is closed a moment after typing
   });
-  document.addEventListener("sonomark:signed-in", () => void save());
-  window.addEventListener("online", () => void save());
+  document.addEventListener("sonomark:signed-in", save);
+  window.addEventListener("online", save);
   document.addEventListener("sonomark:decided", () => {
     decided = true; // the note went with the decision
     window.clearTimeout(waiting);

@@ -63,7 +63,9 @@ function onKey(event: KeyboardEvent): void {
     layered[1]();
     return;
   }
-  const inRow = prefix ? `${prefix}+${key}` : "";
+  // An open list of reasons keeps its digits however long it is read; otherwise the second key follows soon.
+  const begun = document.querySelector<HTMLElement>("details.choose[open] > summary")?.dataset["keys"] ?? prefix;
+  const inRow = begun ? `${begun}+${key}` : "";
   if (inRow && fire(inRow, event)) {
     prefix = "";
     return;

@@ -1,6 +1,7 @@
 /** The live worklist: rows change in place, new ones wait behind a counted button, and the badge never claims too much. */
 import { showBanners } from "./banners";
 import { find, say, timeOfDay, warn } from "./page";
+import type { Asked } from "./pieces";
 
 /** What htmx keeps of the list's stream. */
 interface Connection {
@@ -13,6 +14,7 @@ export function startLive(): void {
   const badge = find("live");
   if (!badge || !find("list")) return;
   let fresh = new Set<number>();
+  let tooMany = false; // more has changed than the rows here were told of
   let stream: Connection | undefined;
   let lost = false;
 
@@ -47,22 +49,48 @@ export function startLive(): void {
   window.addEventListener("online", () => stream?.delayCanceller?.());
   // The list's stream was given up when the session ended; nothing is typed here, so a fresh page is the plainest cure.
   document.addEventListener("sonomark:signed-in", () => window.location.reload());
-  document.addEventListener("htmx:error", () => {
-    say(`The list could not be refreshed (${timeOfDay()}). What you see stays; change the filter again to try again.`, true);
-  });
   document.addEventListener("banners", (event) => showBanners((event as CustomEvent<{ data: string }>).detail.data));
   document.addEventListener("changed", (event) => {
     const { data } = (event as CustomEvent<{ data: string }>).detail;
-    const { fitting } = JSON.parse(data) as { fitting: number[] };
+    const { fitting, many } = JSON.parse(data) as { fitting: number[]; many: boolean };
     for (const id of fitting) if (!find(`s-${id}`)) fresh.add(id);
+    tooMany ||= many;
+    entitle();
     const button = find<HTMLAnchorElement>("new-studies");
-    if (!button || !fresh.size) return;
-    const words = `${fresh.size} new ${fresh.size === 1 ? "study" : "studies"}`;
+    if (!button || !(fresh.size || tooMany)) return;
+    const words = tooMany ? "Much has changed" : `${fresh.size} new ${fresh.size === 1 ? "study" : "studies"}`;
     button.textContent = `${words} – show`;
     button.hidden = false;
     say(words);
   });
   document.addEventListener("htmx:after:swap", (event) => {
-    if ((event.target as HTMLElement | null)?.id === "list") fresh = new Set();
+    const { target, response } = (event as CustomEvent<Asked>).detail.ctx;
+    if (target?.id !== "list" || (response?.status ?? 0) >= 400) return;
+    fresh = new Set();
+    tooMany = false;
+    follow();
+  });
+}
+
+/** The list was narrowed anew: whatever leads on from it keeps the filter that it now has. */
+function follow(): void {
+  const queue = find("list")?.dataset["queue"] ?? "";
+  for (const tab of document.querySelectorAll<HTMLAnchorElement>(".tabs a[id^=tab-]")) {
+    const asked = new URLSearchParams(queue);
+    asked.set("tab", tab.id.slice("tab-".length));
+    tab.search = asked.toString();
+  }
+  const more = find<HTMLAnchorElement>("new-studies");
+  if (more) [more.search, more.hidden] = [queue, true];
+  for (const input of document.querySelectorAll<HTMLInputElement>("input[name=query]")) input.value = queue;
+  for (const input of document.querySelectorAll<HTMLInputElement>("form[action='/preferences'] input[name=next]")) input.value = `/worklist?${queue}`;
+  entitle();
+}
+
+/** The tab of the browser counts too; the counts are drawn a moment after they are told. */
+function entitle(): void {
+  window.setTimeout(() => {
+    const count = find("count-flagged")?.textContent;
+    if (count) document.title = document.title.replace(/^\S+/, count);
   });
 }

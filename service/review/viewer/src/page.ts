@@ -56,9 +56,19 @@ export async function ask(method: string, path: string, body?: string): Promise<
 }
 
 export async function refusal(answer: Response): Promise<Refused> {
+  return new Refused(answer.status, await words(answer));
+}
+
+/** The server's words, whether they come as a problem document or as a piece of page. */
+export async function words(answer: Response): Promise<string> {
+  if (!answer.headers.get("content-type")?.includes("json")) return spoken(await answer.text(), answer.status);
   const problem = (await answer.json().catch(() => ({}))) as { detail?: string; cure?: string };
-  const words = [problem.detail, problem.cure].filter(Boolean).join(" ");
-  return new Refused(answer.status, words || `The server answered ${answer.status}.`);
+  return [problem.detail, problem.cure].filter(Boolean).join(" ") || spoken("", answer.status);
+}
+
+export function spoken(page: string, status: number): string {
+  const text = new DOMParser().parseFromString(page, "text/html").body.textContent;
+  return text?.replace(/\s+/g, " ").trim() || `The server answered ${status}.`;
 }
 
 /** Every answer passes here, so that an ended session is noticed wherever it shows first. */

@@ -22,6 +22,7 @@ type Column = (number | null)[];
 const HEIGHT = 230;
 const WEEK = 7 * 86_400; // seconds
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000];
+const day = (second: number): string => new Date(second * 1000).toISOString().slice(0, 10); // 11/12 is two days in the world
 const percent = (rate: number | null | undefined): string => (rate == null ? "–" : `${(100 * rate).toFixed(1)} %`);
 
 for (const figure of document.querySelectorAll<HTMLElement>("figure[data-chart]")) {
@@ -105,7 +106,7 @@ function options(chart: Chart, width: number, places: number[]): uPlot.Options {
     cursor: { points: { show: false }, drag: { setScale: false } },
     tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
     scales: { x: { time: inTime, range: (_, low, high) => padded(low, single && inTime ? low : high, inTime ? WEEK : 1) }, y: { range: (_, low) => [Math.max(0, low - 0.05), 1.02] } },
-    axes: [inTime ? axis : { ...axis, incrs: WHOLE }, { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(100 * tick)} %`), size: 56 }],
+    axes: [inTime ? { ...axis, space: 90, values: (_, ticks) => ticks.map(day) } : { ...axis, incrs: WHOLE }, { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(100 * tick)} %`), size: 56 }],
     series: [
       {},
       {

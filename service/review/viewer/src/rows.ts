@@ -18,7 +18,7 @@ function move(by: number): void {
 async function hold(): Promise<void> {
   const row = document.activeElement?.closest<HTMLElement>("tr[data-uid]");
   if (!row) return say("Choose a row first: j and k.");
-  const mine = row.querySelector(".held")?.textContent?.includes(document.body.dataset["user"] ?? "") ?? false;
+  const mine = row.querySelector<HTMLElement>(".held")?.dataset["holder"] === document.body.dataset["user"];
   try {
     await ask("POST", `/studies/${row.dataset["uid"]}/${mine ? "release" : "hold"}`);
     say(mine ? "Let go." : "You hold this study.");

@@ -20,6 +20,7 @@ export function startRulebook(): void {
   const gutter = numbered(text, [...list.querySelectorAll<HTMLElement>("[data-line]")].map((each) => Number(each.dataset["line"])));
   guarded(text);
   let waiting: number | undefined;
+  let asked = 0;
   text.addEventListener("input", () => {
     window.clearTimeout(waiting);
     waiting = window.setTimeout(() => void check(), 500);
@@ -27,9 +28,11 @@ export function startRulebook(): void {
   });
 
   async function check(): Promise<void> {
-    const answer = await send("POST", path!, JSON.stringify({ toml: text!.value }));
-    if (!answer.ok) return;
+    const mine = ++asked;
+    const answer = await send("POST", path!, JSON.stringify({ toml: text!.value })).catch(() => null);
+    if (!answer?.ok) return;
     const issues = (await answer.json()) as Issue[];
+    if (mine !== asked) return; // of an older text
     text!.setAttribute("aria-invalid", String(issues.some((issue) => issue.is_error)));
     gutter(issues.filter((issue) => issue.is_error).map((issue) => issue.line));
     list!.replaceChildren(...(issues.length ? issues.map(item) : [nothing()]));
@@ -43,7 +46,14 @@ function item(issue: Issue): HTMLElement {
   button.className = "link";
   button.dataset["line"] = String(issue.line);
   button.textContent = `Line ${issue.line}`;
-  row.append(button, ` ${issue.message} ${issue.cure}`);
+  row.append(button, " ");
+  if (!issue.is_error) {
+    const advice = document.createElement("span");
+    advice.className = "tag";
+    advice.textContent = "advice";
+    row.append(advice, " ");
+  }
+  row.append(`${issue.message} ${issue.cure}`);
   return row;
 }
 

@@ -18,6 +18,7 @@ let idleEnd = Infinity;
 let hardEnd = Infinity;
 let warning: number | undefined;
 let looking: number | undefined;
+let understood = false; // that the session ends whatever one does
 
 export function startSession(): void {
   const { idleS, endsInS } = document.body.dataset;
@@ -46,31 +47,36 @@ function reckon(idleS: number, endsInS?: number): void {
   if (endsInS !== undefined) hardEnd = now + endsInS * 1000;
   window.clearTimeout(warning);
   const wait = Math.min(idleEnd, hardEnd) - now - WARN_S * 1000;
+  if (wait > 0) find<HTMLDialogElement>("ending")?.close(); // somebody went on, here or in another tab
   warning = window.setTimeout(warn, Math.min(Math.max(0, wait), 2 ** 31 - 1));
 }
 
 function warn(): void {
   const dialog = find<HTMLDialogElement>("ending");
-  if (!dialog || find<HTMLDialogElement>("again")?.open || dialog.open) return;
+  if (!dialog || find<HTMLDialogElement>("again")?.open) return;
+  const end = Math.min(idleEnd, hardEnd);
+  warning = window.setTimeout(() => void check(), Math.max(1000, end - Date.now() + 1000));
   const hard = hardEnd <= idleEnd;
-  const at = new Date(Math.min(idleEnd, hardEnd)).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  if (hard && understood) return;
+  const at = new Date(end).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
   find("ending-words")!.textContent = hard
     ? `Your session ends at ${at}. Your work is kept; sign in again then to go on.`
     : `Your session ends at ${at}, as nothing was done for a while. Your work is kept.`;
   find("stay")!.textContent = hard ? "Understood" : "Stay signed in";
-  dialog.showModal();
-  warning = window.setTimeout(() => void check(), Math.max(1000, Math.min(idleEnd, hardEnd) - Date.now() + 1000));
+  if (!dialog.open) dialog.showModal();
 }
 
 async function stay(): Promise<void> {
   find<HTMLDialogElement>("ending")?.close();
-  await check();
+  if (hardEnd > idleEnd) return check();
+  understood = true; // nothing puts that end off: it is said once
 }
 
 async function check(): Promise<void> {
   const session = await look().catch(() => undefined);
-  if (session === null) ended();
-  else if (session) reckon(session.idle_s, session.ends_in_s);
+  if (session === null) return ended();
+  if (!session) return;
+  reckon(session.idle_s, session.ends_in_s);
 }
 
 function ended(): void {
@@ -112,6 +118,7 @@ function resume(session: Session): void {
   const password = find<HTMLInputElement>("again-password");
   if (password) password.value = "";
   find<HTMLDialogElement>("again")?.close();
+  understood = false;
   reckon(session.idle_s, session.ends_in_s);
   say("Signed in again. Nothing was lost.");
   document.dispatchEvent(new Event("sonomark:signed-in"));

@@ -1,5 +1,6 @@
 /** The study page: which image and frame is shown, its marks in words, and everything that is started once. */
 import "./app"; // one bundle for the page, so that there is one table of keys
+import { startAnswer } from "./answer";
 import { Boxes } from "./boxes";
 import { Cine } from "./cine";
 import { startDecide } from "./decide";
@@ -261,6 +262,7 @@ const first = find<HTMLImageElement>("first-frame");
 const start = here();
 if (first && start) pictures.adopt(pictures.address(start.uid, start.sha256, frame, "image"), first);
 startDecide(painted);
+startAnswer(painted);
 startPrefetch(painted);
 startWatch();
 cine.offer(here()?.fps ?? 20);

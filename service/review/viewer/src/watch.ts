@@ -4,6 +4,12 @@ import { find, need, timeOfDay, warn } from "./page";
 import { look } from "./session";
 import { data } from "./study";
 
+interface Told {
+  version: number;
+  sentence: string; // what happened last
+  held_by: string; // somebody else; empty: nobody, or who reads it
+}
+
 const PATIENCE_MS = 10_000; // a short gap is not worth a word
 
 export function startWatch(): void {
@@ -17,7 +23,7 @@ export function startWatch(): void {
     source = new EventSource(`/studies/${data.study}/events`);
     source.addEventListener("changed", (event) => {
       alive();
-      changed(JSON.parse((event as MessageEvent<string>).data) as { version: number; sentence: string });
+      changed(JSON.parse((event as MessageEvent<string>).data) as Told);
     });
     source.addEventListener("banners", (event) => showBanners((event as MessageEvent<string>).data));
     source.addEventListener("removed", (event) => removed((JSON.parse((event as MessageEvent<string>).data) as { sentence: string }).sentence));
@@ -76,17 +82,30 @@ function badge(on: boolean, words: string): void {
 }
 
 /** Nothing moves under the reader's hands: a line says what happened, and shows it when asked. */
-function changed(told: { version: number; sentence: string }): void {
+function changed(told: Told): void {
+  if (find("removed") || find("problem")) return;
   const version = find<HTMLInputElement>("version")?.value ?? String(data.version);
-  if (String(told.version) === version || find("removed") || find("problem")) return;
-  const see = button("Show it", () => window.location.reload());
-  notice("news", told.sentence, see);
+  const words = String(told.version) === version ? hands(told.held_by) : told.sentence;
+  if (find("news")?.dataset["words"] === words) return; // said already: neither announced again nor taken from under the focus
+  if (words) notice("news", words, button("Show it", () => window.location.reload()));
+  else find("news")?.remove();
+}
+
+/** In whose hands the study is, if they are other ones than the page says. */
+function hands(holder: string): string {
+  const shown = document.querySelector<HTMLElement>(".hold")?.dataset["holder"];
+  if (shown === undefined || shown === holder) return "";
+  return holder ? `${holder} holds this study now.` : `${shown} holds this study no more.`;
 }
 
 function removed(sentence: string): void {
   if (find("removed")) return;
   const note = find<HTMLTextAreaElement>("note");
-  const copy = button("Copy", () => void navigator.clipboard.writeText(note?.value ?? ""));
+  const copy = button("Copy", () => {
+    note?.select();
+    // Without TLS a browser gives no clipboard: the note stands selected, and its own keys copy it.
+    void navigator.clipboard?.writeText(note?.value ?? "");
+  });
   const kept = note?.value.trim() ? [" Your note is kept here.", copy] : [];
   const back = document.createElement("a");
   back.href = "/worklist";
@@ -100,6 +119,7 @@ function notice(id: string, words: string, ...more: (Node | string)[]): void {
   const line = document.createElement("p");
   line.id = id;
   line.className = "news";
+  line.dataset["words"] = words;
   line.setAttribute("role", "alert");
   line.append(`${words} `, ...more);
   need("outcome").replaceChildren(line);

@@ -1,0 +1,31 @@
+/**
+ * Pieces of a page that htmx fetches: the list, the flow, a self-test that runs. A refusal never takes the place of what
+ * is shown (`noSwap` in the page's head): it is said, what stands stays, and what refreshes itself goes on asking.
+ */
+import { find, spoken, timeOfDay, warn } from "./page";
+
+/** What htmx tells of a piece that it asked for. */
+export interface Asked {
+  ctx: { target?: Element; text?: string; response?: { status: number } };
+}
+
+export function startPieces(): void {
+  let said = false;
+  const fail = (words: string): void => {
+    said = true;
+    const list = `The list could not be refreshed (${timeOfDay()}). What you see stays; change the filter again to try again.`;
+    warn(find("list") ? list : `${words} What you see is as it was at ${timeOfDay()}.`);
+  };
+  document.addEventListener("htmx:response:error", (event) => {
+    const { response, text } = (event as CustomEvent<Asked>).detail.ctx;
+    if (response?.status === 401) return void document.dispatchEvent(new Event("sonomark:signed-out"));
+    fail(spoken(text ?? "", response?.status ?? 0));
+  });
+  document.addEventListener("htmx:error", () => fail("The server cannot be reached."));
+  document.addEventListener("htmx:after:swap", (event) => {
+    const status = (event as CustomEvent<Asked>).detail.ctx.response?.status ?? 0;
+    if (!said || status < 200 || status >= 400) return; // of a refusal htmx says the same
+    said = false;
+    warn("");
+  });
+}
