@@ -232,3 +232,22 @@ def test_a_newer_database_without_a_window_is_refused(empty: Database) -> None:
         connection.execute(text("DROP TABLE schema_window"))
     with pytest.raises(SchemaError, match="newer"):
         schema.require_usable(empty)
+
+
+def test_the_queue_is_vacuumed_by_its_own_measure(empty: Database) -> None:
+    if empty.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite keeps no dead rows")
+
+    def measure() -> dict[str, str]:
+        with empty.engine.connect() as connection:
+            options = connection.scalar(text("SELECT reloptions FROM pg_class WHERE relname = 'analyses'")) or []
+        return dict(option.split("=") for option in options)
+
+    Base.metadata.create_all(empty.engine)
+    created = measure()
+    assert created["autovacuum_vacuum_scale_factor"] == "0"
+    Base.metadata.drop_all(empty.engine)
+    schema.migrate()
+    assert measure() == created
+    schema.downgrade("0015")
+    assert measure() == {}
