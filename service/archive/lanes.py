@@ -15,12 +15,13 @@ from secrets import token_bytes
 from threading import Lock
 from zlib import crc32
 
-from service.archive.disk import storage
+from service.archive.disk import begin_writing, storage
 from service.errors import StorageError
 
 PAGE = mmap.PAGESIZE
 LANE_BYTES = 16 << 20
 HEAD_BYTES = 128
+BEGIN_BYTES = 256 << 10  # so much of a record is there before the disk begins with it
 
 # Magic, generation, octets of the DICOM file, octets in front of its data set, digest of the data set.
 _HEAD = struct.Struct("<8s16sQI32s")
@@ -96,16 +97,17 @@ class Lane:
             StorageError: the lane is of no more use.
         """
         self.generation, self._position, self.given_back = token_bytes(16), 0, False
-        self.put(bytes(PAGE), 0)
+        self.put(0, bytes(PAGE))
         self.sync()
 
-    def put(self, data: Data, position: int) -> None:
-        """Write over ``data``'s length from ``position`` on. No block is missing, so a short write is a fault."""
+    def put(self, position: int, *parts: Data) -> None:
+        """Write ``parts`` from ``position`` on. No block is missing, so a short write is a fault."""
+        octets = sum(map(len, parts))
         try:
             with storage("The journal cannot take an instance in"):
-                written = os.pwrite(self.descriptor, data, position)
-            if written != len(data):
-                raise StorageError(f"Of {len(data)} bytes only {written} were written to the journal.")
+                written = os.pwritev(self.descriptor, parts, position)
+            if written != octets:
+                raise StorageError(f"Of {octets} bytes only {written} were written to the journal.")
         except StorageError:
             self.sound = False
             raise
@@ -127,10 +129,12 @@ class Record:
     def __init__(self, lane: Lane, position: int, head: bytes) -> None:
         self.lane = lane
         self.position = position
-        self.start = self.stop = position + HEAD_BYTES
+        self.start = position + HEAD_BYTES
+        self.stop = self.start + len(head)
         self.head_octets = len(head)
         self.sha256 = ""
-        self.write(head)
+        self._held: tuple[Data, ...] = (head,)  # not written yet, for each write costs a call of the system
+        self._begun = position  # the disk has been told to write what lies before
 
     @property
     def octets(self) -> int:
@@ -142,17 +146,31 @@ class Record:
         Raises:
             LaneFull: there is no room; nothing was written. StorageError: the lane failed.
         """
-        if self.stop + len(data) > LANE_BYTES:
-            raise LaneFull
-        self.lane.put(data, self.stop)
-        self.stop += len(data)
+        self._append(data)
+        self._put_held()
+        if self.stop - self._begun >= BEGIN_BYTES:
+            self._begin_writing(self.stop // PAGE * PAGE)
+
+    def hold(self, data: Data) -> None:
+        """Append the whole data set, which stays as it is until the record is sealed.
+
+        Raises:
+            LaneFull: there is no room.
+        """
+        self._append(data)
 
     def seal(self, sha256: str) -> None:
-        """The data set is complete: durable on return, and found after a crash."""
+        """The data set is complete: it is written, the disk begins with it, and after a `sync` a crash leaves it."""
         self.sha256 = sha256
-        self.lane.put(self.lane.encode(self.octets, self.head_octets, sha256), self.position)
+        head = self.lane.encode(self.octets, self.head_octets, sha256)
+        if self.stop == self.start + sum(map(len, self._held)):
+            self.lane.put(self.position, head, *self._held)
+        else:
+            self._put_held()
+            self.lane.put(self.position, head)
+        self._held = ()
         self.lane.begins_at(self.stop)
-        self.lane.sync()
+        self._begin_writing(self.stop)
 
     def hand_on(self) -> Entry:
         """The sealed record, as it will be found in its lane; the next one goes behind it."""
@@ -163,14 +181,35 @@ class Record:
         """The instance was not taken in: the next record goes over this one."""
         try:
             if self.sha256 and self.lane.sound:
-                self.lane.put(bytes(HEAD_BYTES), self.position)
+                self.lane.put(self.position, bytes(HEAD_BYTES))
         finally:
             self.lane.begins_at(self.position)
             self.lane.taken = False
 
     def view(self) -> mmap.mmap:
-        """What has been written, mapped from ``position`` on."""
+        """The record, mapped from ``position`` on."""
+        self._put_held()
         return mmap.mmap(self.lane.descriptor, self.stop - self.position, offset=self.position, access=mmap.ACCESS_READ)
+
+    def copy_to(self, target: int) -> None:
+        """Append the DICOM file, as far as it is there, to the file ``target``."""
+        self._put_held()
+        copied(self.lane.descriptor, self.start, self.stop, target)
+
+    def _append(self, data: Data) -> None:
+        if self.stop + len(data) > LANE_BYTES:
+            raise LaneFull
+        self._held = (*self._held, data)
+        self.stop += len(data)
+
+    def _put_held(self) -> None:
+        held, self._held = self._held, ()
+        if held:
+            self.lane.put(self.stop - sum(map(len, held)), *held)
+
+    def _begin_writing(self, stop: int) -> None:
+        begin_writing(self.lane.descriptor, self._begun, stop)
+        self._begun = stop
 
 
 def entries(descriptor: int) -> Iterator[Entry]:

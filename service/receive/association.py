@@ -73,7 +73,7 @@ class StreamingDimse(DIMSEServiceProvider):
                         str(command.get("AffectedSOPInstanceUID", "")),
                     )
                 continue
-            self._incoming.write(memoryview(fragment)[1:])
+            self._incoming.write(memoryview(fragment)[1:], last=bool(is_last))
             if is_last:
                 self.arrived.append(self._incoming)
                 self._incoming = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from service.archive.journal import LEAST_ROOM
-from service.archive.lanes import Data, Entry, Lane, LaneFull, Record, copied
+from service.archive.lanes import Data, Entry, Lane, LaneFull, Record
 from service.archive.store import ArchiveStore, storage, write_all
 from service.dicom.header import Header, parse_header
 from service.dicom.part10 import file_head
@@ -84,7 +84,8 @@ class Incoming:
         self._lock = Lock()  # an association may be torn down while a fragment is being written
         self._descriptor = -1
         self._only: Data | None = None  # the one fragment so far, as long as it is the only one
-        self._durable = False  # from then on the ledger alone decides what becomes of it
+        self._sealed = False  # from then on the ledger alone decides what becomes of it
+        self._durable = False
         head = file_head(
             request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid, request.calling_ae_title
         )
@@ -103,10 +104,10 @@ class Incoming:
         """Digest of the data set's bytes so far, without the head of the file."""
         return self._digest.hexdigest()
 
-    def write(self, fragment: Data) -> None:
-        """Append a fragment of the data set. It must stay as it is until the next one, or the answer."""
+    def write(self, fragment: Data, *, last: bool = False) -> None:
+        """Append a fragment of the data set. It must stay as it is until the next one, or the answer to the last."""
         with self._lock:
-            if self.failure is not None or self._durable:
+            if self.failure is not None or self._sealed:
                 return
             self._digest.update(fragment)
             self._only = None if self.size else fragment
@@ -114,7 +115,9 @@ class Incoming:
             try:
                 if self.record is not None:
                     try:
-                        self.record.write(fragment)
+                        # One that comes in one piece is written in one piece, with its head and its digest.
+                        append = self.record.hold if last and self._only is not None else self.record.write
+                        append(fragment)
                         return
                     except LaneFull:
                         self._move_out(self.record)
@@ -153,12 +156,11 @@ class Incoming:
         with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as data:
             return parse_header(data, syntax, self.head_size, character_set=charset)
 
-    def sync(self) -> None:
-        """Put the bytes on disk. From here on `keep` or `void` says what becomes of them.
+    def seal(self) -> None:
+        """All of it is there: the disk begins with it. From here on `keep` or `void` says what becomes of it.
 
         Raises:
-            StorageError: it is not all there. A failed sync is never tried again on the same file: the kernel
-            drops the dirty pages and would report success.
+            StorageError: it is not all there.
         """
         self.require_whole()
         with self._lock:
@@ -166,15 +168,29 @@ class Incoming:
                 raise self.failure
             if self.record is not None:
                 self.record.seal(self.sha256)
-            else:
-                with storage("The archive cannot put an instance on disk"):
-                    os.fsync(self._descriptor)
-                    self._close()
-            self._durable = True
+            self._sealed = True
+
+    def sync(self) -> None:
+        """Put the bytes of a sealed one on disk, if they are not there yet.
+
+        Raises:
+            StorageError: they are not. A failed sync is never tried again on the same file: the kernel drops the
+            dirty pages and would report success.
+        """
+        if self._durable:
+            return
+        if self.record is not None:
+            self.record.lane.sync()
+        else:
+            with storage("The archive cannot put an instance on disk"):
+                os.fsync(self._descriptor)
+                self._close()
+        self._durable = True
 
     def seal_again(self) -> None:
         """Its record holds, whoever gave up the same bytes meanwhile (`Journal.give_up` takes all that it finds)."""
         if self.record is not None:
+            self._durable = False
             self.record.seal(self.sha256)
 
     def keep(self) -> tuple[Lane, Entry] | None:
@@ -185,13 +201,13 @@ class Incoming:
     def void(self) -> None:
         """It was not taken in, or was here before."""
         with self._lock:
-            self._durable = False
+            self._sealed = False
         self.discard()
 
     def discard(self) -> None:
-        """Forget it, unless it is durable already. Whoever else holds it finds a failure."""
+        """Forget it, unless it is sealed already. Whoever else holds it finds a failure."""
         with self._lock:
-            if self._durable:
+            if self._sealed:
                 return
             if self.failure is None:
                 self.failure = StorageError("The association ended before the instance was complete.")
@@ -213,7 +229,7 @@ class Incoming:
         """It outgrows its lane and goes on in a file of its own."""
         self._open(b"")
         with storage("The archive cannot take an instance in"):
-            copied(record.lane.descriptor, record.start, record.stop, self._descriptor)
+            record.copy_to(self._descriptor)
         self.record = None
         self._drop(record)
 

@@ -80,7 +80,7 @@ class Intake:
         if self._archive.free_bytes() < self._reserve_bytes:
             raise OutOfSpace("The archive's disk is above its watermark.")
         fp("receive.before_fsync")
-        incoming.sync()
+        incoming.seal()
         digest = incoming.sha256
         arrival = Arrival(
             header=header,

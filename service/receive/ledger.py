@@ -15,10 +15,13 @@ from service.failpoints import fp
 from service.receive.filing import Filing
 from service.receive.incoming import Incoming
 
+# The disk writes a small one while its rows are made. The sync of a large one would hold the transaction up.
+SMALL = 1 << 20
+
 
 @dataclass(slots=True)
 class Entry:
-    """One instance that is on disk and waits to be entered."""
+    """One instance that is sealed and waits to be entered."""
 
     incoming: Incoming
     arrival: Arrival
@@ -40,19 +43,26 @@ class Ledger:
         self._committing = Lock()
 
     def enter(self, incoming: Incoming, arrival: Arrival) -> Registration:
-        """Rows, name and commit, in this order; the instance is durable and queued on return.
+        """Bytes, name and commit, in this order; the instance is durable and queued on return.
 
         Raises:
             DatabaseAway, StorageError: it was not entered.
         """
         entry = Entry(incoming, arrival)
+        at_once = incoming.size <= SMALL and self._committing.acquire(blocking=False)
+        if not at_once:
+            incoming.sync()
         with self._waiting_lock:
             self._waiting.append(entry)
-        with self._committing:
+        if not at_once:
+            self._committing.acquire()
+        try:
             if not entry.done:
                 with self._waiting_lock:
                     batch, self._waiting = self._waiting, []
                 self._commit(batch)
+        finally:
+            self._committing.release()
         if entry.failure is not None:
             raise entry.failure
         if entry.registration is None:
@@ -68,6 +78,8 @@ class Ledger:
             with self._database.cursor() as cursor:
                 registrations = register_all(cursor, [entry.arrival for entry in batch], self._settle)
                 wanted = [self._wanted(*each) for each in zip(batch, registrations, strict=True)]
+                for entry in batch:
+                    entry.incoming.sync()
                 own_files = [
                     (entry.incoming.path, entry.arrival.archive_key)
                     for entry, needed in zip(batch, wanted, strict=True)

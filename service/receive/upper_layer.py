@@ -132,7 +132,7 @@ class UpperLayer(DULServiceProvider):
         for context_id, control, fragment in fragments:
             if control & 1 or context_id != self._context_id or self._incoming is None:
                 return False
-            self._incoming.write(fragment)
+            self._incoming.write(fragment, last=bool(control & 2))
             if control & 2:
                 self._answer(self._incoming)
                 self._incoming = None

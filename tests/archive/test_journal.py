@@ -25,6 +25,7 @@ def waiting(tmp_path: Path) -> tuple[ArchiveStore, str]:
     record = lane.begin(b"head ")
     record.write(b"data set")
     record.seal(digest)
+    lane.sync()
     os.close(lane.descriptor)
     return store, instance_key(digest)
 

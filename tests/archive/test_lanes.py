@@ -26,6 +26,7 @@ def test_records_in_blocks_that_were_used_before_are_all_found(tmp_path: Path) -
         record.write(data)
         digests.append(sha256(data).hexdigest())
         record.seal(digests[-1])
+        lane.sync()
     found = list(lanes.entries(lane.descriptor))
     assert [entry.sha256 for entry in found] == digests
     assert not any(entry.void for entry in found)

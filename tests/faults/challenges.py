@@ -57,7 +57,7 @@ def short_writes(house: Parts) -> None:
     # SQLite looks after its own files; the archive's are the question. Its files that are open already are named,
     # and where it has none it writes new ones, with `write`.
     journal = list(house.archive_folder.rglob("*.lane"))
-    with tracing.window(pid, "write,pwrite64" if journal else "write", "retval=100:when=5+5", only=journal):
+    with tracing.window(pid, "write,pwritev,pwritev2" if journal else "write", "retval=100:when=5+5", only=journal):
         answers = send(house.dicom_port, ledger, [image(columns=800, rows=600)])
     assert answers == [OUT_OF_RESOURCES], answers
     house.kill("receive")

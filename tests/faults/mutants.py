@@ -87,14 +87,14 @@ if sys.argv[-1] == "receive":
 
 SHORT_WRITES = """
 import os
-_write, _pwrite = os.write, os.pwrite
+_write, _pwritev = os.write, os.pwritev
 def write(descriptor, data):
     _write(descriptor, data)
     return len(data)
-def pwrite(descriptor, data, position):
-    _pwrite(descriptor, data, position)
-    return len(data)
-os.write, os.pwrite = write, pwrite
+def pwritev(descriptor, parts, position):
+    _pwritev(descriptor, parts, position)
+    return sum(map(len, parts))
+os.write, os.pwritev = write, pwritev
 """
 
 MUTANTS = (

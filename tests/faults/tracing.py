@@ -149,15 +149,20 @@ def unfiled_at_recycling(file: Path, folder: Path) -> tuple[int, set[str]]:
             case "rename" | "renameat" | "renameat2" if inside:
                 source, target = inside[-2:]
                 dirty = (dirty - {source}) | ({target} if source in dirty else set()) | {str(Path(target).parent)}
-            case "pwrite64" if call.text.endswith(f", {PAGE}, 0") and call.paths[0].endswith(".lane"):
+            case "pwritev" | "pwritev2" if _a_page(call.text) and call.paths[0].endswith(".lane"):
                 recycled += 1
                 late |= dirty
-            case "write" | "pwrite64" | "sendfile" | "copy_file_range":
+            case "write" | "pwrite64" | "pwritev" | "pwritev2" | "sendfile" | "copy_file_range":
                 # The file that is written comes last: `sendfile` and `copy_file_range` name their source as well.
                 dirty |= set(inside[:1])
             case "unlink" | "unlinkat":
                 dirty -= set(inside)
     return recycled, late
+
+
+def _a_page(text: str) -> bool:
+    """Whether a vectored write is of one page at the beginning of its file."""
+    return re.search(rf"iov_len={PAGE}\}}\], 1, 0(, 0)?$", text) is not None
 
 
 def synced_again(file: Path, folder: Path) -> list[str]:

@@ -208,7 +208,7 @@ def test_disk_full_while_receiving(start_receiver: StartReceiver, db: Database, 
     association.release()
 
 
-@pytest.mark.parametrize(("journal", "call"), [("96", "pwrite64"), ("0", "write")])
+@pytest.mark.parametrize(("journal", "call"), [("96", "pwritev,pwritev2"), ("0", "write")])
 def test_short_writes_of_the_kernel(journal: str, call: str, start_receiver: StartReceiver, house: Settings) -> None:
     receiver = start_receiver(JOURNAL_MB=journal)
     injector = subprocess.Popen(
