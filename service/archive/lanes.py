@@ -9,10 +9,10 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
 from threading import Lock
+from typing import NamedTuple
 from zlib import crc32
 
 from service.archive.disk import begin_writing, storage
@@ -34,8 +34,7 @@ class LaneFull(Exception):
     """The record does not fit into what is left of the lane."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A record as it is found in a lane."""
 
     position: int  # of its head

@@ -1,7 +1,6 @@
 """Instances on their way into the database: study, series and instance, each once, whoever else is writing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -19,8 +18,7 @@ from service.dicom.header import Header
 Settle = Callable[[str], timedelta]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An instance as it came: whose bytes, how many, and where the archive keeps them."""
 
     header: Header
@@ -33,8 +31,7 @@ class Arrival:
     priority: int = 0  # in the queue, the smaller the sooner
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """What became of an arrival."""
 
     instance_id: int

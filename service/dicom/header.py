@@ -7,7 +7,7 @@ import mmap
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.dicom.elements import (
     EXPLICIT_BE,
@@ -35,8 +35,7 @@ INFLATED_AT_MOST = 64 * 1024 * 1024  # of a deflated data set; a bomb gets no fu
 LARGEST_INTEGER = 2**31 - 1  # what the database's integer columns hold
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One instance's header. ``study``, ``series`` and ``instance`` are columns of those tables by name."""
 
     sop_class_uid: str

@@ -7,10 +7,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
+from typing import NamedTuple
 
 from service import logs
 from service.archive import lanes
@@ -28,8 +28,7 @@ BATCH = 128
 RETRY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """One committed record that has no file of its own yet."""
 
     lane: Lane

@@ -6,10 +6,10 @@ of their own.
 
 import mmap
 import os
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from service.archive.journal import LEAST_ROOM
 from service.archive.lanes import Data, Entry, Lane, LaneFull, Record
@@ -19,8 +19,7 @@ from service.dicom.part10 import file_head
 from service.errors import NotDicom, SonomarkError, StorageError
 
 
-@dataclass(frozen=True, slots=True)
-class StoreRequest:
+class StoreRequest(NamedTuple):
     """What a C-STORE-RQ's command and its presentation context say of the data set that follows."""
 
     sop_class_uid: str

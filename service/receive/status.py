@@ -3,7 +3,6 @@
 Never Success by accident, never an unnamed one.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from service.errors import DatabaseAway, DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, StorageError
@@ -21,8 +20,7 @@ class Status(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the sender of one instance is told, and how it came to that."""
 
     status: Status
