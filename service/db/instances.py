@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
+from service.db.dates import Dates
 from service.db.statement import Cursor, Statement
 from service.db.tables import Analysis, Condition, Instance, ObjectCheck, Release, Series, Study, now
 from service.dicom.header import Header
@@ -62,6 +63,7 @@ _FIND = Statement(
     select(
         _studies.c.id,
         _studies.c.version,
+        _studies.c.settled,
         select(_series_.c.id)
         .where(_IN_STUDY, _series_.c.series_instance_uid == bindparam("series_uid"))
         .scalar_subquery(),
@@ -110,13 +112,13 @@ def register(session: Session, arrival: Arrival, settle: timedelta) -> Registrat
 
 
 def register_all(
-    cursor: Cursor, arrivals: Sequence[Arrival], settle: Settle, *, queue: bool = True
+    cursor: Cursor, arrivals: Sequence[Arrival], settle: Settle, *, queue: bool = True, dates: Dates | None = None
 ) -> list[Registration]:
     """Write the arrivals' study, series and instance rows, or find them, inside the caller's transaction.
 
     The same bytes again are the same row. Other bytes under the same SOP Instance UID become a second row, and
     both, with their studies, are flagged as in conflict. A new instance makes its study unsettled once more, and
-    with ``queue`` waits for a worker.
+    with ``queue`` waits for a worker. With ``dates`` that of a study which is being received may wait a moment.
     """
     moment = now()
     by_study: dict[str, list[int]] = {}
@@ -129,17 +131,21 @@ def register_all(
         _lock(cursor, uid)
         improved: dict[str, Any] = {}
         created = version = study_id = 0
+        settled = True
         for place, arrival in zip(by_study[uid], members, strict=True):
             found = _find(cursor, arrival, moment)
-            study_id, version = found.study_id, version or found.version
+            study_id, version, settled = found.study_id, version or found.version, found.settled
             _improve(improved, found.study, arrival.header)
             registrations[place] = _register(cursor, arrival, found, moment, queue)
             created += registrations[place].created
         if created:
+            patience = max(_patience(arrival, settle) for arrival in members)
+            if dates and version and not settled and dates.may_wait(study_id, moment, patience) and not improved:
+                continue
             values = {
                 "study_id": study_id,
                 "last_received_at": moment,
-                "settles_at": moment + max(_patience(arrival, settle) for arrival in members),
+                "settles_at": moment + patience,
                 "settled": False,
                 "version": version + created,
                 "changed_at": moment,
@@ -203,6 +209,7 @@ class _Found(NamedTuple):
 
     study_id: int
     version: int
+    settled: bool
     series_id: int | None
     known: int  # whether its SOP Instance UID is there, with whatever bytes
     study: list[Any]  # the study's _STUDY_FIELDS
@@ -237,8 +244,8 @@ def _find(cursor: Cursor, arrival: Arrival, moment: datetime) -> _Found:
         _insert(cursor, _studies, values)
         _lock(cursor, header.study_instance_uid)
         found = cursor.one(_FIND, wanted)
-    study_id, version, series_id, known, *study = found
-    return _Found(study_id, version, series_id, known, study)
+    study_id, version, settled, series_id, known, *study = found
+    return _Found(study_id, version, settled, series_id, known, study)
 
 
 def _improve(improved: dict[str, Any], study: list[Any], header: Header) -> None:

@@ -6,6 +6,7 @@ from threading import Condition, Lock
 from service import logs
 from service.archive.lanes import LANE_BYTES
 from service.archive.store import ArchiveStore, instance_key
+from service.db.dates import Dates
 from service.db.instances import Arrival, Registration, Settle
 from service.db.session import Database
 from service.dicom.header import Header
@@ -29,7 +30,8 @@ class Intake:
         self._archive = archive
         self.suspension = Suspension(archive, database)
         self._filing = Filing(archive, self.suspension.note)
-        self._ledger = Ledger(archive, database, settle, self._filing)
+        self._dates = Dates(database)
+        self._ledger = Ledger(archive, database, settle, self._filing, self._dates)
         self._bell = Bell()
         self._reserve_bytes = reserve_bytes
         self._under_way = _UnderWay()
@@ -37,9 +39,11 @@ class Intake:
     def start(self, journal_bytes: int) -> None:
         """Take the journal into use, after what a crash left in it has been filed."""
         self._filing.start(journal_bytes // LANE_BYTES, self._reserve_bytes)
+        self._dates.start()
 
     def stop(self, timeout: float) -> None:
         """Empty the journal. What time is not enough for the next start files."""
+        self._dates.stop()
         self._filing.stop(timeout)
 
     def take(self, incoming: Incoming) -> Registration:
@@ -70,28 +74,12 @@ class Intake:
         return self._under_way.wait_until_none(timeout)
 
     def _take(self, incoming: Incoming) -> Registration:
-        incoming.require_whole()
-        request = incoming.request
-        require_uid(request.sop_instance_uid, "SOP Instance UID of the command")
-        header = incoming.header()
-        check(header, request)
-        if request.only_studies and header.study_instance_uid not in request.only_studies:
-            raise NotAllowed("Only the study of the self-test under way may come from here.")
-        if self._archive.free_bytes() < self._reserve_bytes:
-            raise OutOfSpace("The archive's disk is above its watermark.")
-        fp("receive.before_fsync")
-        incoming.seal()
-        digest = incoming.sha256
-        arrival = Arrival(
-            header=header,
-            sha256=digest,
-            size=incoming.size,
-            archive_key=instance_key(digest),
-            calling_ae_title=request.calling_ae_title,
-            correlation_id=request.correlation_id,
-            priority=request.priority,
-            synthetic=request.calling_ae_title == SYNTHETIC_AE_TITLE,
-        )
+        self._ledger.expect()
+        try:
+            arrival = self._sealed(incoming)
+        except BaseException:
+            self._ledger.give_up()
+            raise
         try:
             registration = self._ledger.enter(incoming, arrival)
         except OutcomeUnknown:
@@ -105,6 +93,31 @@ class Intake:
         if registration.analysis_id is not None:
             self._bell.press(registration.analysis_id)
         return registration
+
+    def _sealed(self, incoming: Incoming) -> Arrival:
+        """The instance looked at, written whole and on its way to the disk."""
+        incoming.require_whole()
+        request = incoming.request
+        require_uid(request.sop_instance_uid, "SOP Instance UID of the command")
+        header = incoming.header()
+        check(header, request)
+        if request.only_studies and header.study_instance_uid not in request.only_studies:
+            raise NotAllowed("Only the study of the self-test under way may come from here.")
+        if self._archive.free_bytes() < self._reserve_bytes:
+            raise OutOfSpace("The archive's disk is above its watermark.")
+        fp("receive.before_fsync")
+        incoming.seal()
+        digest = incoming.sha256
+        return Arrival(
+            header=header,
+            sha256=digest,
+            size=incoming.size,
+            archive_key=instance_key(digest),
+            calling_ae_title=request.calling_ae_title,
+            correlation_id=request.correlation_id,
+            priority=request.priority,
+            synthetic=request.calling_ae_title == SYNTHETIC_AE_TITLE,
+        )
 
 
 class _UnderWay(AbstractContextManager[None]):

@@ -4,6 +4,7 @@ Never Success by accident, never an unnamed one.
 """
 
 from enum import IntEnum
+from typing import NamedTuple
 
 from service.errors import DatabaseAway, DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, StorageError
 

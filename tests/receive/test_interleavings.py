@@ -97,13 +97,13 @@ def take(intake: Intake, berth: Berth, dataset: object, on_sealed: Event | None 
     incoming = Incoming(berth, StoreRequest(sop_class, uid, sop_class, syntax, "US01", "test"))
     incoming.write(data)
     if on_sealed is not None:
-        sync = incoming.sync
+        seal = incoming.seal
 
         def sealed() -> None:
-            sync()
+            seal()
             on_sealed.set()
 
-        incoming.sync = sealed  # type: ignore[method-assign]
+        incoming.seal = sealed  # type: ignore[method-assign]
     return intake.take(incoming).created
 
 
