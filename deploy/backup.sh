@@ -50,7 +50,7 @@ postgresql*)
 esac
 
 # The journal first: what leaves it while it is copied is among the others by then.
-parts="journal instances masks"
+parts="journal instances masks deliveries"
 case $archive in
 s3://*)
     archive=$data/archive

@@ -56,3 +56,5 @@ class Leases:
                     analyses.renew(session, held, self._lease_s)
             except DatabaseAway:
                 log.warning("leases not renewed, database away")
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread: every later claim would run out
+                log.error("leases not renewed", error=type(error).__name__)

@@ -93,6 +93,9 @@ class Journal:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not os.fstat(descriptor).st_nlink:  # another process that starts took it for one left unfinished
+                os.close(descriptor)
+                return False
             zeros = bytes(1 << 20)
             with storage("The journal cannot grow"):
                 for position in range(0, LANE_BYTES, len(zeros)):
@@ -191,6 +194,9 @@ def _locked(path: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not os.fstat(descriptor).st_nlink:  # its owner removed it a moment ago: what is written there has no name
         os.close(descriptor)
         return None
     return descriptor

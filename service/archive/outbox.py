@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from threading import Event, Thread
 
 from service import logs, telemetry
 from service.archive.bucket import Bucket
-from service.errors import StorageError
 from service.failpoints import fp
 
 log = logs.get(__name__)
@@ -99,9 +99,10 @@ class Outbox:
                     self.upload()
                     pause = 1.0
                     self._rung.wait(LOOK_S)
-                except (StorageError, OSError) as error:
-                    count, age = self.backlog()
-                    log.warning("bucket away, objects wait", waiting=count, oldest_s=round(age), reason=str(error))
+                except Exception as error:  # noqa: BLE001 - nothing may end this thread: nobody else uploads
+                    with suppress(OSError):
+                        count, age = self.backlog()
+                        log.warning("bucket away, objects wait", waiting=count, oldest_s=round(age), reason=str(error))
                     time.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -43,7 +43,7 @@ class RemoteStore(ArchiveStore):
     def publish_all(self, objects: list[tuple[Path, str]]) -> None:
         # The second name first: from the moment an object is readable it is known to be owed to the bucket.
         with storage("The archive could not note what the bucket is owed"):
-            self.outbox.add(objects)
+            self._owe(objects)
             fsync_folder(self.outbox.folder)
             size = sum(source.stat().st_size for source, _ in objects if source.exists())
         super().publish_all(objects)
@@ -51,12 +51,14 @@ class RemoteStore(ArchiveStore):
         self._caches[0].grew(size)
 
     def file_all(self, objects: list[tuple[Path, str]]) -> None:
-        with storage("The archive could not note what the bucket is owed"):
-            self.outbox.add(objects)
+        with storage("The archive could not file instances"):
             size = sum(source.stat().st_size for source, _ in objects)
         super().file_all(objects)
         self.outbox.ring()
         self._caches[0].grew(size)
+
+    def _owe(self, objects: list[tuple[Path, str]]) -> None:
+        self.outbox.add(objects)
 
     def put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
         for key, data in objects:
@@ -86,7 +88,8 @@ class RemoteStore(ArchiveStore):
             if waiting is not None:
                 temporary.hardlink_to(waiting)
             else:
-                self.bucket.fetch(key, temporary)
+                with storage(f"The archive could not keep {key} on this machine"):
+                    self.bucket.fetch(key, temporary)
             with storage(f"The archive could not keep {key} on this machine"):
                 self._cache(temporary, key)
         except NotFound as error:

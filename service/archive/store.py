@@ -99,6 +99,7 @@ class ArchiveStore:
         """
         with storage("The archive could not file instances"):
             sync_file_system(self.root)
+            self._owe(objects)
             for temporary, key in objects:
                 target = self.place(key)
                 self._make_folder(target.parent)
@@ -106,6 +107,9 @@ class ArchiveStore:
                 temporary.rename(target)
             fp("filing.before_sync")
             sync_file_system(self.root)
+
+    def _owe(self, objects: list[tuple[Path, str]]) -> None:
+        """Note, of files that are on disk and have no name yet, that they are owed to another place."""
 
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` under ``key``, durably."""

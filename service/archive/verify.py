@@ -13,7 +13,7 @@ from service.db.checks import Stored
 from service.db.session import Database
 from service.db.tables import Condition, now
 from service.dicom.header import data_set_position
-from service.errors import DamagedObject, NotDicom, NotFound
+from service.errors import DamagedObject, DiskFault, NotDicom, NotFound
 
 log = logs.get(__name__)
 
@@ -63,12 +63,18 @@ def digest(chunks: Iterator[bytes]) -> tuple[str, int]:
 
 
 def condition_of(store: ArchiveStore, of: Stored) -> Condition:
-    """Read the instance's bytes whole. Raises StorageError when the archive itself does not answer."""
+    """Read the instance's bytes whole. Raises StorageError when the archive itself does not answer.
+
+    One file that cannot be read, on a disk that keeps what it is given, is damaged: a bad sector looks like that.
+    """
     try:
         found, _ = digest(store.stream(of.archive_key))
     except NotFound:
         return Condition.MISSING
     except (NotDicom, DamagedObject):
+        return Condition.DAMAGED
+    except DiskFault:
+        store.prove()
         return Condition.DAMAGED
     return Condition.OK if found == of.sha256 else Condition.DAMAGED
 

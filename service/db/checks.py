@@ -59,8 +59,10 @@ def beginning_with(session: Session, prefix: str) -> list[Stored]:
 
 
 def record(session: Session, found: Mapping[int, Condition]) -> None:
-    """Write down what was found, by instance."""
+    """Write down what was found, by instance; of bytes that were given up meanwhile there is nothing to say."""
     for instance_id, condition in found.items():
+        if session.get(Release, instance_id) is not None:
+            continue
         session.merge(ObjectCheck(instance_id=instance_id, condition=condition, checked_at=now()))
     session.flush()
 

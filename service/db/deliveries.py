@@ -96,6 +96,20 @@ def claim(session: Session, limit: int) -> list[Delivery]:
     return list(due)
 
 
+def hold(session: Session, delivery: Delivery) -> bool:
+    """Whether it is still to be sent, by this caller, whose lease begins anew.
+
+    Since it was claimed with others it may have been withdrawn or overtaken, or another process may have taken it.
+    """
+    held = session.execute(
+        update(Delivery)
+        .where(Delivery.id == delivery.id, Delivery.state == WAITING, Delivery.attempts == delivery.attempts)
+        .values(next_at=now() + LEASE)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(held.rowcount)  # type: ignore[attr-defined]
+
+
 def keep_objects(session: Session, delivery_id: int, keys: Sequence[str]) -> None:
     """Remember what was made for it."""
     session.get_one(Delivery, delivery_id).objects = list(keys)

@@ -10,9 +10,12 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from service import logs
 from service.db.session import Database
 from service.db.tables import Heartbeat, now
 from service.errors import DatabaseAway
+
+log = logs.get(__name__)
 
 INTERVAL_S = 2.0
 FRESH = timedelta(seconds=10)
@@ -61,6 +64,8 @@ def keep_beating(database: Database, role: str, detail: Callable[[], dict[str, A
                     beat(session, role, detail())
             except DatabaseAway:
                 pass  # readiness falls by itself once the beat is stale
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread: the role would seem dead for ever
+                log.error("no sign of life", role=role, error=type(error).__name__)
             stop.wait(INTERVAL_S)
 
     Thread(target=run, name=f"heartbeat-{role}", daemon=True).start()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import (
@@ -17,6 +17,7 @@ from service.db.tables import (
     Hold,
     Instance,
     LegalHold,
+    ObjectCheck,
     Release,
     RetentionPolicy,
     Series,
@@ -92,6 +93,7 @@ def policies(session: Session) -> list[RetentionPolicy]:
 
 def place_hold(session: Session, study: Study, reason: str, by: str) -> LegalHold:
     """Keep the study's bytes whatever a policy says; raises Conflict when a hold stands already."""
+    _lock(session, study.id)  # a release that is under way ends first, or sees the hold
     if standing_hold(session, study.id) is not None:
         raise Conflict("A legal hold stands on this study already.")
     hold = LegalHold(study_id=study.id, reason=reason, placed_by=by)
@@ -153,12 +155,9 @@ def release(session: Session, study_id: int, policy_id: int, rule: str, last_ima
 
     The study's row is locked: an image that comes in at this moment waits, and finds the tombstone.
     """
+    _lock(session, study_id)
     free = [~condition for condition in _protections().values()]
-    study = session.scalar(
-        select(Study)
-        .where(Study.id == study_id, Study.last_received_at < last_image_before, *free)
-        .with_for_update(of=Study)
-    )
+    study = session.scalar(select(Study).where(Study.id == study_id, Study.last_received_at < last_image_before, *free))
     if study is None:
         return 0
     with_bytes = session.scalars(select(Instance.id).where(Instance.study_id == study_id, ~_released()))
@@ -176,21 +175,36 @@ def undone(session: Session, limit: int) -> list[int]:
 
 
 def to_delete(session: Session, study_id: int, limit: int) -> list[Released]:
-    """Instances whose bytes may go now; their study stays locked until the transaction ends."""
-    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+    """Instances whose bytes may go now; their study stays locked until the transaction ends.
+
+    None while a legal hold stands that came after the tombstones.
+    """
+    _lock(session, study_id)
+    if standing_hold(session, study_id) is not None:
+        return []
     query = select(Instance.id, Instance.archive_key, Instance.sha256).join(Release, Release.instance_id == Instance.id)
     query = query.where(Instance.study_id == study_id, Release.deleted_at.is_(None)).limit(limit)
     return [Released(*row) for row in session.execute(query)]
 
 
 def note_deleted(session: Session, instance_ids: list[int]) -> None:
+    """Their bytes are gone; nor are they damaged or missing any longer."""
     session.execute(update(Release).where(Release.instance_id.in_(instance_ids)).values(deleted_at=now()))
+    session.execute(delete(ObjectCheck).where(ObjectCheck.instance_id.in_(instance_ids)))
 
 
 def releases_of(session: Session, study_id: int) -> dict[int, Release]:
     """The tombstones of a study, by instance."""
     query = select(Release).join(Instance, Instance.id == Release.instance_id).where(Instance.study_id == study_id)
     return {each.instance_id: each for each in session.scalars(query)}
+
+
+def _lock(session: Session, study_id: int) -> None:
+    """Nobody else writes to the study until the transaction ends.
+
+    A statement of its own: what waits for a lock still sees the other tables as they were before.
+    """
+    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 
 def _released() -> ColumnElement[bool]:

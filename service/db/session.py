@@ -3,14 +3,15 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -22,6 +23,10 @@ from service.settings import settings
 SQLITE_BUSY_MS = 20_000
 # The log was not written, or not synced: a later sync of the same pages says nothing (see `log_at_rest`).
 SQLITE_DISK_FAULTS = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
+
+
+# InternalError: a PostgreSQL that takes no writes for a while, such as a standby; NoConnection: all are in use.
+_AWAY = (OperationalError, InterfaceError, InternalError, NoConnection)
 
 
 class Database:
@@ -84,7 +89,7 @@ class Database:
                     raise
                 finally:
                     raw.close()
-        except (driver.OperationalError, driver.InterfaceError, OperationalError, InterfaceError) as error:
+        except (driver.OperationalError, driver.InterfaceError, driver.InternalError, *_AWAY) as error:
             raise self._refusal(error, committing=committing) from error
 
     @contextmanager
@@ -115,11 +120,11 @@ class Database:
     def checkpoint(self) -> None:
         """Copy what SQLite's log holds into the database, beside the writers, so that none of them has to."""
         if self.engine.dialect.name == "sqlite" and not self.in_doubt:
-            with closing(self.engine.raw_connection()) as connection:
-                try:
+            try:
+                with closing(self.engine.raw_connection()) as connection:
                     connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
-                except sqlite3.Error as error:
-                    self._refusal(error)
+            except (sqlite3.Error, *_AWAY) as error:
+                self._refusal(error)
 
     @contextmanager
     def log_at_rest(self) -> Iterator[Path | None]:
@@ -155,8 +160,9 @@ class Database:
 
     def dispose(self) -> None:
         """Close every connection (needed after a fork)."""
-        while self._kept:
-            self._kept.pop().close()
+        with suppress(IndexError):  # the last one may be taken into use meanwhile
+            while True:
+                self._kept.pop().close()
         self.engine.dispose()
 
     @contextmanager
@@ -164,7 +170,7 @@ class Database:
         try:
             with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
                 yield session
-        except (OperationalError, InterfaceError) as error:
+        except _AWAY as error:
             raise self._refusal(error) from error
 
     def _require_no_doubt(self) -> None:

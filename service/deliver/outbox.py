@@ -53,6 +53,9 @@ class Outbox:
         away: dict[str, SonomarkError] = {}
         done = 0
         for delivery in due:
+            with self._db.begin() as session:
+                if not deliveries.hold(session, delivery):
+                    continue
             error = away.get(delivery.target) or self._try(delivery)
             if error is None:
                 done += 1

@@ -16,6 +16,7 @@ from pydicom._dicom_dict import DicomDictionary
 from service.errors import NotDicom
 
 MAX_DEPTH = 32
+MOST_ELEMENTS = 1_000_000  # items and what is in them included; a gigabyte of empty ones would take minutes
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_GROUP = 0x7FE0
@@ -60,7 +61,11 @@ def walk(
     """
     open_containers: list[_Container] = []
     elements, position = _plain(data, start, stop, encoding, last_group) if encoding.explicit else ({}, start)
+    walked = 0
     while position < stop:
+        walked += 1
+        if walked > MOST_ELEMENTS:
+            raise NotDicom(f"It has more than {MOST_ELEMENTS} data elements.")
         while open_containers and open_containers[-1].stop <= position:
             open_containers.pop()
         here = open_containers[-1].encoding if open_containers else encoding
@@ -113,7 +118,9 @@ def _plain(
     elements: dict[int, Element] = {}
     head, long = (_HEAD_LE, _LONG_LE) if encoding.little else (_HEAD_BE, _LONG_BE)
     last_group = min(last_group, PIXEL_GROUP - 1)
-    while position + 12 <= stop:
+    for _ in range(MOST_ELEMENTS):
+        if position + 12 > stop:
+            break
         group, number, vr, length = head.unpack_from(data, position)
         value = position + 8
         if vr in LONG_VRS:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
+from itertools import islice
 
 from pydicom.charset import convert_encodings, decode_bytes
 
@@ -16,6 +17,9 @@ _INTEGERS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": 
 _FLOATS = {b"FL": ("f", 4), b"FD": ("d", 8)}
 # PS3.5 section 6.1.2.3: the character set in force falls back to the first one at these.
 _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
+# Six times what the longest value that is asked for may be (LT, PS3.5 section 6.2): a peer may announce gigabytes.
+LONGEST_VALUE = 1 << 16
+MOST_ITEMS = 1000  # of a sequence
 
 
 class Values:
@@ -34,7 +38,7 @@ class Values:
         element = self._elements.get(tag)
         if element is None:
             return ""
-        raw = bytes(self._data[element.start : element.stop])
+        raw = self._raw(tag)
         return _decoded(raw, self._encodings).replace("\x00", "").strip()
 
     def texts(self, tag: int) -> list[str]:
@@ -64,13 +68,15 @@ class Values:
         """The items of a sequence."""
         sequence = self._elements.get(tag)
         if sequence is not None and sequence.vr in (b"SQ", b"UN"):
-            for elements in items(self._data, sequence):
+            for elements in islice(items(self._data, sequence), MOST_ITEMS):
                 own = self._encodings if SPECIFIC_CHARACTER_SET not in elements else None
                 yield Values(self._data, elements, own)
 
     def _raw(self, tag: int) -> bytes:
         element = self._elements.get(tag)
-        return bytes(self._data[element.start : element.stop]) if element is not None else b""
+        if element is None:
+            return b""
+        return bytes(self._data[element.start : min(element.stop, element.start + LONGEST_VALUE)])
 
     def _number(self, tag: int) -> int | float | None:
         element = self._elements.get(tag)

@@ -84,11 +84,20 @@ class Sweeper:
         self._rang_at = monotonic()
 
     def sweep(self) -> None:
-        """One round."""
-        self.take_from_the_silent()
-        self.ring_for_the_forgotten()
-        self.judge_the_settled()
-        self.ring_for_reevaluations()
+        """One round. A duty that fails keeps the others from nothing."""
+        duties = (
+            self.take_from_the_silent,
+            self.ring_for_the_forgotten,
+            self.judge_the_settled,
+            self.ring_for_reevaluations,
+        )
+        for duty in duties:
+            try:
+                duty()
+            except DatabaseAway:
+                raise
+            except Exception:
+                log.exception("sweep failed", duty=duty.__name__)
 
     def take_from_the_silent(self) -> int:
         """Queue again what a silent worker holds, or give it up after too many attempts; returns how many."""
@@ -97,7 +106,12 @@ class Sweeper:
         expired = self._expired(held)
         for lease in expired:
             fp("sweep.before_requeue")
-            self._take_away(lease)
+            try:
+                self._take_away(lease)
+            except DatabaseAway:
+                raise
+            except Exception as error:  # noqa: BLE001 - one of them never stops the line
+                log.error("lease not taken away", analysis=lease.analysis_id, error=type(error).__name__)
         return len(expired)
 
     def ring_for_the_forgotten(self) -> int:
@@ -125,10 +139,12 @@ class Sweeper:
                     verdict = judge.judge_study(session, study_id)
                     ways = instances.correlation_ids(session, study_id)
                 _tell(study_id, verdict, ways, monotonic() - began)
+            except DatabaseAway:
+                raise
             except SonomarkError as error:
-                if isinstance(error, DatabaseAway):
-                    raise
                 log.error("study not judged", study=study_id, cause=error.what, cure=error.cure)
+            except Exception as error:  # noqa: BLE001 - one study never stops the line
+                log.error("study not judged", study=study_id, error=type(error).__name__)
         return len(due)
 
     def ring_for_reevaluations(self) -> None:

@@ -52,7 +52,10 @@ class Crew:
             for place, process in self._members.items():
                 if process.poll() is not None:
                     log.error("a receiver process fell and is started again", place=place, status=process.returncode)
-                    self._members[place] = _started(place)
+                    try:
+                        self._members[place] = _started(place)
+                    except OSError as error:  # no memory, no process: a second later perhaps
+                        log.error("a receiver process cannot be started", place=place, reason=error.strerror)
 
 
 def member(place: int) -> None:

@@ -17,7 +17,7 @@ from service.archive import lanes
 from service.archive.disk import storage
 from service.archive.lanes import Entry, Lane
 from service.archive.store import ArchiveStore, instance_key
-from service.errors import SonomarkError
+from service.errors import DiskFault, SonomarkError
 from service.failpoints import fp
 
 log = logs.get(__name__)
@@ -26,6 +26,7 @@ QUIET_S = 0.25  # without an arrival: then the disk is free for filing
 OLDEST_S = 3.0  # nothing waits much longer than this, however busy the door is
 BATCH = 128
 RETRY_S = 5.0
+UNREADABLE_S = 60.0  # between two tries to read what the disk could not
 
 
 class Waiting(NamedTuple):
@@ -49,6 +50,8 @@ class Filing:
         self._failed = failed  # told of every failure, for it may be the disk's
         self._journal = archive.journal
         self._waiting: deque[Waiting] = deque()
+        self._aside: list[Waiting] = []  # which the disk could not read: they hold up no others
+        self._aside_until = 0.0
         self._last = 0.0  # when the newest one was added
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="filing", daemon=True)
@@ -97,28 +100,45 @@ class Filing:
 
     def _file_some(self) -> bool:
         now = time.monotonic()
+        if self._aside and now > self._aside_until:
+            self._waiting.extend(self._aside)
+            self._aside.clear()
         if not self._waiting:
             return False
         busy = now - self._last < QUIET_S and now - self._waiting[0].since < OLDEST_S
         if busy and not self._journal.scarce and not self._stopping.is_set():
             return False
         batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
-        self._file(batch)
+        unreadable = self._file(batch)
         for _ in batch:
             self._waiting.popleft()
+        if unreadable:
+            self._aside += unreadable
+            self._aside_until = now + UNREADABLE_S
+            raise next(iter(unreadable.values()))
         return True
 
-    def _file(self, batch: list[Waiting]) -> None:
-        """Make every record of the batch a file, durably, and give its place in the lane free."""
+    def _file(self, batch: list[Waiting]) -> dict[Waiting, DiskFault]:
+        """Make every record of the batch a file, durably, and give its place in the lane free.
+
+        Those that the disk could not read come back, with what it said.
+        """
         fp("filing.before_copy")
         copies: list[tuple[Path, Waiting]] = []
+        unreadable: dict[Waiting, DiskFault] = {}
         try:
-            with storage("The archive cannot take an instance out of the journal"):
-                for each in batch:
-                    if self._given_up(each):
-                        continue
-                    copies.append((self._archive.incoming(), each))
-                    lanes.copy(each.lane.descriptor, each.entry, copies[-1][0])
+            for each in batch:
+                try:
+                    with storage("The archive cannot take an instance out of the journal"):
+                        if self._given_up(each):
+                            continue
+                        copies.append((self._archive.incoming(), each))
+                        lanes.copy(each.lane.descriptor, each.entry, copies[-1][0])
+                except DiskFault as fault:
+                    unreadable[each] = fault
+            for temporary, _ in [copy for copy in copies if copy[1] in unreadable]:
+                temporary.unlink(missing_ok=True)
+            copies = [copy for copy in copies if copy[1] not in unreadable]
             self._publish(copies)
         except BaseException:
             for temporary, _ in copies:
@@ -126,7 +146,9 @@ class Filing:
             raise
         fp("filing.before_recycling")
         for each in batch:
-            self._journal.settled(each.lane)
+            if each not in unreadable:
+                self._journal.settled(each.lane)
+        return unreadable
 
     def _publish(self, copies: list[tuple[Path, Waiting]]) -> None:
         if not copies:
@@ -150,6 +172,8 @@ def _digest(descriptor: int, entry: Entry) -> str:
     digest, start = sha256(), entry.start + entry.head_octets
     while start < entry.stop:
         chunk = os.pread(descriptor, min(1 << 20, entry.stop - start), start)
+        if not chunk:  # the lane was cut short
+            break
         digest.update(chunk)
         start += len(chunk)
     return digest.hexdigest()

@@ -1,7 +1,6 @@
 """Storage commitment reports on their way: N-EVENT-REPORT until the peer has answered, however long it is away."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
@@ -74,10 +73,14 @@ class Reporter:
 
     def _run(self, stop: Event) -> None:
         while not stop.wait(LOOK_S):
-            with suppress(DatabaseAway):
+            try:
                 while not stop.is_set() and (due := self._claim()):
                     for each in due:
                         self._report(each)
+            except DatabaseAway:
+                pass
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread: no cart would hear of its instances
+                log.error("commitments not reported", error=type(error).__name__)
 
     def _claim(self) -> list[Due]:
         with self._database.begin() as session:

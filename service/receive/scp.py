@@ -142,8 +142,11 @@ class Receiver:
 
     def _keep_writing_activity(self) -> None:
         while not self._stop.wait(ACTIVITY_INTERVAL_S):
-            self._activity.write_down(database())
-            database().checkpoint()
+            try:
+                self._activity.write_down(database())
+                database().checkpoint()
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread
+                log.error("activity not written down", error=type(error).__name__)
 
     def _keep_reconciling(self) -> None:
         unsettled = self._intake.suspension.unsettled
@@ -154,6 +157,9 @@ class Receiver:
                 reconcile(archive(), database(), self._settle)
             except (DatabaseAway, StorageError) as error:
                 log.warning("reconciliation put off", reason=str(error))
+                wait = 60.0
+            except Exception as error:  # noqa: BLE001 - nor this one: files without rows would never be found
+                log.error("reconciliation failed", error=type(error).__name__)
                 wait = 60.0
             if unsettled.wait(wait):
                 self._stop.wait(SETTLED_S)

@@ -13,7 +13,7 @@ from service import logs, telemetry
 from service.archive.disk import storage, write_anew
 from service.archive.store import ArchiveStore
 from service.db.session import Database
-from service.errors import DiskFault, SonomarkError, StorageError
+from service.errors import DiskFault, StorageError
 
 log = logs.get(__name__)
 
@@ -66,7 +66,7 @@ class Suspension:
             known = self._faults
             try:
                 self._prove()
-            except (SonomarkError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread: the door would stay shut for ever
                 log.critical("storage failed its test", reason=str(error), cure=CURE)
                 pause.wait(RETRY_S)
                 continue

@@ -1,7 +1,13 @@
 """An archive in a bucket: durable here first, in the bucket soon, never lost in between, never over a winner."""
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -10,9 +16,11 @@ from service.archive.bucket import Bucket
 from service.archive.remote import RemoteStore
 from service.archive.store import archive, instance_key
 from service.doctor import examine
-from service.errors import ConfigurationError, NotFound, StorageError
+from service.errors import ConfigurationError, NotFound, OutOfSpace, StorageError
 from service.settings import settings
 from tests.archive.conftest import S3Server, age, objects, take_in
+from tests.archive.test_receiving import wait_until
+from tests.faults.disks import loop_disk, tmpfs
 
 KEY = instance_key("ab" * 32)
 
@@ -123,3 +131,96 @@ def test_wrong_credentials_and_missing_buckets_are_named(s3: S3Server, monkeypat
     checks = {check.name: check for check in examine(settings())}
     assert not checks["archive"].ok
     assert "SONOMARK_S3_ACCESS_KEY" in checks["archive"].answer and "secret'" not in checks["archive"].answer
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """A proxy in front of a bucket that has lost what is behind it for a while: 404, and no word of S3."""
+
+    lost, seen = True, 0
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.send_response(404 if self.lost else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        type(self).seen += 1
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def gateway(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Gateway]]:
+    handler = type("Gateway", (Gateway,), {"lost": True, "seen": 0})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SONOMARK_S3_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    settings.cache_clear()
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_no_answer_of_the_bucket_ends_the_uploads(gateway: type[Gateway], tmp_path: Path) -> None:
+    """404 to a put once ended the thread that uploads, and nobody said so."""
+    store = RemoteStore(tmp_path / "archive", Bucket("s3://house/sonomark", settings()), 1 << 20)
+    store.outbox.start()
+    take_in(store, KEY, b"image")
+    wait_until(lambda: gateway.seen > 0)
+    time.sleep(0.5)
+    gateway.lost = False
+    store.outbox.ring()
+    wait_until(lambda: store.outbox.backlog()[0] == 0, timeout=15)
+
+
+def test_a_full_disk_of_this_machine_is_no_fault_of_the_instance(remote: RemoteStore, tmp_path: Path) -> None:
+    """A worker hands the analysis back uncounted for it; the raw error once counted, up to the quarantine."""
+    take_in(remote, KEY, os.urandom(3 << 20))
+    remote.outbox.upload()
+    with tmpfs(tmp_path / "small", "2m") as folder:
+        elsewhere = RemoteStore(folder, remote.bucket, 1 << 30)
+        with pytest.raises(OutOfSpace):
+            elsewhere.path(KEY)
+        os.close(elsewhere._own[1] if elsewhere._own else -1)
+
+
+FILED_AND_CUT_OFF = """
+import os, sys
+from pathlib import Path
+from service.archive.bucket import Bucket
+from service.archive.remote import RemoteStore
+from service.errors import StorageError
+from service.settings import settings
+from tests.faults.disks import LoopDisk
+
+folder, key = Path(sys.argv[1]), sys.argv[2]
+store = RemoteStore(folder / "archive", Bucket("s3://house/sonomark", settings()), 1 << 20)
+temporary = store.incoming()
+temporary.write_bytes(b"image" * 40_000)
+add = store.outbox.add
+
+def add_and_cut(waiting):
+    add(waiting)
+    # Another file's sync takes the new name along, as the file system's own journal does every five seconds.
+    with (folder / "another").open("wb") as another:
+        another.write(b"x")
+        another.flush()
+        os.fsync(another.fileno())
+    LoopDisk(folder, folder).cut_power()
+
+store.outbox.add = add_and_cut
+try:
+    store.file_all([(temporary, key)])
+except StorageError:
+    print("cut off")
+"""
+
+
+def test_a_power_cut_leaves_no_name_in_the_outbox_without_its_bytes(s3: S3Server, tmp_path: Path) -> None:
+    """The next start uploads by these names, and never again what the bucket has: not even half a file."""
+    with loop_disk(tmp_path / "disk", 64) as disk:
+        command = [sys.executable, "-c", FILED_AND_CUT_OFF, disk.folder, KEY]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "cut off\n"
+        disk.restore_power()
+        waiting = disk.folder / "archive" / "outbox" / KEY.replace("/", "~")
+        assert not waiting.exists() or waiting.read_bytes() == b"image" * 40_000

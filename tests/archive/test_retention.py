@@ -1,7 +1,10 @@
 """Bytes go when, and only when, a policy that a person activated releases them and nothing protects them."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -11,11 +14,12 @@ from service.archive.policy import Policy, digest, parse
 from service.archive.reconcile import reconcile
 from service.archive.retention import finish_releases, outlook, release_due
 from service.archive.store import ArchiveStore, archive
-from service.db import audit, retention, studies
+from service.db import audit, checks, retention, studies
 from service.db.session import Database
 from service.db.tables import (
     Analysis,
     AnalysisState,
+    Condition,
     Decision,
     Delivery,
     DeliveryKind,
@@ -217,6 +221,59 @@ def test_the_same_bytes_again_are_wanted_again(db: Database, store: ArchiveStore
     with db.read() as session:
         assert session.get(Release, row.id) is None
     assert reconcile(store, db, at_once).deleted == 0
+
+
+def test_what_was_ill_and_is_given_up_is_ill_no_more(db: Database, store: ArchiveStore) -> None:
+    uid = study(db, store)
+    with db.read() as session:
+        ids = list(session.scalars(select(Instance.id)))
+    with db.begin() as session:
+        checks.record(session, dict.fromkeys(ids, Condition.MISSING))
+    activate(db)
+    assert release_due(store, db, "test") == 1
+    with db.begin() as session:
+        checks.record(session, {ids[0]: Condition.MISSING})  # a look that began before the bytes were given up
+    with db.read() as session:
+        assert checks.health(session).ill == 0 and not checks.ill(session)
+    assert not any(store.exists(key) for key in keys(db, uid))
+
+
+def test_a_hold_that_comes_between_tombstone_and_deletion_keeps_the_bytes(
+    db: Database, store: ArchiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = study(db, store)
+    activate(db)
+    with monkeypatch.context() as away:
+        away.setattr(store, "delete", lambda _: (_ for _ in ()).throw(StorageError("The bucket is away.")))
+        assert release_due(store, db, "test") == 1
+    with db.begin() as session:
+        retention.place_hold(session, studies.brief(session, uid), "lawsuit", "boss")
+    assert finish_releases(store, db) == 0
+    assert all(store.exists(key) for key in keys(db, uid))
+    with db.begin() as session:
+        retention.lift_hold(session, studies.brief(session, uid), "boss")
+    assert finish_releases(store, db) == 2
+
+
+def test_a_hold_that_is_being_placed_is_waited_for(any_db: Database, tmp_path: Path) -> None:
+    """PostgreSQL asks what protects a study as of the moment at which it began to wait for its lock."""
+    store = ArchiveStore(tmp_path / "archive")
+    uid = study(any_db, store)
+    activate(any_db)
+    with any_db.read() as session:
+        study_id, active = studies.brief(session, uid).id, retention.in_force(session)
+    assert active is not None
+
+    def release() -> int:
+        with any_db.begin() as session:
+            return retention.release(session, study_id, active.id, "north", now())
+
+    with ThreadPoolExecutor(1) as pool:
+        with any_db.begin() as session:
+            retention.place_hold(session, studies.brief(session, uid), "lawsuit", "boss")
+            released = pool.submit(release)
+            time.sleep(0.5)  # it asks, and waits
+        assert released.result(10) == 0
 
 
 def test_a_killed_deletion_is_finished(db: Database, store: ArchiveStore, monkeypatch: pytest.MonkeyPatch) -> None:

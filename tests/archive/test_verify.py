@@ -1,6 +1,7 @@
 """Bytes that went bad are found, by hand and by the sweeper's slices, and everybody is told."""
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -123,3 +124,32 @@ def _stamp(revision: str) -> None:
         connection.execute(text("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)"))
         connection.execute(text("DELETE FROM alembic_version"))
         connection.execute(text(f"INSERT INTO alembic_version VALUES ('{revision}')"))
+
+
+UNREADABLE = """
+import sys
+from datetime import timedelta
+from service.archive.store import ArchiveStore
+from service.archive.verify import verify_slice
+from service.db.session import database
+print(verify_slice(ArchiveStore(sys.argv[1]), database(), timedelta(0)))
+"""
+
+
+def test_a_file_that_the_disk_cannot_read_is_damaged_and_the_pass_goes_on(
+    db: Database, store: ArchiveStore, house: Settings
+) -> None:
+    """A bad sector is what the pass is there to find: once it stopped there, and came no further for ever."""
+    if shutil.which("strace") is None:
+        pytest.skip("no strace")
+    rows = [shelve(db, store) for _ in range(3)]
+    bad = store.place(rows[1].archive_key)
+    script = UNREADABLE.replace("sys.argv[1]", f"__import__('pathlib').Path({str(store.root)!r})")
+    inject = ["strace", "-f", "-o", "/dev/null", "-P", bad, "-e", "trace=read", "-e", "inject=read:error=EIO"]
+    done = subprocess.run([*inject, sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with db.read() as session:
+        assert {stored.instance_id: check.condition for stored, check in checks.ill(session)} == {
+            rows[1].id: Condition.DAMAGED
+        }
+        assert checks.health(session).checked == 3

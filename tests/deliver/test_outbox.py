@@ -375,3 +375,19 @@ def test_nothing_of_the_patient_is_logged_or_warned_of(
     seen = "".join(capfd.readouterr()) + " ".join(str(each.message) for each in warned)
     for secret in ("CANARY", "CompressedSamples"):
         assert secret not in seen
+
+
+def test_what_is_withdrawn_while_others_are_being_sent_stays_here(db: Database, configure, node: Node) -> None:
+    """Deliveries are claimed many at a time, and one may take a minute: a person may undo the others meanwhile."""
+    configure(report_to=node.address)
+    judged(db, 1)
+    judged(db, 2)
+
+    def cancel_the_other(event: evt.Event) -> int:
+        with db.begin() as session:
+            deliveries.cancel(session, rows(session)[1].id)
+        return node._store(event)
+
+    node._server.bind(evt.EVT_C_STORE, cancel_the_other)
+    assert Outbox(db).round() == 1
+    assert states(db) == [DeliveryState.DELIVERED, DeliveryState.CANCELLED] and len(node.taken) == 1

@@ -112,6 +112,7 @@ def test_a_backup_under_load_restores_to_a_consistent_point(places: tuple[Place,
     db, archive = Database(house.url), ArchiveStore(house.root)
     Base.metadata.create_all(db.engine)
     before = {_store(db, archive, number) for number in range(20)}
+    archive.put("deliveries/1/1.dcm", b"made once, and sent until it is there")
     stop, later = threading.Event(), []
 
     def go_on() -> None:
@@ -138,6 +139,7 @@ def test_a_backup_under_load_restores_to_a_consistent_point(places: tuple[Place,
     there.dispose()
     assert before <= set(restored) <= before | set(later)
     assert all((elsewhere.root / key).is_file() for key in restored.values())
+    assert (elsewhere.root / "deliveries/1/1.dcm").read_bytes() == archive.get("deliveries/1/1.dcm")
 
 
 def test_the_next_backup_links_what_did_not_change(places: tuple[Place, Place], tmp_path: Path) -> None:

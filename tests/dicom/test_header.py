@@ -1,6 +1,8 @@
 """Headers: what pydicom sees, for every real file; nothing that a peer sends makes it crash."""
 
+import mmap
 import struct
+import tracemalloc
 import zlib
 from datetime import date
 from io import BytesIO
@@ -302,3 +304,32 @@ def test_an_image_says_which_identifiers_it_bears_and_not_what_they_are(
 ) -> None:
     facts = parse_header(encoded(image(**elements)), EXPLICIT_VR_LITTLE_ENDIAN).facts
     assert facts["identifiers"] == borne and "CANARY" not in repr(facts)
+
+
+def test_a_value_of_hundreds_of_megabytes_is_not_taken_into_memory(tmp_path: Path) -> None:
+    """A peer that announces a patient's name of 300 MB once made the receiver three times as large."""
+    size, file = 300 << 20, tmp_path / "long"
+    with file.open("wb") as out:
+        for number, value in ((0x0016, b"1.2"), (0x0018, b"1.2.3.4")):
+            out.write(struct.pack("<HH2sH", 0x0008, number, b"UI", 8) + value.ljust(8, b"\0"))
+        out.write(struct.pack("<HH2sHI", 0x0010, 0x0010, b"UT", 0, size))
+        out.truncate(out.tell() + size)
+        out.seek(0, 2)
+        items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 200_000
+        out.write(struct.pack("<HH2sHI", 0x0032, 0x1064, b"SQ", 0, len(items)) + items)
+    with file.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        tracemalloc.start()
+        header = parse_header(data, EXPLICIT_VR_LITTLE_ENDIAN)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 8 << 20
+    assert len(header.facts.get("procedure_codes", [])) <= 1000
+
+
+def test_a_data_set_of_empty_elements_alone_is_given_up() -> None:
+    """A gigabyte of them once took minutes, in which the other associations got half of the processor."""
+    for element in (bytes(8), struct.pack("<HH2sH", 0x0008, 0x0050, b"SH", 0)):
+        with pytest.raises(NotDicom, match="more than"):
+            parse_header(
+                struct.pack("<HH2sH", 0x0008, 0x0016, b"UI", 0) + element * (40 << 20), EXPLICIT_VR_LITTLE_ENDIAN
+            )

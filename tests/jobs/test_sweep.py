@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from service.db import analyses
 from service.db.analyses import Claim
 from service.db.session import Database
-from service.db.tables import Analysis, AnalysisState, Instance, VerdictRecord, now
-from service.jobs import enqueue
+from service.db.tables import Analysis, AnalysisState, Instance, Study, Verdict, VerdictRecord, now
+from service.jobs import enqueue, judge
 from service.jobs.sweep import Sweeper, waiting_messages
 
 Rows = Callable[[int], list[Instance]]
@@ -88,3 +89,29 @@ def test_it_rings_once_for_what_has_no_message(db: Database, sweeper: Sweeper, i
     assert sweeper.ring_for_the_forgotten() == 1
     assert sweeper.ring_for_the_forgotten() == 0
     assert waiting_messages() == 1
+
+
+def test_a_study_that_cannot_be_judged_and_a_duty_that_fails_stop_no_other(
+    db: Database, sweeper: Sweeper, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due longest comes first in every round: one study once kept all others from ever being judged."""
+    studies = []
+    for _ in range(2):
+        analysis = queue_one(db, instance_rows)
+        with db.begin() as session:
+            row = session.get_one(Analysis, analysis)
+            row.state = AnalysisState.DONE
+            studies.append(row.instance.study_id)
+            session.execute(update(Study).values(settles_at=now()))
+    judged = judge.judge_study
+
+    def poisoned(session: Session, study_id: int) -> Verdict | None:
+        if study_id == studies[0]:
+            raise ValueError("nobody foresaw this header")
+        return judged(session, study_id)
+
+    monkeypatch.setattr(judge, "judge_study", poisoned)
+    monkeypatch.setattr(sweeper, "ring_for_the_forgotten", lambda: 1 // 0)
+    sweeper.sweep()
+    with db.read() as session:
+        assert [session.get_one(Study, study_id).settled for study_id in studies] == [False, True]

@@ -1,6 +1,7 @@
 """What meets at the door by chance: none of it makes an acknowledged instance another one, or none."""
 
 import hashlib
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -12,14 +13,17 @@ from sqlalchemy import update
 
 from service.archive.lanes import LANE_BYTES
 from service.archive.retention import release_due
-from service.archive.store import ArchiveStore, archive, instance_key
+from service.archive.store import ArchiveStore, instance_key
 from service.archive.verify import verify
 from service.db import checks
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Condition, Release, Study, Verdict, now
 from service.dicom.header import data_set_start
+from service.errors import DiskFault
+from service.receive import crew
 from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.intake import Intake
+from service.receive.suspension import Suspension
 from service.settings import Settings
 from tests.archive.shelf import at_once, encoded, spoil
 from tests.archive.test_retention import activate
@@ -63,15 +67,15 @@ def test_the_same_bytes_mend_a_damaged_file(receiver: RunningReceiver, db: Datab
     dataset = ultrasound()
     receiver.store(dataset)
     archived(house)
-    archive.cache_clear()
+    store = ArchiveStore(house.data_dir / "archive")
     [row] = instances(db)
-    spoil(archive(), row.archive_key)
-    assert verify(archive(), db, now()).damaged == 1
+    spoil(store, row.archive_key)
+    assert verify(store, db, now()).damaged == 1
     assert receiver.store(dataset) == [SUCCESS]
     with db.read() as session:
         assert checks.counts(session)[Condition.DAMAGED] == 0  # it waits for its next look
     deadline = time.monotonic() + 10
-    while verify(archive(), db, now() + timedelta(minutes=1)).damaged:
+    while verify(store, db, now() + timedelta(minutes=1)).damaged:
         assert time.monotonic() < deadline, "the damaged file is still there"
         time.sleep(0.1)
 
@@ -151,3 +155,43 @@ peers.let_in = fails_later
 def test_a_door_that_cannot_tell_who_calls_lets_nobody_in(start_receiver: StartReceiver) -> None:
     receiver = start_receiver(before=FAILING, PEERS="US01")
     assert not receiver.associate(ae_title="STRANGER").is_established
+
+
+def test_a_suspended_door_opens_again_whatever_its_test_met(db: Database, tmp_path: Path) -> None:
+    """The thread that proves the storage is the only one that opens the door."""
+    store, met = ArchiveStore(tmp_path / "archive"), []
+
+    def odd() -> None:
+        met.append("once")
+        if len(met) == 1:
+            raise RuntimeError("nobody foresaw this")
+        ArchiveStore.prove(store)
+
+    store.prove = odd  # type: ignore[method-assign]
+    door = Suspension(store, db)
+    door.note(DiskFault("It failed."))
+    deadline = time.monotonic() + 20
+    while door.reason():
+        assert time.monotonic() < deadline, "the door stays shut"
+        time.sleep(0.1)
+
+
+def test_a_crew_goes_on_when_a_process_cannot_be_started_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(_: int) -> subprocess.Popen[bytes]:
+        if len(started) == 1:
+            started.append(started[0])
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(subprocess.Popen(["sleep", "0.1" if not started else "60"]))
+        return started[-1]
+
+    monkeypatch.setattr(crew, "_started", start)
+    monkeypatch.setattr(crew, "PAUSE_S", 0.2)
+    receivers = crew.Crew(2)
+    receivers.start()
+    deadline = time.monotonic() + 10
+    while len(started) < 3:
+        assert time.monotonic() < deadline, "the fallen process has no successor"
+        time.sleep(0.05)
+    receivers.stop()
