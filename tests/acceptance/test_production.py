@@ -246,6 +246,7 @@ def drained_a_second(house: Production, folder: Path, seconds: float = 15.0) -> 
     return sent / (time.monotonic() - began)
 
 
+@pytest.mark.timeout(300 + 2 * CHAOS_SECONDS)
 def test_any_service_killed_under_load_loses_and_doubles_nothing(house: Production, tmp_path: Path) -> None:
     """Each service once by default; SONOMARK_CHAOS_SECONDS=300 is five minutes of a kill every ten seconds.
 
