@@ -32,6 +32,7 @@ from service.db.rows import insert_all
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Study, now
 from service.errors import LeaseLost
 
+LAST = 100  # in the queue: the largest priority there is
 IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED)
 
 
@@ -159,8 +160,12 @@ def finish_all(session: Session, records: Mapping[Claim, Mapping[str, Any]]) -> 
 def hand_back(session: Session, held: Claim, reason: str, cure: str, *, counted: bool = True) -> bool:
     """Back into the queue for another attempt; False when the claim was no longer this worker's.
 
-    An attempt that failed because the house around it is out of order (no disk, no network weights) is not ``counted``.
+    An attempt that failed because the house around it is out of order (no disk, no network weights) is not ``counted``,
+    and waits behind the others: a bucket that lost one object has them all, and nobody would come to them.
     """
+    if not counted:
+        mine = _rows.c.id == held.analysis_id, _rows.c.token == held.token, _rows.c.priority < LAST
+        session.connection().execute(update(_rows).where(*mine).values(priority=_rows.c.priority + 1))
     return _change(
         session,
         held,

@@ -199,6 +199,11 @@ def releases_of(session: Session, study_id: int) -> dict[int, Release]:
     return {each.instance_id: each for each in session.scalars(query)}
 
 
+def newest_image(session: Session) -> datetime | None:
+    """When the last image of all came; None: there is none."""
+    return session.scalar(select(func.max(Study.last_received_at)))
+
+
 def _lock(session: Session, study_id: int) -> None:
     """Nobody else writes to the study until the transaction ends.
 

@@ -8,7 +8,9 @@ from service import logs
 from service.archive.retention import finish_releases, release_due
 from service.archive.store import ArchiveStore
 from service.archive.verify import verify_slice
+from service.db import retention
 from service.db.session import Database
+from service.db.tables import now
 from service.errors import DatabaseAway, SonomarkError
 from service.settings import Settings
 
@@ -20,6 +22,7 @@ SLICE_S = 1.0
 RELEASE_EVERY_S = 3600.0
 RELEASED_AT_ONCE = 500  # studies an hour's round; the rest the next time
 JUMP_S = 300.0
+QUIET_S = 3 * 24 * 3600.0  # without an image; a longer quiet may be a clock that was wrong when the machine started
 AFTER_A_JUMP_S = 24 * 3600.0  # for a person to notice that the clock is wrong
 
 
@@ -33,6 +36,7 @@ class Keeper:
         self._octets_a_round = int(chosen.verify_mb_s * ROUND_S * 1e6)
         self._clock = time.time(), time.monotonic()
         self._release_from = 0.0  # monotonic
+        self._began_well = False
 
     def start(self) -> Event:
         """Work from a daemon thread until the returned event is set."""
@@ -64,14 +68,23 @@ class Keeper:
 
     def release(self) -> None:
         """What the policy in force releases, unless the clock has just jumped: age is told by it alone."""
-        if self._clock_jumped():
-            log.error("the clock jumped, nothing is released for a day", cure="Check this machine's time service.")
+        if self._clock_jumped() or self._began_late():
+            log.error("the clock may be wrong, nothing is released for a day", cure="Check the time service.")
             self._release_from = time.monotonic() + AFTER_A_JUMP_S
         if time.monotonic() < self._release_from:
             return
         self._release_from = time.monotonic() + RELEASE_EVERY_S
         finish_releases(self._store, self._db)
         release_due(self._store, self._db, ACTOR, limit=RELEASED_AT_ONCE)
+
+    def _began_late(self) -> bool:
+        """Whether this process may have begun after a jump, of which the time that passed then tells nothing."""
+        if self._began_well:
+            return False
+        with self._db.read() as session:
+            newest = retention.newest_image(session)
+        self._began_well = True  # asked once; what comes next it sees itself
+        return newest is not None and (now() - newest).total_seconds() > QUIET_S
 
     def _clock_jumped(self) -> bool:
         (wall, steady), self._clock = self._clock, (time.time(), time.monotonic())

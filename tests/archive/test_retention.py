@@ -293,6 +293,7 @@ def test_a_killed_deletion_is_finished(db: Database, store: ArchiveStore, monkey
 
 def test_a_jumping_clock_releases_nothing(db: Database, store: ArchiveStore, monkeypatch: pytest.MonkeyPatch) -> None:
     uid = study(db, store, days=364)
+    study(db, store, days=0)
     activate(db)
     keeper = Keeper(store, db, settings())
     from service.jobs import keep
@@ -304,6 +305,23 @@ def test_a_jumping_clock_releases_nothing(db: Database, store: ArchiveStore, mon
     keeper.round()
     assert all(store.exists(key) for key in keys(db, uid))
     monkeypatch.setattr(keep, "JUMP_S", 1e9)  # the same without the guard: the test can fail
+    Keeper(store, db, settings()).round()
+    assert not any(store.exists(key) for key in keys(db, uid))
+
+
+def test_a_sweeper_that_begins_with_a_wrong_clock_releases_nothing(
+    db: Database, store: ArchiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that starts with its clock two years ahead: no process of it has seen a jump."""
+    from service.jobs import keep
+
+    uid = study(db, store, days=1)
+    activate(db)
+    for module in (keep, keeping):
+        monkeypatch.setattr(module, "now", lambda: now() + timedelta(days=730))
+    Keeper(store, db, settings()).round()
+    assert all(store.exists(key) for key in keys(db, uid))
+    monkeypatch.setattr(keep, "QUIET_S", 1e9)  # the same without the guard: the test can fail
     Keeper(store, db, settings()).round()
     assert not any(store.exists(key) for key in keys(db, uid))
 

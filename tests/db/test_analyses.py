@@ -241,3 +241,20 @@ class Queue(RuleBasedStateMachine):
 
 TestQueue = Queue.TestCase
 TestQueue.settings = hypothesis_settings(max_examples=25, stateful_step_count=20, deadline=None, derandomize=True)
+
+
+def test_what_the_house_cannot_do_now_keeps_nobody_from_the_others(queue: Database) -> None:
+    """An object that is missing in a bucket is tried again uncounted, and once was first in the queue for ever."""
+    missing, *others = fill(queue, 4)
+    came = []
+    while len(came) < 7:
+        (held,) = claim(queue)
+        came.append(held.analysis_id)
+        with queue.begin() as session:
+            if held.analysis_id == missing:
+                assert analyses.hand_back(session, held, "It is not in the bucket.", "", counted=False)
+            else:
+                analyses.finish(session, held)
+    assert came == [missing, *others, missing, missing, missing]
+    with queue.read() as session:
+        assert session.get_one(Analysis, missing).attempts == 0
