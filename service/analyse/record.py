@@ -227,7 +227,7 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
         with database().begin() as session:
             if hopeless or (held.attempt >= settings().max_attempts and not house):
                 if analyses.quarantine(session, held, what, cure):
-                    judge.judge_instance(session, held.instance_id)
+                    judge.judge_given_up(session, held.instance_id)
                 outcome = "quarantined"
             else:
                 analyses.hand_back(session, held, what, cure, counted=not house)

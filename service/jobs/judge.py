@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service import logs
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
 from service.db import deliveries, double_reads, facts, rulebooks, verdicts
@@ -11,6 +13,8 @@ from service.db.tables import now
 from service.db.verdicts import Judged, Versions
 from service.errors import NotFound
 from service.settings import settings
+
+log = logs.get(__name__)
 
 
 def judge_instance(session: Session, instance_id: int) -> Verdict:
@@ -39,6 +43,17 @@ def judge_instances(session: Session, instance_ids: Sequence[int]) -> dict[int, 
         if study.settles_at <= now():
             judge_study(session, study.id)
     return {image.instance_id: each.outcome.verdict for (image, _), each in zip(images, judged, strict=True)}
+
+
+def judge_given_up(session: Session, instance_id: int) -> None:
+    """`judge_instance` of one that was quarantined: that it cannot even be judged does not keep it from its end."""
+    try:
+        with session.begin_nested():
+            judge_instance(session, instance_id)
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it was, it would be so the next time
+        log.error("quarantined without a verdict", instance=instance_id, error=type(error).__name__)
 
 
 def judge_study(session: Session, study_id: int) -> Verdict | None:

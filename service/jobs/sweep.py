@@ -176,7 +176,7 @@ class Sweeper:
                     "Look for this analysis in the workers' log and at their memory, then queue it again.",
                 )
                 if taken:
-                    judge.judge_instance(session, session.get_one(Analysis, lease.analysis_id).instance_id)
+                    judge.judge_given_up(session, session.get_one(Analysis, lease.analysis_id).instance_id)
         if taken:
             telemetry.LEASES_EXPIRED.inc()
             log.warning("lease ran out", analysis=lease.analysis_id, attempts=lease.attempts)

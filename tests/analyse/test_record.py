@@ -167,3 +167,18 @@ def test_a_database_that_stays_away_is_left_to_the_sweeper(
     monkeypatch.setattr(record, "AGAIN_S", 0.01)
     assert not record.end([(batch[0], _empty())], now())
     assert _states(db) == [AnalysisState.CLAIMED]
+
+
+def test_what_can_neither_be_decoded_nor_judged_is_quarantined(
+    claimed: Claimed, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(*_: object) -> None:
+        raise ValueError("nobody foresaw this header")
+
+    monkeypatch.setattr(judge.evaluate, "judge_instance", poisoned)
+    both = claimed(2)
+    assert record.end([(one, Undecodable("It is damaged.")) for one in both], now())
+    with db.read() as session:
+        rows = [session.get_one(Analysis, one.held.analysis_id) for one in both]
+        assert {row.state for row in rows} == {AnalysisState.QUARANTINED}
+        assert not session.query(VerdictRecord).count()

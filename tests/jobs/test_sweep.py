@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.compliance import evaluate
 from service.db import analyses
 from service.db.analyses import Claim
 from service.db.session import Database
@@ -115,3 +116,21 @@ def test_a_study_that_cannot_be_judged_and_a_duty_that_fails_stop_no_other(
     sweeper.sweep()
     with db.read() as session:
         assert [session.get_one(Study, study_id).settled for study_id in studies] == [False, True]
+
+
+def test_what_cannot_even_be_judged_comes_to_its_end(
+    db: Database, sweeper: Sweeper, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quarantine and verdict were one transaction: without the one there was not the other, and no end."""
+
+    def poisoned(*_: object) -> None:
+        raise ValueError("nobody foresaw this header")
+
+    monkeypatch.setattr(evaluate, "judge_instance", poisoned)
+    analysis = queue_one(db, instance_rows)
+    for _ in range(2):
+        claim(db)
+        sweeper.take_from_the_silent()
+        time.sleep(LEASE_S * 1.5)
+        sweeper.take_from_the_silent()
+    assert state(db, analysis) is AnalysisState.QUARANTINED
