@@ -18,6 +18,8 @@ from service.dicom.header import Header, parse_header
 from service.dicom.part10 import file_head
 from service.errors import NotDicom, SonomarkError, StorageError
 
+LEAST_KNOWN = 1 << 20  # of room in a lane, for a sender of small instances
+
 
 class StoreRequest(NamedTuple):
     """What a C-STORE-RQ's command and its presentation context say of the data set that follows."""
@@ -41,6 +43,7 @@ class Berth:
         self._lock = Lock()
         self._lane: Lane | None = None
         self._left = False
+        self._largest = 0  # of its instances so far
 
     def lane(self) -> Lane | None:
         """A lane with room for most instances, if there is one.
@@ -51,11 +54,21 @@ class Berth:
         with self._lock:
             if self._lane is not None and self._lane.taken:
                 return None
-            if self._lane is not None and (not self._lane.sound or self._lane.room() < LEAST_ROOM):
+            if self._lane is not None and (not self._lane.sound or self._lane.room() < self._room()):
                 self._give_back()
             if self._lane is None and not self._left:
                 self._lane = self.archive.journal.take()
             return self._lane
+
+    def took(self, octets: int) -> None:
+        """An instance of this size has come."""
+        self._largest = max(self._largest, octets)
+
+    def _room(self) -> int:
+        """What the next instance may need: an association's instances are much alike."""
+        if not self._largest:
+            return LEAST_ROOM
+        return min(LEAST_ROOM, max(LEAST_KNOWN, self._largest + self._largest // 4))
 
     def leave(self) -> None:
         """The association has ended."""
@@ -79,6 +92,7 @@ class Incoming:
         self.record: Record | None = None  # in a lane; its own file otherwise
         self.path: Path | None = None  # of its own file
         self._archive = berth.archive
+        self._berth = berth
         self._digest = sha256()
         self._lock = Lock()  # an association may be torn down while a fragment is being written
         self._descriptor = -1
@@ -168,6 +182,7 @@ class Incoming:
             if self.record is not None:
                 self.record.seal(self.sha256)
             self._sealed = True
+            self._berth.took(self.size)
 
     def sync(self) -> None:
         """Put the bytes of a sealed one on disk, if they are not there yet.

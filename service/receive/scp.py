@@ -4,6 +4,7 @@ import gc
 import logging
 import signal
 import warnings
+from functools import lru_cache
 from threading import Event, Thread
 from typing import Any, cast
 
@@ -53,7 +54,7 @@ class Receiver:
         self._seats = Seats(chosen.max_associations, chosen.max_associations_per_address, tally, place)
         self._tls = _tls(chosen)
         self._activity = Activity()
-        self._settle = chosen.settle_after
+        self._settle = lru_cache(maxsize=256)(chosen.settle_after)
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
         self._stop = Event()
         archive().prepare()
