@@ -46,6 +46,11 @@ class Registration(NamedTuple):
 _studies, _series_, _instances, _analyses, _releases, _checks = (
     cast(Table, table.__table__) for table in (Study, Series, Instance, Analysis, Release, ObjectCheck)
 )
+# Ids of studies that this process has lately added to: for the order of locks alone, and wrong only after a rollback.
+_seen: dict[str, int] = {}
+MOST_SEEN = 10_000
+NEWEST = 2**63  # a study that is still to be made
+
 # What a header says of its study.
 _STUDY_FIELDS = (
     *("patient_name", "patient_id", "patient_birth_date", "patient_sex", "accession_number", "study_date"),
@@ -125,8 +130,8 @@ def register_all(
     for place, arrival in enumerate(arrivals):
         by_study.setdefault(arrival.header.study_instance_uid, []).append(place)
     registrations: dict[int, Registration] = {}
-    # In one order for all receivers, or two of them could wait for each other's studies.
-    for uid in sorted(by_study):
+    # In the order in which workers, too, lock several studies, or one could wait for the other's in a circle.
+    for uid in sorted(by_study, key=lambda uid: (_seen.get(uid, NEWEST), uid)):
         members = [arrivals[place] for place in by_study[uid]]
         _lock(cursor, uid)
         improved: dict[str, Any] = {}
@@ -135,6 +140,7 @@ def register_all(
         for place, arrival in zip(by_study[uid], members, strict=True):
             found = _find(cursor, arrival, moment)
             study_id, version, settled = found.study_id, version or found.version, found.settled
+            _note_seen(uid, study_id)
             _improve(improved, found.study, arrival.header)
             registrations[place] = _register(cursor, arrival, found, moment, queue)
             created += registrations[place].created
@@ -213,6 +219,12 @@ class _Found(NamedTuple):
     series_id: int | None
     known: int  # whether its SOP Instance UID is there, with whatever bytes
     study: list[Any]  # the study's _STUDY_FIELDS
+
+
+def _note_seen(uid: str, study_id: int) -> None:
+    if len(_seen) > MOST_SEEN:
+        _seen.clear()
+    _seen[uid] = study_id
 
 
 def _lock(cursor: Cursor, study_instance_uid: str) -> None:

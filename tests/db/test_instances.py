@@ -1,5 +1,7 @@
 """Registering instances: one row for the same bytes, two in conflict for others, a study that re-opens."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -7,10 +9,21 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.db.instances import Arrival, archive_keys, count_instances, find_version, known_keys, register
+from service.db import instances, verdicts
+from service.db.instances import (
+    Arrival,
+    archive_keys,
+    count_instances,
+    find_version,
+    known_keys,
+    register,
+    register_all,
+)
 from service.db.session import Database
+from service.db.statement import Cursor
 from service.db.tables import Instance, Series, Study
 from service.dicom.header import Header
+from service.errors import DatabaseAway
 
 SETTLE = timedelta(seconds=30)
 
@@ -118,3 +131,39 @@ def test_eight_threads_at_once(db: Database, versions: int) -> None:
         assert session.scalar(select(func.count()).select_from(Instance)) == versions
         assert session.scalar(select(func.count()).select_from(Study)) == 1
         assert session.scalars(select(Study)).one().version >= versions
+
+
+def test_a_receiver_and_a_worker_never_wait_for_each_other_in_a_circle(
+    any_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers lock the studies of a batch by their ids; receivers did by UID, and PostgreSQL felled one of them."""
+    later, earlier = arrival("1" * 64, "1.1", "2.1"), arrival("2" * 64, "1.2", "2.9")
+    for one in (earlier, later):
+        with any_db.cursor() as cursor:
+            register_all(cursor, [one], lambda _: timedelta(0))
+    with any_db.read() as session:
+        ids = {study.study_instance_uid: study.id for study in session.scalars(select(Study))}
+    assert ids["2.9"] < ids["2.1"]
+    lock, begun, failed = instances._lock, threading.Event(), []
+
+    def slowly(cursor: Cursor, uid: str) -> None:
+        lock(cursor, uid)
+        begun.set()
+        time.sleep(0.5)
+
+    def work() -> None:
+        begun.wait(10)
+        try:
+            with any_db.begin() as session:
+                verdicts.lock_all(session, ids.values())
+        except DatabaseAway as error:
+            failed.append(error)
+
+    monkeypatch.setattr(instances, "_lock", slowly)
+    worker = threading.Thread(target=work)
+    worker.start()
+    again = [later._replace(sha256="3" * 64), earlier._replace(sha256="4" * 64)]
+    with any_db.cursor() as cursor:
+        register_all(cursor, again, lambda _: timedelta(0))
+    worker.join(20)
+    assert not failed
