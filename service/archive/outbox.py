@@ -24,6 +24,7 @@ AT_ONCE = 8  # uploads
 LOOK_S = 5.0  # how often a process without the lock, or with nothing to do, looks again
 LONGEST_PAUSE_S = 60.0
 UNFINISHED = ".new"
+UNFINISHED_S = 3600.0  # nobody takes so long to give a file its second name: who began was killed
 
 
 class Outbox:
@@ -92,6 +93,8 @@ class Outbox:
     def _run(self) -> None:
         with (self._folder / ".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the process that uploads has ended
+            with suppress(OSError):
+                self._tidy()
             pause = 1.0
             while True:
                 self._rung.clear()
@@ -105,6 +108,12 @@ class Outbox:
                         log.warning("bucket away, objects wait", waiting=count, oldest_s=round(age), reason=str(error))
                     time.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _tidy(self) -> None:
+        """Remove names that a killed process did not finish: with a second one a file never leaves the cache."""
+        for path in self._folder.glob(f"*{UNFINISHED}"):
+            if time.time() - path.stat().st_ctime > UNFINISHED_S:
+                path.unlink(missing_ok=True)
 
     def _upload(self, name: str) -> int:
         path = self._folder / name

@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from service.archive import bucket as buckets
+from service.archive import outbox
 from service.archive.bucket import Bucket
 from service.archive.remote import RemoteStore
 from service.archive.store import archive, instance_key
@@ -171,6 +172,18 @@ def test_no_answer_of_the_bucket_ends_the_uploads(gateway: type[Gateway], tmp_pa
     gateway.lost = False
     store.outbox.ring()
     wait_until(lambda: store.outbox.backlog()[0] == 0, timeout=15)
+
+
+def test_what_a_killed_process_left_in_the_outbox_goes(remote: RemoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a name once stayed for ever, and with it the bytes, whatever a policy released."""
+    take_in(remote, KEY, b"image")
+    remote.outbox.upload()
+    left = remote.outbox.folder / f"0123456789abcdef{outbox.UNFINISHED}"
+    left.hardlink_to(remote.place(KEY))
+    monkeypatch.setattr(outbox, "UNFINISHED_S", 0.0)
+    remote.outbox.start()
+    wait_until(lambda: not left.exists(), timeout=5)
+    assert remote.place(KEY).stat().st_nlink == 1
 
 
 def test_a_full_disk_of_this_machine_is_no_fault_of_the_instance(remote: RemoteStore, tmp_path: Path) -> None:
