@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from service.cli.console import err, out
+from service.cli.console import err, out, paper
 from service.db import audit, schema, second_factors, users
 from service.db.session import database
 from service.db.tables import Role, now
@@ -84,7 +84,7 @@ def list_users() -> None:
     with database().read() as session:
         for user in users.all_users(session):
             table.add_row(user.name, user.role.value, "disabled" if user.disabled_at else "active")
-    out.print(table)
+    paper().print(table)
 
 
 @audit_app.command()

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from service import logs
 from service.archive.store import archive
-from service.cli.console import err, out, progress
+from service.cli.console import err, out, paper, progress
 from service.db import checks, schema
 from service.db.session import database
 from service.db.tables import now
@@ -85,5 +85,5 @@ def _list_ill() -> None:
         for stored, check in checks.ill(session):
             seen = f"{check.checked_at:%Y-%m-%d %H:%M}"
             table.add_row(stored.sop_instance_uid, check.condition.value, seen, stored.archive_key)
-    out.print(table)
+    paper().print(table)
     err.print("Restore them from backup, or have their studies sent again: the same bytes mend them.", highlight=False)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from service import logs
 from service.cli.answer import Answer, answers
-from service.cli.console import err, out, progress
+from service.cli.console import err, paper, progress
 from service.compliance import rulebook as rulebooks
 from service.deliver.send import Node, Sent, dicom_files
 from service.deliver.send import send as store
@@ -45,10 +46,11 @@ def assess(
             if as_json:
                 typer.echo(json.dumps(found))
             else:
-                table.add_row(found["path"], found["verdict"] or "not assessed", _kinds(found), _words(found))
+                verdict = found["verdict"] or "not assessed"
+                table.add_row(*map(escape, (found["path"], verdict, _kinds(found), _words(found))))
             advance()
     if not as_json:
-        out.print(table)
+        paper().print(table)
     raise typer.Exit(SOME_NOT_ASSESSED if failed else 0)
 
 
@@ -64,11 +66,12 @@ def send(
     with progress("Sending", len(files)) as advance:
 
         def report(sent: Sent) -> None:
-            table.add_row(str(sent.path), "not sent" if sent.status is None else f"0x{sent.status:04X}", sent.reason)
+            status = "not sent" if sent.status is None else f"0x{sent.status:04X}"
+            table.add_row(*map(escape, (str(sent.path), status, sent.reason)))
             advance()
 
         results = store(files, Node.parse(node), calling_ae_title=calling or settings().ae_title, on_sent=report)
-    out.print(table)
+    paper().print(table)
     stored = sum(result.stored for result in results)
     err.print(f"{stored} of {len(results)} stored.")
     raise typer.Exit(0 if stored == len(results) else 1)

@@ -19,20 +19,20 @@ from service.report.files import MEDIA_TYPES, as_file
 
 app = typer.Typer()
 
-DAYS = 30
+DAYS = 30  # with the first and the last one, as on the dashboard's page
 
 
 @app.command()
 def report(
     group_by: Annotated[str, typer.Option("--by", help=f"One or more of {', '.join(GROUPINGS)}.")] = "requirement",
-    start: Annotated[str, typer.Option("--from", help="First day, 2026-01-31; 30 days ago if left out.")] = "",
+    start: Annotated[str, typer.Option("--from", help="First day, 2026-01-31; else 30 days up to the last.")] = "",
     end: Annotated[str, typer.Option("--to", help="Last day; today if left out.")] = "",
     as_of: Annotated[str, typer.Option(help="As it stood at this UTC time, 2026-01-31T14:00.")] = "",
     file: Annotated[Path | None, typer.Option("--out", help=f"Write it: .{', .'.join(MEDIA_TYPES)}.")] = None,
 ) -> None:
     """Compliance rates with their intervals. Operators' names are in it: keep the file where patients' data may be."""
     last = day(end) or datetime.now(UTC).date()
-    first = day(start) or last - timedelta(days=DAYS)
+    first = day(start) or last - timedelta(days=DAYS - 1)
     kind = file.suffix.removeprefix(".").lower() if file else "json"
     if kind not in MEDIA_TYPES:
         raise ConfigurationError(f"A report cannot be written as '{kind}'.", cure=f"End the name in {_endings()}.")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from service import logs
@@ -11,7 +12,7 @@ from service.archive import policy as policies
 from service.archive.retention import Outlook, outlook, release_due
 from service.archive.store import archive
 from service.cli.accounts import BY_HAND
-from service.cli.console import err, out, progress
+from service.cli.console import err, out, paper, progress
 from service.db import audit, schema, studies
 from service.db import retention as rows
 from service.db.session import database
@@ -121,17 +122,18 @@ def holds() -> None:
     table = Table("Study Instance UID", "Since", "By", "Reason")
     with database().read() as session:
         for study, held in rows.standing_holds(session):
-            table.add_row(study.study_instance_uid, f"{held.placed_at:%Y-%m-%d}", held.placed_by, held.reason)
-    out.print(table)
+            since = f"{held.placed_at:%Y-%m-%d}"
+            table.add_row(*map(escape, (study.study_instance_uid, since, held.placed_by, held.reason)))
+    paper().print(table)
 
 
 def _show(found: Outlook) -> None:
     table = Table("Study Instance UID", "Last image", "Rule", "Images", "MB")
     for each in found.due[:SHOWN]:
         age = f"{each.last_received_at:%Y-%m-%d}"
-        table.add_row(each.study_instance_uid, age, each.rule, str(each.instances), f"{each.octets / 1e6:.1f}")
+        table.add_row(each.study_instance_uid, age, escape(each.rule), str(each.instances), f"{each.octets / 1e6:.1f}")
     if found.due:
-        out.print(table)
+        paper().print(table)
     if len(found.due) > SHOWN:
         out.print(f"… and {len(found.due) - SHOWN} more")
     out.print(f"{len(found.due)} studies, {found.octets / 1e6:.1f} MB would be released.", highlight=False)
