@@ -104,12 +104,21 @@ def edit_peer(
 
 
 @router.post("/peers/{number}/disable")
-def disable_peer(number: Id, account: Admin) -> Response:
-    """No longer let it in; it can be enabled again."""
-    with database().begin() as session:
-        peer = peers.get(session, number)
-        peer.disabled_at = now()
-        _note(session, account, "peer.disable", peer)
+def disable_peer(request: Request, number: Id, account: Admin, closes: Ticked = False) -> Response:
+    """No longer let it in; it can be enabled again. ``closes``: also if that shuts the door to everybody."""
+    try:
+        with database().begin() as session:
+            peer = peers.get(session, number)
+            peer.disabled_at = now()
+            session.flush()
+            if peers.door(session, settings().peers).closed and not closes:  # another may have been disabled meanwhile
+                raise NotAllowed(
+                    f"{peer.ae_title} is the last one let in: without it the door is closed, and nobody may send.",
+                    cure="Disable it again if that is meant.",
+                )
+            _note(session, account, "peer.disable", peer)
+    except NotAllowed as error:
+        return _page(request, problem=str(error), status=422)
     return RedirectResponse("/peers", status_code=303)
 
 

@@ -69,6 +69,15 @@ def test_a_fragment_is_the_list_alone(reviewer: TestClient, db: Database) -> Non
     assert fragment.lstrip().startswith('<div id="list"') and "<html" not in fragment
 
 
+def test_no_title_names_a_patient(reviewer: TestClient, db: Database) -> None:
+    """Browsers keep titles in their history, on machines that many share."""
+    uid = ward.admit(db, 1)
+    for path in (f"/studies/{uid}", "/worklist?tab=all", "/worklist?q=doe"):
+        title = reviewer.get(path).text.split("<title>")[1].split("</title>")[0]
+        assert "doe" not in title.lower() and "P00001" not in title, path
+    assert title.startswith("1 flagged")
+
+
 def test_a_study_shows_finding_frames_and_decisions(reviewer: TestClient, db: Database) -> None:
     uid = ward.admit(db, 1, pictures=[ward.rgb(), ward.cine()])
     page = reviewer.get(f"/studies/{uid}").text

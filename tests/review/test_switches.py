@@ -64,7 +64,9 @@ def test_peers_are_added_checked_disabled_and_enabled(admin: TestClient, db: Dat
     told = admin.post("/peers/1/echo", headers={"HX-Request": "true"}).text
     assert "refuses the connection" in told and "<html" not in told
     assert admin.post("/peers/1", data={"address": "10.0.0.7", "port": "", "description": ""}).status_code == 303
-    admin.post("/peers/1/disable")
+    refused = admin.post("/peers/1/disable")
+    assert refused.status_code == 422 and "the last one let in" in refused.text, "the page was loaded before it was"
+    admin.post("/peers/1/disable", data={"closes": "true"})
     with db.read() as session:
         assert peers.let_in(session) == []
     admin.post("/peers/1/enable")
@@ -98,7 +100,7 @@ def test_a_door_whose_last_peer_is_disabled_is_closed_and_says_so(admin: TestCli
     admin.post("/peers/1/disable")
     assert "the last one let in" in admin.get("/peers").text
     assert admin.post("/peers/open", data={"reason": "x"}).status_code == 409
-    admin.post("/peers/2/disable")
+    admin.post("/peers/2/disable", data={"closes": "true"})
     page = admin.get("/peers").text
     assert "The door is closed: nobody may send" in page and "open to all" not in page.lower().replace(
         "open to all<", ""
