@@ -50,6 +50,11 @@ class Item:
     reason: str = ""
     cure: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be assessed."""
+        return bool(self.reason) or self.state is AnalysisState.QUARANTINED
+
 
 @router.get("/studies/{study_instance_uid}", include_in_schema=False)
 def study_page(request: Request, study_instance_uid: Uid, account: Reader) -> Response:

@@ -69,6 +69,15 @@ def test_a_fragment_is_the_list_alone(reviewer: TestClient, db: Database) -> Non
     assert fragment.lstrip().startswith('<div id="list"') and "<html" not in fragment
 
 
+def test_the_filmstrip_says_how_each_image_stands(reviewer: TestClient, db: Database) -> None:
+    states = (AnalysisState.DONE, AnalysisState.QUEUED, AnalysisState.QUARANTINED)
+    pictures = [ward.Picture(ward.rgb().path, state=state) for state in states]
+    page = reviewer.get(f"/studies/{ward.admit(db, 1, Verdict.COMPLIANT, pictures=pictures)}").text
+    films = page.split('class="film"')[1:]
+    for film, word in zip(films, ("assessed, not flagged", "not assessed yet", "could not be assessed"), strict=True):
+        assert word in film, "one that was given up without a reason is not well"
+
+
 def test_no_title_names_a_patient(reviewer: TestClient, db: Database) -> None:
     """Browsers keep titles in their history, on machines that many share."""
     uid = ward.admit(db, 1)

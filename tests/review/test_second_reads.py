@@ -38,6 +38,7 @@ def test_the_second_reader_sees_nothing_of_what_was_said(
     assert "Is everything there that is required?" in page and "Breast body marker" in page
     for secret in ("ophelia", "none to be seen", "DOE", "is missing on image", "Flagged", '"kind": "caliper"', "0.94"):
         assert secret not in page, secret
+    assert "not flagged" not in page, "nor that an image is well, of which nothing is said here"
     assert "Second reads" in bob.get("/worklist").text
     done = bob.post(f"/second-reads/{drawn}", data={"answer": "incomplete", "csrf": bob.headers["X-CSRF-Token"]})
     assert done.headers["location"] == "/second-reads?thanks=true" and state_of(db, drawn) is DoubleReadState.DONE
