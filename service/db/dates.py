@@ -66,24 +66,30 @@ class Dates:
         """Write what is owed; kept for the next time when the database is away."""
         with self._lock:
             owed, self._owed = self._owed, {}
-        began = time.monotonic()
+        began, written = time.monotonic(), []
         try:
-            # The disk need not be waited for: the next instance's commit takes it along.
-            with self._database.begin_lightly() as session:
-                for study_id, (received, settles) in sorted(owed.items()):
-                    session.execute(
-                        update(Study)
-                        .where(Study.id == study_id, Study.last_received_at < received)
-                        .values(last_received_at=received, settles_at=settles, version=Study.version + 1)
-                        .execution_options(synchronize_session=False)
-                    )
+            for study_id, (received, settles) in owed.items():
+                self._date(study_id, received, settles)
+                written.append(study_id)
         except DatabaseAway:
-            with self._lock:
-                self._owed = owed | self._owed
-            return
+            self._some_owed.set()
         with self._lock:
-            self._written.update(dict.fromkeys(owed, began))
+            for study_id in written:
+                del owed[study_id]
+            self._owed = owed | self._owed
+            self._written.update(dict.fromkeys(written, began))
             self._written = {each: at for each, at in self._written.items() if began - at < FRESH_S}
+
+    def _date(self, study_id: int, received: datetime, settles: datetime) -> None:
+        """In a transaction of its own: the door locks several studies in an order that is not ours. The disk need not
+        be waited for, the next instance's commit takes it along."""
+        with self._database.begin_lightly() as session:
+            session.execute(
+                update(Study)
+                .where(Study.id == study_id, Study.last_received_at < received)
+                .values(last_received_at=received, settles_at=settles, version=Study.version + 1)
+                .execution_options(synchronize_session=False)
+            )
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -91,3 +97,4 @@ class Dates:
             self._stopping.wait(EVERY_S)
             self._some_owed.clear()
             self.write()
+        self.write()
