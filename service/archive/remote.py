@@ -128,6 +128,10 @@ class RemoteStore(ArchiveStore):
         self.bucket.delete(key)
         super().delete(key)
 
+    def take_back(self, key: str) -> None:
+        # Refused while the same bytes wait in journal or outbox: so nothing that came again is given up with it.
+        self.delete(key)
+
     def drain(self, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         while self.outbox.backlog()[0]:

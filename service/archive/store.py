@@ -223,6 +223,15 @@ class ArchiveStore:
                 self.journal.give_up(_digest(key))
             self.place(key).unlink(missing_ok=True)
 
+    def take_back(self, key: str) -> None:
+        """Remove the file that was just made of a record given up meanwhile.
+
+        The same bytes may have come again since, and been acknowledged: their record stays in the journal and becomes
+        a file in its turn.
+        """
+        with storage(f"The archive could not delete {key}"):
+            self.place(key).unlink(missing_ok=True)
+
     def drain(self, timeout: float) -> bool:
         """Wait until nothing waits on this machine alone for its final place; False when time ran out."""
         return True

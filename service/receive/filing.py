@@ -154,9 +154,11 @@ class Filing:
         if not copies:
             return
         self._archive.file_all([(temporary, each.key) for temporary, each in copies])
-        for _, each in copies:
-            if self._given_up(each):
-                self._archive.delete(each.key)
+        gone = [each.key for _, each in copies if self._given_up(each)]
+        kept = {each.key for _, each in copies if not self._given_up(each)}
+        for key in gone:
+            if key not in kept:
+                self._archive.take_back(key)
 
     def _given_up(self, each: Waiting) -> bool:
         """Deleted by a person meanwhile, or never whole: then nobody was told of it."""

@@ -107,6 +107,21 @@ def test_what_was_given_up_is_not_filed(start_receiver: StartReceiver, db: Datab
     assert [path.stem for path in archived(house)] == [kept.sha256]
 
 
+def test_what_comes_again_while_it_is_given_up_is_filed(
+    start_receiver: StartReceiver, db: Database, house: Settings
+) -> None:
+    """Deleted just as it gets its file, and sent again before it has it: what was acknowledged last is kept."""
+    receiver = start_receiver(FAILPOINTS="filing.before_rename=sleep:2000@1")
+    dataset = ultrasound()
+    assert receiver.store(dataset) == [SUCCESS]
+    [row] = instances(db)
+    time.sleep(1.0)  # the filing has copied it and waits to give it a name
+    ArchiveStore(house.data_dir / "archive").delete(row.archive_key)
+    assert receiver.store(dataset) == [SUCCESS]
+    receiver.terminate()
+    assert [path.stem for path in archived(house)] == [row.sha256]
+
+
 def test_an_instance_can_be_read_while_it_waits_in_the_journal(
     start_receiver: StartReceiver, db: Database, house: Settings
 ) -> None:
