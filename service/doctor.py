@@ -49,6 +49,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("storage", _storage),
         ("database", _database),
         ("clock", clock),
+        ("time zone", _time_zone),
         ("archived objects", _archived_objects),
         ("broker", _broker),
         ("DICOM port", _dicom_port),
@@ -183,6 +184,12 @@ def clock(_: Settings) -> str:
             cure="Bring NTP back on both machines (`chronyc tracking`).",
         )
     return f"{skew_s:+.2f} s from the database's"
+
+
+def _time_zone(settings: Settings) -> str:
+    """Whose days and clock the pages speak of."""
+    own = "" if settings.time_zone else ", this machine's own; SONOMARK_TIME_ZONE sets the hospital's"
+    return f"{settings.zone().key}{own}"
 
 
 def _archived_objects(_: Settings) -> str:

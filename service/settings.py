@@ -6,9 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
+from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from tzlocal import reload_localzone
+
+from service.errors import ConfigurationError
 
 HOUSE = Path(__file__).resolve().parent.parent
 WEIGHTS = HOUSE / "models" / "weights"
@@ -143,6 +147,9 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="Share of judged studies that a second reader answers blinded; 0.1 is usual."
     )
 
+    time_zone: str = Field(
+        "", description="Whose days reports count by and whose clock pages show: Europe/Berlin; empty: the machine's."
+    )
     public_url: str = Field("", description="The dashboard's address in notifications: https://sonomark.example.org")
     report_to: str = Field("", description="DICOM node that gets a structured report of each verdict: AET@HOST:PORT.")
     masks_to: str = Field("", description="DICOM node that gets the masks as Segmentations: AET@HOST:PORT.")
@@ -172,6 +179,18 @@ class Settings(BaseSettings):
     )
     failpoints: str = Field("", description="Fault injection for tests only; refused unless TESTING is set.")
     testing: bool = False
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            return ZoneInfo(name).key if name else ""
+        except (ValueError, OSError, LookupError) as error:
+            raise ValueError("no time zone has this name; write it like Europe/Berlin") from error
+
+    def zone(self) -> ZoneInfo:
+        """The hospital's time zone; UTC on a machine whose own has no name."""
+        return ZoneInfo(self.time_zone) if self.time_zone else _own_zone()
 
     def settle_after(self, calling_ae_title: str) -> timedelta:
         """How long after its last image a study of this peer is judged."""
@@ -205,8 +224,25 @@ def settings() -> Settings:
 
     A setting may also lie as a file of its name in the folder SONOMARK_SECRETS_DIR, as containers and systemd hand
     secrets over: an environment is inherited by every child and printed by many tools, a file is neither.
+
+    Raises:
+        ConfigurationError: a setting has a value that it cannot have. It names the setting, never the value, which may
+            be a secret.
     """
-    return Settings(_secrets_dir=os.environ.get("SONOMARK_SECRETS_DIR") or None)
+    try:
+        return Settings(_secrets_dir=os.environ.get("SONOMARK_SECRETS_DIR") or None)
+    except ValidationError as error:
+        wrong = [f"SONOMARK_{'.'.join(map(str, each['loc'])).upper()}: {each['msg']}." for each in error.errors()]
+        raise ConfigurationError("\n".join(wrong), cure="service/settings.py says what each may be.") from None
+
+
+@lru_cache
+def _own_zone() -> ZoneInfo:
+    try:
+        own = reload_localzone()
+    except LookupError:  # TZ names none
+        return ZoneInfo("UTC")
+    return own if isinstance(own, ZoneInfo) and own.key != "local" else ZoneInfo("UTC")
 
 
 def _with_password(url: str, password: str) -> str:

@@ -13,6 +13,8 @@ from service.db.session import Database, database
 from service.db.tables import Base
 from service.settings import Settings, settings
 
+os.environ["SONOMARK_TIME_ZONE"] = "UTC"  # the days of reports are the same wherever the tests run
+
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
@@ -34,6 +36,18 @@ def db(house: Settings) -> Database:
     """An empty database with all tables."""
     Base.metadata.create_all(database().engine)
     return database()
+
+
+@pytest.fixture
+def hospital_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Puts the hospital into a time zone."""
+
+    def move(zone: str) -> None:
+        monkeypatch.setenv("SONOMARK_TIME_ZONE", zone)
+        settings.cache_clear()
+
+    yield move
+    settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

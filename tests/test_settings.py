@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, settings
+from service.errors import ConfigurationError
+from service.settings import Settings, _own_zone, settings
 
 
 @pytest.fixture
@@ -64,3 +65,23 @@ def test_a_study_settles_by_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SONOMARK_SETTLE_PEERS", wrong)
         with pytest.raises(ValueError, match="settle_peers"):
             Settings()
+
+
+def test_what_a_setting_cannot_be_is_named_without_its_value(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOMARK_DICOM_PORT", "hunter2")
+    monkeypatch.setenv("SONOMARK_TIME_ZONE", "Mars/Olympus_Mons")
+    with pytest.raises(ConfigurationError) as refused:
+        settings()
+    assert "SONOMARK_DICOM_PORT" in refused.value.what and "SONOMARK_TIME_ZONE" in refused.value.what
+    assert "Europe/Berlin" in refused.value.what
+    assert "hunter2" not in str(refused.value) and refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(("named", "zone"), [("Asia/Kathmandu", "Asia/Kathmandu"), ("CET-1", "UTC")])
+def test_the_time_zone_is_the_machines_own_unless_set(monkeypatch: pytest.MonkeyPatch, named: str, zone: str) -> None:
+    monkeypatch.setenv("TZ", named)
+    monkeypatch.delenv("SONOMARK_TIME_ZONE")
+    _own_zone.cache_clear()
+    assert Settings().zone().key == zone
+    assert Settings(time_zone="America/Lima").zone().key == "America/Lima"
+    _own_zone.cache_clear()

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.console import err, out, paper
-from service.db.reports import start_of
+from service.db.days import start_of, today
 from service.db.session import database
 from service.errors import ConfigurationError
 from service.report.agreement import sentence
@@ -31,7 +31,7 @@ def report(
     file: Annotated[Path | None, typer.Option("--out", help=f"Write it: .{', .'.join(MEDIA_TYPES)}.")] = None,
 ) -> None:
     """Compliance rates with their intervals. Operators' names are in it: keep the file where patients' data may be."""
-    last = day(end) or datetime.now(UTC).date()
+    last = day(end) or today()
     first = day(start) or last - timedelta(days=DAYS - 1)
     kind = file.suffix.removeprefix(".").lower() if file else "json"
     if kind not in MEDIA_TYPES:

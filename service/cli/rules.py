@@ -19,8 +19,8 @@ from service.compliance.examples import failures
 from service.compliance.explain import rulebook_in_words
 from service.db import audit, reevaluations
 from service.db import rulebooks as versions
+from service.db.days import start_of
 from service.db.reevaluations import Range
-from service.db.reports import start_of
 from service.db.session import database
 from service.errors import NotFound
 from service.jobs import reevaluate as jobs

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import SQLColumnExpression
 from sqlalchemy.orm import Session
 
+from service.db.days import start_of
 from service.db.reports import (
     FLAGGED,
     Grouping,
@@ -20,7 +21,6 @@ from service.db.reports import (
     counts_for,
     decisions_of,
     source_of,
-    start_of,
 )
 from service.db.reviews import outranking
 from service.db.tables import Decision, Study, Verdict

@@ -1,23 +1,22 @@
 """The counts behind compliance reports, as they stood at a moment.
 
-A study counts on the (UTC) day on which it was first received, which never changes. Its verdict is the one that stood
-at ``as_of``, and the decisions are those made until then, so that a report can be drawn again years later and says the
-same. Self-tests never count.
+A study counts on the hospital's day (see `days`) on which it was first received, which never changes. Its verdict is
+the one that stood at ``as_of``, and the decisions are those made until then, so that a report can be drawn again years
+later and says the same. Self-tests never count.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, Date, Select, SQLColumnExpression, func, literal, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
-from service.db import double_reads
+from service.db import days, double_reads
 from service.db.reviews import outranking, standing
 from service.db.tables import Decision, Finding, FindingState, Instance, Review, Study, Verdict, VerdictRecord
 
@@ -135,13 +134,7 @@ def column_of(session: Session, name: Grouping) -> SQLColumnExpression[Any]:
             named = (func.nullif(text, "") for text in (Study.procedure, Study.description, Study.body_part))
             return func.coalesce(*named, literal(""))
         case _:  # weeks and months are put together of days
-            return _day(session)
-
-
-def _day(session: Session) -> SQLColumnExpression[Any]:
-    if session.get_bind().dialect.name == "sqlite":
-        return func.date(Study.first_received_at)
-    return sql_cast(func.timezone("UTC", Study.first_received_at), Date)
+            return days.column_of(session, Study.first_received_at)
 
 
 def _key(by: Sequence[Grouping], values: Sequence[Any]) -> Key:
@@ -260,9 +253,4 @@ def newest_day(session: Session, before: datetime, site: str = "") -> date | Non
     earlier = select(func.max(Study.first_received_at)).where(Study.first_received_at < before, *counted)
     later = select(func.min(Study.first_received_at)).where(Study.first_received_at >= before, *counted)
     found = session.scalar(earlier) or session.scalar(later)
-    return found.date() if found else None
-
-
-def start_of(day: date) -> datetime:
-    """The UTC moment at which a day begins."""
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return days.day_of(found) if found else None

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from service.db import patience
+from service.db import days, patience
 from service.db.statement import Cursor
 from service.errors import ConfigurationError, DatabaseAway, OutcomeUnknown
 from service.settings import settings
@@ -218,6 +218,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     # The driver's own transaction handling starts writers as readers, and an upgrade that meets another writer
     # fails at once with SQLITE_BUSY instead of waiting; so it is switched off and BEGIN is sent below.
     connection.isolation_level = None
+    connection.create_function(days.SQLITE_FUNCTION, 2, days.of_sqlite, deterministic=True)
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     # FULL: a commit is on disk when it returns. NORMAL loses acknowledged instances in a power cut.

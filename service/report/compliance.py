@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from sqlalchemy.orm import Session
 
+from service.db.days import zone
 from service.db.reports import Grouping, Key, Period, Tally, tallies, withheld
 from service.db.tables import now
 from service.errors import ConfigurationError
@@ -70,12 +71,13 @@ class Report:
     withheld: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; times are UTC, ISO 8601."""
+        """Plain JSON values; times are UTC, ISO 8601, days those of ``time_zone``."""
         return {
             "group_by": list(self.group_by),
             "from": self.start.isoformat(),
             "to": self.end.isoformat(),
             "as_of": self.as_of.isoformat(),
+            "time_zone": zone().key,
             "site": self.site,
             "withheld": self.withheld,
             "total": row_as_json(self.total, ()),

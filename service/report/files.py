@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import xlsxwriter
 
+from service.db.days import zone
 from service.report.agreement import sentence
 from service.report.compliance import Report, Row
 from service.report.pdf import pdf
@@ -127,6 +128,7 @@ def _about(report: Report) -> list[tuple[str, str]]:
         ("Studies first received from", report.start.isoformat()),
         ("up to, not including", report.end.isoformat()),
         ("as of", report.as_of.isoformat()),
+        ("days, weeks and months of", zone().key),
         ("site", report.site or "all"),
         ("withheld", f"{report.withheld} studies that await the blinded answer of whoever asked"),
         ("rate", "compliant / (compliant + non-compliant); decisions of people outrank verdicts"),

@@ -11,6 +11,7 @@ from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
+from service.db.days import day_of, zone
 from service.report.agreement import sentence
 from service.report.compliance import FEWEST_OF_A_PERSON, TIMES, Report, Row
 from service.report.drawing import INK, LIMIT, MOST_TIMES, drawing
@@ -48,8 +49,8 @@ def _sentence(report: Report) -> str:
     drawn = f" The chart shows the last {MOST_TIMES}." if over_time and len(report.rows) > MOST_TIMES else ""
     across = "" if over_time else " Across: the number of studies."
     return (
-        f"Studies received{site} {report.start:%Y-%m-%d} to {last:%Y-%m-%d} (UTC), "
-        f"as of {report.as_of:%Y-%m-%d %H:%M}: "
+        f"Studies received{site} {day_of(report.start)} to {day_of(last)} ({zone().key}), "
+        f"as of {report.as_of.astimezone(zone()):%Y-%m-%d %H:%M}: "
         f"{rate}, n {total.denominator}, non-compliant {total.non_compliant}, uncertain {total.indeterminate}, "
         f"excluded {total.excluded}. Dashed: three-sigma limits; a square lies outside them, a hollow point is small."
         f"{across}{drawn}{withheld}"

@@ -1,14 +1,14 @@
 """A sonographer's own rates, and nobody else's: those of the Operators' Name that an administrator gave the account."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.db.days import start_of, today
 from service.db.session import database
-from service.db.tables import now
 from service.errors import NotFound
 from service.report.chart import chart
 from service.report.compliance import FEWEST_OF_A_PERSON, Report, report
@@ -34,9 +34,9 @@ def my_rates(
         raise NotFound(
             "This account scans under no name.", cure="An administrator sets the Operators' Name on the user's page."
         )
-    last_day = _day(end) or now().date()
+    last_day = _day(end) or today()
     first_day = _day(start) or last_day - timedelta(days=DAYS - 1)
-    bounds = (datetime.combine(first_day, time(), UTC), datetime.combine(last_day, time(), UTC) + timedelta(days=1))
+    bounds = (start_of(first_day), start_of(last_day + timedelta(days=1)))
     rates = partial(report, site=account.site, second_reader=account.second_reader, operator=operator)
     with database().read() as session:
         weekly = rates(session, ["week"], *bounds)

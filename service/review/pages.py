@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.db import switches
+from service.db.days import day_of
 from service.db.session import database
 from service.db.tables import Switch, now
 from service.errors import DatabaseAway
@@ -39,6 +40,7 @@ def environment() -> Environment:
         age=words.age,
         lasting=words.lasting,
         clock=words.clock,
+        day=day_of,
         iso=words.iso,
         exam=words.exam,
         plural=words.plural,

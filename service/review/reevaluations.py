@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
 from service.db import audit, double_reads, reevaluations
+from service.db.days import start_of
 from service.db.reevaluations import Range
-from service.db.reports import start_of
 from service.db.session import database
 from service.db.tables import Reevaluation
 from service.jobs import reevaluate
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/reevaluations", tags=["rule books"], responses=P
 
 
 class Wanted(BaseModel):
-    """Which studies, by the day (UTC) on which their last image came; without days all of them."""
+    """Which studies, by the hospital's day on which their last image came; without days all of them."""
 
     rulebook: Id = Field(description="Id of the version to judge by.")
     first_day: date | None = None

@@ -44,6 +44,7 @@ class ComplianceReport(BaseModel):
     start: datetime = Field(alias="from")
     end: datetime = Field(alias="to")
     as_of: datetime
+    time_zone: str = Field(description="Whose days, weeks and months the groups are.")
     site: str = Field(description="The one institution it speaks of; empty: all.")
     withheld: int = Field(description="Studies left out, as they await the blinded answer of whoever asks.")
     total: ComplianceTotal

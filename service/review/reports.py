@@ -1,15 +1,16 @@
 """Compliance reports: rates with their denominators, intervals and limits, as a page and as files."""
 
 import json
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from service.db.behind import Counted, studies_behind
+from service.db.days import day_of, start_of, today
 from service.db.reports import Grouping, Period, newest_day
 from service.db.session import database
 from service.db.tables import Decision, Verdict, now
@@ -31,6 +32,7 @@ from service.review.deps import Account, Reviewer, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.report_schemas import ComplianceReport
+from service.review.schemas import DayOrMoment
 from service.review.schemas import Moment as Instant
 
 router = APIRouter()
@@ -46,16 +48,7 @@ FILES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _day_or_moment(given: Any) -> Any:
-    """ "2026-01-31" is that whole day, and no midnight, which pydantic would make of it."""
-    return date.fromisoformat(given) if isinstance(given, str) and len(given) == len("2026-01-31") else given
-
-
-Moment = Annotated[
-    datetime | date | None,
-    BeforeValidator(_day_or_moment),
-    Query(description="A moment in UTC, or a day; the last day is included."),
-]
+Moment = Annotated[DayOrMoment, Query(description="A moment in UTC, or a day; the last day is included.")]
 Kind = Literal["json", "csv", "xlsx", "pdf"]
 
 
@@ -207,7 +200,7 @@ def reports_page(
         "group_by": group_by,
         "groupings": GROUPINGS,
         "charts": charts,
-        "last_day": (found.end - timedelta(seconds=1)).date(),
+        "last_day": day_of(found.end - timedelta(seconds=1)),
         "as_of": as_of if _end_of(as_of) else "",
         "kinds": ("csv", "xlsx", "pdf"),
         "page_of": lambda row, counted: _page_of(found, row, counted),
@@ -239,10 +232,10 @@ def studies_page(
         except ValueError as error:
             raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
     note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
-    last_day = (period.end - timedelta(seconds=1)).date()
-    asked = {"group_by": group_by, "from": period.start.date(), "to": last_day}
-    as_of_day = (period.as_of - timedelta(microseconds=1)).date()  # the page's moment is a day's end, the next midnight
-    if as_of_day < now().date():
+    last_day = day_of(period.end - timedelta(seconds=1))
+    asked = {"group_by": group_by, "from": day_of(period.start), "to": last_day}
+    as_of_day = day_of(period.as_of - timedelta(microseconds=1))  # the page's moment is a day's end, the next midnight
+    if as_of_day < today():
         asked["as_of"] = as_of_day
     back = urlencode(asked)
     address = _address((group_by,), (key,), period, counted, before=found[PAGE - 1].study_id if found[PAGE:] else None)
@@ -304,8 +297,8 @@ def _period(
     account: Account, start: datetime | date | None, end: datetime | date | None, as_of: datetime | None
 ) -> Period:
     """What is asked for, narrowed to what this account may know."""
-    until = _aware(end, last=True) or datetime.combine(now().date() + timedelta(days=1), time(), UTC)
-    since = _aware(start) or until - timedelta(days=DAYS)
+    until = _aware(end, last=True) or start_of(today() + timedelta(days=1))
+    since = _aware(start) or start_of(day_of(until) - timedelta(days=DAYS))
     return Period(since, until, _aware(as_of) or now(), account.site, account.second_reader)
 
 
@@ -314,7 +307,7 @@ def _aware(given: datetime | date | None, *, last: bool = False) -> datetime | N
         return None
     if isinstance(given, datetime):
         return given if given.tzinfo is not None else given.replace(tzinfo=UTC)
-    return datetime.combine(given + timedelta(days=last and given < date.max), time(), UTC)
+    return start_of(given + timedelta(days=last and given < date.max))
 
 
 def _end_of(text: str) -> datetime | None:

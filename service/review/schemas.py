@@ -3,10 +3,17 @@
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
 from service.db.tables import AnalysisState, Decision, FindingState, Severity, Verdict
 
+
+def _day_or_moment(given: Any) -> Any:
+    """ "2026-01-31" is that whole day, and no midnight, which pydantic would make of it."""
+    return date.fromisoformat(given) if isinstance(given, str) and len(given) == len("2026-01-31") else given
+
+
+DayOrMoment = Annotated[datetime | date | None, BeforeValidator(_day_or_moment)]
 Moment = Annotated[
     datetime,
     PlainSerializer(

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 
-from service.db import switches
+from service.db import days, switches
 from service.db.tables import Decision, FindingState, Severity, Study, Verdict, now
 
 # word, glyph and the class that colours the chip: a state never speaks by colour alone
@@ -110,9 +110,9 @@ def lasting(span: timedelta) -> str:
 
 
 def clock(at: datetime) -> str:
-    """Time of day in the house's own time zone; with the date when it is not today."""
-    local = at.astimezone()
-    return f"{local:%H:%M}" if local.date() == datetime.now(UTC).astimezone().date() else f"{local:%Y-%m-%d %H:%M}"
+    """Time of day in the hospital's time zone; with the date when it is not today."""
+    local = at.astimezone(days.zone())
+    return f"{local:%H:%M}" if local.date() == days.today() else f"{local:%Y-%m-%d %H:%M}"
 
 
 def iso(at: datetime | None) -> str:

@@ -1,14 +1,14 @@
 """The worklist: as a page whose address is its whole state, and as `/api/studies`."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from service.db import audit, choices, double_reads, reviews, studies, worklist
+from service.db import audit, choices, days, double_reads, reviews, studies, worklist
 from service.db.session import database
 from service.db.tables import Decision, Verdict
 from service.errors import Conflict, NotFound
@@ -36,7 +36,8 @@ COLUMNS = {
 
 Text = Annotated[str, Query(max_length=324)]
 Day = Annotated[
-    datetime | date | None, Query(description="Received at or after (`from`), before (`to`, a day is included).")
+    schemas.DayOrMoment,
+    Query(description="Received at or after (`from`), before (`to`, a day is included)."),
 ]
 
 
@@ -53,9 +54,8 @@ def filter_of(query: Mapping[str, str], account: Account) -> worklist.Filter:
     tab = query.get("tab", "flagged")
     first, _, last = span(query).partition(UP_TO)
     since = _moment(first)
-    if (days := query.get("days", "")) in PERIODS and days:
-        today = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-        since = today - timedelta(days=int(days) - 1)
+    if (last_days := query.get("days", "")) in PERIODS and last_days:
+        since = days.start_of(days.today() - timedelta(days=int(last_days) - 1))
     verdict = query.get("verdict", "")
     return worklist.Filter(
         tab=tab if tab in worklist.TABS else "flagged",
@@ -78,10 +78,10 @@ def span(query: Mapping[str, str]) -> str:
 
     One value, so that the page's control can hold what the address says.
     """
-    days = query.get("days", "")
-    if days in PERIODS and days:
+    asked = query.get("days", "")
+    if asked in PERIODS and asked:
         return ""
-    first, _, last = days.partition(UP_TO) if UP_TO in days else (query.get("from", ""), "", query.get("to", ""))
+    first, _, last = asked.partition(UP_TO) if UP_TO in asked else (query.get("from", ""), "", query.get("to", ""))
     first, last = (each if _moment(each) else "" for each in (first, last))
     return f"{first}{UP_TO}{last}" if first or last else ""
 
@@ -212,11 +212,11 @@ def _moment(text: str, *, end: bool = False) -> datetime | None:
 
 
 def _at(given: datetime | date | None, *, end: bool = False) -> datetime | None:
-    """A day begins at midnight UTC, and as an end it is included; a moment without a zone is UTC."""
+    """A day is the hospital's, and as an end it is included; a moment without a zone is UTC."""
     if given is None:
         return None
     if isinstance(given, datetime):
         return given if given.tzinfo is not None else given.replace(tzinfo=UTC)
     if end and given < date.max:
         given += timedelta(days=1)
-    return datetime.combine(given, time(), UTC)
+    return days.start_of(given)

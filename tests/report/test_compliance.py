@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import zipfile
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -133,6 +135,30 @@ def test_groups(any_db: Database, by: list[str], keys: set[str]) -> None:
         found = report(session, by, START, END, LATER)
     assert set(rows(found)) == keys
     assert found.total.denominator == 4
+
+
+@pytest.mark.parametrize(
+    ("zone", "keys"),
+    [
+        ("UTC", ["2026-03-31", "2026-03-31", "2026-04-01"]),
+        ("Europe/Berlin", ["2026-03-31", "2026-04-01", "2026-04-01"]),
+        ("America/New_York", ["2026-03-31", "2026-03-31", "2026-03-31"]),
+    ],
+)
+def test_days_weeks_and_months_are_the_hospitals(
+    any_db: Database, hospital_in: Callable[[str], None], zone: str, keys: list[str]
+) -> None:
+    hospital_in(zone)
+    came = [datetime(2026, 3, 31, 21, 30), datetime(2026, 3, 31, 22, 30), datetime(2026, 4, 1, 3, 30)]
+    with any_db.begin() as session:
+        for moment in came:
+            study(session, GOOD, at=moment.replace(tzinfo=UTC) - START)
+        for by, length in (("day", 10), ("month", 7)):
+            found = rows(report(session, [by], START, END, LATER))
+            assert {key: row.numerator for key, row in found.items()} == Counter(key[:length] for key in keys)
+            for key, row in found.items():
+                behind = studies_behind(session, (by,), (key,), reports.Period(START, END, LATER))
+                assert len(behind) == row.numerator, "the studies behind a day are those that it counts"
 
 
 def test_a_decision_outranks_the_verdict(any_db: Database) -> None:

@@ -128,6 +128,27 @@ def test_a_day_is_a_whole_day_and_the_last_one_is_included(db: Database, reviewe
     assert reviewer.get("/api/reports/compliance?from=2026-02-31").status_code == 422
 
 
+def test_pages_files_and_lists_count_by_the_hospitals_days(
+    db: Database, reviewer: TestClient, hospital_in: Callable[[str], None]
+) -> None:
+    hospital_in("Europe/Berlin")
+    ward.admit(db, 1, received=datetime(2026, 3, 31, 22, 30, tzinfo=UTC))  # half past midnight in Berlin
+    for day, there in (("2026-03-31", False), ("2026-04-01", True)):
+        span = f"from={day}&to={day}"
+        page = reviewer.get(f"/reports?group_by=day&{span}").text
+        assert f'name="from" value="{day}"' in page and f'name="to" value="{day}"' in page
+        assert ("US-03" in reviewer.get(f"/worklist?tab=all&{span}").text.partition('id="list"')[2]) is there
+        assert bool(reviewer.get(f"/api/studies?{span}").json()["studies"]) is there, "the last day is included"
+        told = reviewer.get(f"/api/reports/compliance?group_by=day&{span}").json()
+        assert told["time_zone"] == "Europe/Berlin"
+        assert [row["group"]["day"] for row in told["rows"]] == ([day] if there else [])
+    assert "Nearest data: <a" in reviewer.get("/reports?from=2026-03-31&to=2026-03-31").text
+    assert ">2026-04-01</a>" in reviewer.get("/reports?from=2026-03-31&to=2026-03-31").text
+    behind = reviewer.get("/reports/studies?group_by=day&key=2026-04-01&from=2026-04-01&to=2026-04-01").text
+    assert "from 2026-04-01 to 2026-04-01" in behind and ">2026-04-01 00:30</time>" in behind
+    assert "from=2026-04-01&amp;to=2026-04-01" in behind, "back to the report as it was"
+
+
 def test_back_from_the_studies_leads_to_the_report_as_it_was(db: Database, reviewer: TestClient) -> None:
     ward.admit(db, 1, received=datetime(2026, 3, 31, tzinfo=UTC))
     asked = {"group_by": "station", "key": "US-03", "from": "2026-03-01", "to": "2026-03-31"}
