@@ -1,0 +1,1 @@
+import service  # noqa: F401 - before ONNX Runtime is loaded, which it silences

@@ -15,6 +15,7 @@ import pytest
 from tests.deploy.compose import HOUSE
 from tests.ports import free_port
 
+NGINX_FOLDER = HOUSE / "deploy" / "nginx"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 
@@ -32,9 +33,9 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
-    """Ports of plain HTTP and of HTTPS."""
+@pytest.fixture(scope="module", params=["container", "host"])
+def ports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """Ports of plain HTTP and of HTTPS: of the file as it is, and of what `for-host.sh` makes of it."""
     if NGINX is None:
         pytest.skip("no nginx")
     folder = tmp_path_factory.mktemp("nginx")
@@ -42,17 +43,29 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]
     behind = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=behind.serve_forever, daemon=True).start()
     http, https = free_port(), free_port()
-    config = (HOUSE / "deploy" / "nginx" / "nginx.conf").read_text()
-    for here, there in {
-        "/tmp/": f"{folder}/",
-        "listen 8080": f"listen 127.0.0.1:{http}",
-        "listen 8443": f"listen 127.0.0.1:{https}",
-        "review:8000": f"127.0.0.1:{behind.server_port}",
-        "/run/secrets/tls_certificate": f"{folder}/tls_certificate.pem",
-        "/run/secrets/tls_private_key": f"{folder}/tls_private_key.pem",
-        "/dev/stdout": f"{folder}/access.log",
-        "/dev/stderr": f"{folder}/error.log",
-    }.items():
+    own = {"/tmp/": f"{folder}/"}
+    if request.param == "host":
+        config = subprocess.check_output([NGINX_FOLDER / "for-host.sh"], text=True)
+        own |= {
+            "listen 80;": f"listen 127.0.0.1:{http};",
+            "listen 443 ": f"listen 127.0.0.1:{https} ",
+            "127.0.0.1:8000": f"127.0.0.1:{behind.server_port}",
+            "/etc/sonomark/secrets/": f"{folder}/",
+            "/run/nginx.pid": f"{folder}/nginx.pid",
+            "/var/log/nginx/": f"{folder}/",
+        }
+    else:
+        config = (NGINX_FOLDER / "nginx.conf").read_text()
+        own |= {
+            "listen 8080": f"listen 127.0.0.1:{http}",
+            "listen 8443": f"listen 127.0.0.1:{https}",
+            "review:8000": f"127.0.0.1:{behind.server_port}",
+            "/run/secrets/tls_certificate": f"{folder}/tls_certificate.pem",
+            "/run/secrets/tls_private_key": f"{folder}/tls_private_key.pem",
+            "/dev/stdout": f"{folder}/access.log",
+            "/dev/stderr": f"{folder}/error.log",
+        }
+    for here, there in own.items():
         assert here in config
         config = config.replace(here, there)
     (folder / "nginx.conf").write_text(config)
