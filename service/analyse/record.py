@@ -1,6 +1,7 @@
 """What became of claimed analyses: a batch's verdicts in one transaction, failures each in its own."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic, sleep
@@ -13,7 +14,7 @@ from service.analyse.pipeline import Assessment
 from service.archive.store import archive
 from service.compliance.outcome import Verdict
 from service.db import analyses, remarks
-from service.db.analyses import Assignment, Seen
+from service.db.analyses import Assignment, Claim, Seen
 from service.db.session import database
 from service.db.tables import now
 from service.dicom.remarks import Remark, read_remarks
@@ -34,6 +35,7 @@ from service.settings import settings
 log = logs.get(__name__)
 
 AGAIN_S = 0.5
+TOKEN_LETTERS = 8
 
 Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
 Ended = tuple[Assignment, Answer]
@@ -121,8 +123,23 @@ def _record(ready: Sequence[Ready], started: datetime) -> list[tuple[Assignment,
         _trace(one, verdict, waited_s=_waited_s(one, started), started=started)
         with _bound(one):
             log.info("assessed", verdict=verdict.value, frames=len(each.frames), attempt=one.held.attempt)
-    lost = [each.assignment for each in ready if each.assignment.held not in finished]
-    return [(one, LeaseLost(f"Analysis {one.held.analysis_id} is held by another worker.")) for one in lost]
+    lost = [each for each in ready if each.assignment.held not in finished]
+    _forget_masks(lost)
+    losers = [each.assignment for each in lost]
+    return [(one, LeaseLost(f"Analysis {one.held.analysis_id} is held by another worker.")) for one in losers]
+
+
+def _forget_masks(lost: Sequence[Ready]) -> None:
+    """Remove the masks of claims that were lost, unless rows name them: a commit whose end nobody heard was one."""
+    keys = [key for each in lost for key, _ in each.masks]
+    if not keys:
+        return
+    with suppress(SonomarkError):  # a few kilobytes that nothing names
+        with database().read() as session:
+            named = analyses.mask_keys(session, [each.assignment.held.analysis_id for each in lost])
+        for key in keys:
+            if key not in named:
+                archive().delete(key)
 
 
 def _waited_s(one: Assignment, started: datetime) -> float:
@@ -156,7 +173,7 @@ def _frames(one: Assignment, assessment: Assessment | None) -> list[Seen]:
                 "columns": frame.columns,
                 "scores": {kind: round(score, 6) for kind, score in frame.scores.items()},
                 "text_read": frame.text_read,
-                "mask_key": mask_key(one.held.analysis_id, frame.number) if frame.annotations else "",
+                "mask_key": mask_key(one.held, frame.number) if frame.annotations else "",
             },
             [_annotation(mark) for mark in frame.annotations],
         )
@@ -167,16 +184,16 @@ def _frames(one: Assignment, assessment: Assessment | None) -> list[Seen]:
 def _masks(one: Assignment, assessment: Assessment | None) -> list[tuple[str, bytes]]:
     """The masks of the frames on which something was drawn."""
     return [
-        (mask_key(one.held.analysis_id, frame.number), frame.mask_png())
+        (mask_key(one.held, frame.number), frame.mask_png())
         for frame in (assessment.frames if assessment else ())
         if frame.annotations
     ]
 
 
-def mask_key(analysis_id: int, frame: int) -> str:
+def mask_key(held: Claim, frame: int) -> str:
     """Where the archive keeps a frame's mask: a thousand analyses share a folder, for a new one costs a disk as much
-    as a file does."""
-    return f"masks/{analysis_id // 1000}/{analysis_id}-{frame}.png"
+    as a file does. Each claim has names of its own: who has lost its lease overwrites nothing of who has it now."""
+    return f"masks/{held.analysis_id // 1000}/{held.analysis_id}-{held.token[:TOKEN_LETTERS]}-{frame}.png"
 
 
 def _annotation(mark: Any) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
 
-from service.archive.disk import begin_writing, storage
+from service.archive.disk import begin_writing, storage, write_all
 from service.errors import StorageError
 
 PAGE = mmap.PAGESIZE
 LANE_BYTES = 16 << 20
 HEAD_BYTES = 128
 BEGIN_BYTES = 256 << 10  # so much of a record is there before the disk begins with it
+COPIED_AT_ONCE = 256 << 10
 
 # Magic, generation, octets of the DICOM file, octets in front of its data set, digest of the data set.
 _HEAD = struct.Struct("<8s16sQI32s")
@@ -264,9 +265,15 @@ def data(descriptor: int, entry: Entry) -> bytes:
 
 
 def copied(source: int, start: int, stop: int, target: int) -> None:
-    """Append the bytes of ``source[start:stop]`` to the file ``target``, past this process's memory."""
+    """Append the bytes of ``source[start:stop]`` to the file ``target``.
+
+    By way of a small buffer: what `copy_file_range` moves inside the kernel it moves page by page, for twice the
+    processor time where an instance has megabytes.
+    """
+    buffer = memoryview(bytearray(min(COPIED_AT_ONCE, stop - start)))
     while start < stop:
-        octets = os.copy_file_range(source, target, stop - start, start)
+        octets = os.preadv(source, [buffer[: stop - start]], start)
         if not octets:
             raise StorageError("The journal ends before the record does.")
+        write_all(target, buffer[:octets])
         start += octets

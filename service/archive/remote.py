@@ -8,13 +8,14 @@ file there whose bytes the bucket does not have yet has a second name in the out
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from service.archive.bucket import Bucket
 from service.archive.cache import Cache, touch
 from service.archive.outbox import Outbox
-from service.archive.store import ArchiveStore, fsync_folder, is_instance, storage
+from service.archive.store import ArchiveStore, Made, fsync_folder, is_instance, made_of, storage
 from service.errors import NotFound, StorageError
 
 # A reader holds a path for a moment before it opens it; what was used this lately stays.
@@ -128,7 +129,10 @@ class RemoteStore(ArchiveStore):
         self.bucket.delete(key)
         super().delete(key)
 
-    def take_back(self, key: str) -> None:
+    def take_back(self, key: str, made: Made) -> None:
+        with suppress(FileNotFoundError):
+            if made_of(self.place(key)) != made:
+                return
         # Refused while the same bytes wait in journal or outbox: so nothing that came again is given up with it.
         self.delete(key)
 

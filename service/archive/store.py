@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path, PurePosixPath
 from threading import Lock
+from typing import NamedTuple
 from uuid import uuid4
 
 from service.archive.disk import digest_on_disk, sync_file_system
@@ -26,6 +27,13 @@ from service.settings import settings
 
 CHUNK = 1 << 20
 INSTANCES = "instances"
+
+
+class Made(NamedTuple):
+    """Which file it is, whatever its name."""
+
+    inode: int
+    written_ns: int
 
 
 class ArchiveStore:
@@ -223,14 +231,21 @@ class ArchiveStore:
                 self.journal.give_up(_digest(key))
             self.place(key).unlink(missing_ok=True)
 
-    def take_back(self, key: str) -> None:
-        """Remove the file that was just made of a record given up meanwhile.
+    def take_back(self, key: str, made: Made) -> None:
+        """Remove the file that was just ``made`` of a record given up meanwhile.
 
-        The same bytes may have come again since, and been acknowledged: their record stays in the journal and becomes
-        a file in its turn.
+        The same bytes may have come again since, and been acknowledged. Their record stays in the journal and becomes
+        a file in its turn; or they have become one already, by another process, and it is put back.
         """
+        taken = self.incoming()
         with storage(f"The archive could not delete {key}"):
-            self.place(key).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                self.place(key).rename(taken)
+                if made_of(taken) != made:
+                    with suppress(FileExistsError):  # and once more meanwhile
+                        self.place(key).hardlink_to(taken)
+                    fsync_folder(self.place(key).parent)
+            taken.unlink(missing_ok=True)
 
     def drain(self, timeout: float) -> bool:
         """Wait until nothing waits on this machine alone for its final place; False when time ran out."""
@@ -301,6 +316,12 @@ class ArchiveStore:
         for made in missing:
             fsync_folder(made.parent)
         self._known_folders.add(folder)
+
+
+def made_of(path: Path) -> Made:
+    """The file that bears this name now."""
+    facts = path.stat()
+    return Made(facts.st_ino, facts.st_mtime_ns)
 
 
 def instance_key(sha256: str) -> str:

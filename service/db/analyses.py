@@ -345,6 +345,11 @@ def _change(session: Session, held: Claim | Lease, **values: Any) -> bool:
     return bool(changed.rowcount)
 
 
+def mask_keys(session: Session, analysis_ids: Sequence[int]) -> set[str]:
+    """The masks in the archive that frames of these analyses name."""
+    return set(session.scalars(select(Frame.mask_key).where(Frame.analysis_id.in_(analysis_ids))))
+
+
 # Every image passes these: in the table's own terms and built once, they cost a fifth of what the mapper takes.
 _rows = cast(Table, Analysis.__table__)
 _frames = cast(Table, Frame.__table__)

@@ -39,6 +39,7 @@ STORING: dict[str, Any] = {
     },
 }
 LONGEST_META = 1 << 16
+MOST_PARTS = 10_000  # of a request: its answer names each, and nothing else bounds how many there are
 CALLING = 16  # characters of an AE title
 
 # Failure reasons beside those of C-STORE (PS3.18 section I.2.2, PS3.7 annex C).
@@ -70,6 +71,7 @@ class Storing:
         self._who = who
         self._study = study_instance_uid
         self._base = base
+        self._parts = 0
         self._correlation_id = token_hex(16)
         self._berth = Berth(archive())
         self._head = b""
@@ -78,6 +80,9 @@ class Storing:
         self._failure: SonomarkError | None = None
 
     def begin(self, media_type: str) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise BadBody(f"A request has at most {MOST_PARTS:,} parts.")
         self._head, self._meta, self._incoming, self._failure = b"", None, None, None
         if media_type != DICOM:
             self._failure = NotDicom(f"A part's media type is not {DICOM}.")

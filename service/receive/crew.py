@@ -14,7 +14,7 @@ from service import logs
 
 log = logs.get(__name__)
 
-START = "from service.receive.crew import member; import sys; member(int(sys.argv[1]))"
+START = "from service.receive.crew import member; import sys; member(int(sys.argv[1]), int(sys.argv[2]))"
 PAUSE_S = 1.0  # before a fallen one is started again
 STOPPED_IN_S = 45.0
 
@@ -58,20 +58,19 @@ class Crew:
                         log.error("a receiver process cannot be started", place=place, reason=error.strerror)
 
 
-def member(place: int) -> None:
-    """One further process, which ends when the first one does."""
-    from service.receive import scp
-
-    parent = os.getppid()
+def member(place: int, first: int) -> None:
+    """One further process, which ends when the ``first`` one does, be it before this one listens."""
 
     def follow() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == first:
             time.sleep(PAUSE_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=follow, name="follow", daemon=True).start()
+    from service.receive import scp
+
     scp.serve(place)
 
 
 def _started(place: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", START, str(place)])  # noqa: S603 - ourselves
+    return subprocess.Popen([sys.executable, "-c", START, str(place), str(os.getpid())])  # noqa: S603 - ourselves

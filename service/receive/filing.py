@@ -16,7 +16,7 @@ from service import logs
 from service.archive import lanes
 from service.archive.disk import storage
 from service.archive.lanes import Entry, Lane
-from service.archive.store import ArchiveStore, instance_key
+from service.archive.store import ArchiveStore, instance_key, made_of
 from service.errors import DiskFault, SonomarkError
 from service.failpoints import fp
 
@@ -153,12 +153,13 @@ class Filing:
     def _publish(self, copies: list[tuple[Path, Waiting]]) -> None:
         if not copies:
             return
+        made = [made_of(temporary) for temporary, _ in copies]
         self._archive.file_all([(temporary, each.key) for temporary, each in copies])
-        gone = [each.key for _, each in copies if self._given_up(each)]
-        kept = {each.key for _, each in copies if not self._given_up(each)}
-        for key in gone:
-            if key not in kept:
-                self._archive.take_back(key)
+        gone = [self._given_up(each) for _, each in copies]
+        kept = {each.key for (_, each), given_up in zip(copies, gone, strict=True) if not given_up}
+        for (_, each), file, given_up in zip(copies, made, gone, strict=True):
+            if given_up and each.key not in kept:
+                self._archive.take_back(each.key, file)
 
     def _given_up(self, each: Waiting) -> bool:
         """Deleted by a person meanwhile, or never whole: then nobody was told of it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.analyse import record
@@ -95,6 +96,25 @@ def test_masks_that_cannot_be_kept_send_the_batch_back_without_a_verdict(
     assert _states(db) == [AnalysisState.QUEUED] * 2
     with db.read() as session:
         assert not session.query(VerdictRecord).count() and not session.query(Frame).count()
+
+
+def test_who_has_lost_the_lease_leaves_the_winners_masks(db: Database, claimed: Claimed) -> None:
+    """A worker that slept past its lease saw the frame with the network of before, say."""
+    mark = Annotation(Kind.CALIPER, 0.9, (1, 1, 4, 4), 9)
+    early, late = (
+        AssessedFrame(1, 32, 32, (mark,), {"caliper": 0.9}, False, np.full((32, 32), kind, np.uint8)) for kind in (1, 2)
+    )
+    [slept] = claimed(1)
+    with db.begin() as session:
+        session.get_one(Analysis, slept.held.analysis_id).state = AnalysisState.QUEUED
+    with db.begin() as session:
+        [woken] = analyses.assignments(session, analyses.claim(session, 1, 20))
+    record.end([(woken, replace(_empty(), frames=(late,)))], now())
+    record.end([(slept, replace(_empty(), frames=(early,)))], now())
+    with db.read() as session:
+        kept = session.scalars(select(Frame.mask_key)).one()
+    assert archive().get(kept) == late.mask_png()
+    assert list(archive().keys("masks")) == [kept]  # nor does the loser leave any behind
 
 
 def test_each_answer_goes_its_own_way(db: Database, claimed: Claimed) -> None:

@@ -171,3 +171,15 @@ def test_the_same_instance_by_both_doors_is_one(send: Send, db: Database) -> Non
     assert dcmread(BytesIO(out)).SOPInstanceUID == row.sop_instance_uid
     assert send(out).status_code == 200
     assert [each.id for each in instances(db)] == [row.id]
+
+
+def test_more_parts_than_an_answer_can_name_are_not_taken(
+    send: Send, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part, were it empty, has its line in the answer, which is in memory."""
+    monkeypatch.setattr("service.dicomweb.store.MOST_PARTS", 3)
+    some = send(file(ultrasound()), file(ultrasound()), file(ultrasound()), file(ultrasound()))
+    assert some.status_code == 202 and len(some.json()["00081199"]["Value"]) == 3
+    assert len(instances(db)) == 3
+    none = send(*[b""] * 500)
+    assert none.status_code == 409 and len(reasons(none.json())) <= 4

@@ -1,13 +1,19 @@
 """What meets at the door by chance: none of it makes an acknowledged instance another one, or none."""
 
 import hashlib
+import os
+import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
+import psutil
 import pytest
 from sqlalchemy import update
 
@@ -29,6 +35,7 @@ from tests.archive.shelf import at_once, encoded, spoil
 from tests.archive.test_retention import activate
 from tests.faults.images import image
 from tests.faults.sender import SUCCESS, Association, p_data, store_request
+from tests.ports import free_port
 from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ultrasound
 from tests.receive.test_cstore import archived
 
@@ -139,6 +146,53 @@ def test_what_comes_again_while_it_is_deleted_is_kept(any_db: Database, tmp_path
     assert store.exists(key)
 
 
+class Meanwhile(ArchiveStore):
+    """Between a file and the second look at its record something happens, once."""
+
+    happens: Callable[[], None] | None = None
+
+    def file_all(self, objects: list[tuple[Path, str]]) -> None:
+        super().file_all(objects)
+        happens, self.happens = self.happens, None
+        if happens:
+            happens()
+
+
+def test_filing_takes_back_its_own_file_alone(db: Database, tmp_path: Path) -> None:
+    """What was given up comes again to another process, STOW-RS say, and is acknowledged and has its file there."""
+    store, other = Meanwhile(tmp_path / "archive"), ArchiveStore(tmp_path / "archive")
+    intake, elsewhere = Intake(store, db, at_once, 0), Intake(other, db, at_once, 0)
+    intake.start(4 * LANE_BYTES)
+    berth, dataset = Berth(store), ultrasound()
+    key = instance_key(hashlib.sha256(encoded(dataset)).hexdigest())
+
+    def given_up_and_here_again() -> None:
+        other.delete(key)
+        take(elsewhere, Berth(other), dataset)
+
+    store.happens = given_up_and_here_again
+    take(intake, berth, dataset)
+    berth.leave()
+    intake.stop(10)
+    assert store.happens is None
+    assert other.exists(key), "acknowledged, and gone"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_filing_takes_back_what_was_given_up_meanwhile(db: Database, tmp_path: Path) -> None:
+    store = Meanwhile(tmp_path / "archive")
+    intake = Intake(store, db, at_once, 0)
+    intake.start(4 * LANE_BYTES)
+    berth, dataset = Berth(store), ultrasound()
+    key = instance_key(hashlib.sha256(encoded(dataset)).hexdigest())
+    store.happens = lambda: store.journal.give_up(Path(key).stem)
+    take(intake, berth, dataset)
+    berth.leave()
+    intake.stop(10)
+    assert store.happens is None and not store.exists(key)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 FAILING = """
 from service.db import peers
 from service.receive import peers as door
@@ -195,3 +249,36 @@ def test_a_crew_goes_on_when_a_process_cannot_be_started_at_once(monkeypatch: py
         assert time.monotonic() < deadline, "the fallen process has no successor"
         time.sleep(0.05)
     receivers.stop()
+
+
+DYING = """
+import os, signal
+from service.receive import crew
+with open(os.environ["PID"], "w") as file:
+    print(crew._started(1).pid, file=file)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_whose_first_one_died_while_it_started_ends_too(
+    house: Settings, db: Database, tmp_path: Path
+) -> None:
+    """It would listen on the shared port for ever, and nobody would stop it."""
+    noted, log = tmp_path / "pid", tmp_path / "log"
+    further = {"DATA_DIR": str(house.data_dir), "DICOM_PORT": str(free_port()), "RECEIVERS": "2"}
+    environment = os.environ | {"PID": str(noted)} | {f"SONOMARK_{name}": value for name, value in further.items()}
+    with log.open("wb") as said:
+        first = subprocess.run([sys.executable, "-c", DYING], env=environment, stdout=said, stderr=said, check=False)
+    assert first.returncode == -signal.SIGKILL
+    orphan = psutil.Process(int(noted.read_text()))
+    try:
+        deadline = time.monotonic() + 15
+        while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+            time.sleep(0.2)
+    except psutil.NoSuchProcess:
+        pass
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            orphan.kill()
+    assert "listening" not in log.read_text(errors="replace")
