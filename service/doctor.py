@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from kombu.exceptions import OperationalError
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -36,18 +37,18 @@ class Check:
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Every check in turn; one that fails says what to do."""
+    """Every check in turn; one that fails says what to do, and one that fails for a reason given before says where."""
     questions: list[tuple[str, Callable[[Settings], str]]] = [
         ("Python", _python),
         ("ONNX Runtime", onnxruntime),
         ("network", _network),
         ("rule book", _rulebook),
+        ("database", _database),
         ("text", _text),
         ("data folder", _data_folder),
         ("archive", _archive),
         ("disk", _disk),
         ("storage", _storage),
-        ("database", _database),
         ("clock", clock),
         ("time zone", _time_zone),
         ("archived objects", _archived_objects),
@@ -55,11 +56,13 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("DICOM port", _dicom_port),
         ("DICOM peers", _peers),
     ]
+    told: dict[str, str] = {}
     for name, question in questions:
         try:
             yield Check(name, True, question(settings))
         except (SonomarkError, OSError) as error:
-            yield Check(name, False, str(error))
+            before = told.setdefault(str(error), name)
+            yield Check(name, False, str(error) if before == name else f"not examined, see {before}")
 
 
 def _python(_: Settings) -> str:
@@ -207,8 +210,9 @@ def _broker(settings: Settings) -> str:
     connection = app().connection_for_write(connect_timeout=3)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
-    except (OSError, *connection.connection_errors) as error:
-        raise BrokerAway(f"The broker does not answer: {type(error).__name__}.") from error
+    except (OSError, OperationalError, *connection.connection_errors) as error:
+        why = str(error).rstrip(".") or type(error).__name__
+        raise BrokerAway(f"The broker does not answer: {why}.") from error
     finally:
         connection.release()
     return settings.broker().split("://")[0]

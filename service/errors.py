@@ -122,7 +122,7 @@ class OutcomeUnknown(DatabaseAway):
 class BrokerAway(SonomarkError):
     """The message broker does not answer; the sweeper will queue the work again."""
 
-    cure = "Check that the broker runs and that SONOMARK_BROKER_URL is right."
+    cure = "Check that the broker runs and that SONOMARK_BROKER_URL and its password are right."
 
 
 class LeaseLost(SonomarkError):

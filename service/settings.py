@@ -232,8 +232,12 @@ def settings() -> Settings:
     try:
         return Settings(_secrets_dir=os.environ.get("SONOMARK_SECRETS_DIR") or None)
     except ValidationError as error:
-        wrong = [f"SONOMARK_{'.'.join(map(str, each['loc'])).upper()}: {each['msg']}." for each in error.errors()]
-        raise ConfigurationError("\n".join(wrong), cure="service/settings.py says what each may be.") from None
+        wrong = "\n".join(_complaint(each["loc"], each["msg"]) for each in error.errors())
+        raise ConfigurationError(wrong, cure="service/settings.py says what each may be.") from None
+
+
+def _complaint(place: tuple[int | str, ...], what: str) -> str:
+    return f"SONOMARK_{'.'.join(map(str, place)).upper()}: {what.removeprefix('Value error, ')}."
 
 
 @lru_cache

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -13,8 +14,9 @@ from service import doctor
 from service.db import census, schema
 from service.db.session import database
 from service.doctor import Check, examine
-from service.errors import ConfigurationError, DatabaseAway, SchemaError
+from service.errors import BrokerAway, ConfigurationError, DatabaseAway, SchemaError
 from service.settings import Settings, settings
+from tests.faults.servers import Redis
 
 
 @pytest.fixture
@@ -144,6 +146,19 @@ def test_a_database_without_tables_is_named_and_nothing_else_falls(
     """The first thing anybody does after installing PostgreSQL."""
     set_to(DATABASE_URL=postgres if server == "postgresql" else "")
     answers = {check.name: check for check in doctor.examine(settings())}
-    assert not answers["database"].ok and {"clock", "broker", "DICOM peers"} <= answers.keys()
-    for name in ("database", "text", "storage", "archived objects"):
-        assert not answers[name].ok and SchemaError.cure in answers[name].answer, answers[name]
+    assert not answers["database"].ok and SchemaError.cure in answers["database"].answer
+    assert {"clock", "broker", "DICOM peers"} <= answers.keys()
+    for name in ("text", "storage", "archived objects"):
+        assert answers[name] == Check(name, False, "not examined, see database"), "the cause is told once"
+
+
+@pytest.mark.parametrize("place", ["sonomark:wrong@127.0.0.1:{port}", "127.0.0.1:1"])
+def test_a_broker_that_is_away_or_lets_nobody_in(set_to: Callable[..., Settings], tmp_path: Path, place: str) -> None:
+    server = Redis(tmp_path)
+    try:
+        set_to(BROKER_URL=f"redis://{place.format(port=server.port)}/0")
+        answer = _answer("broker")
+    finally:
+        server.kill()
+    assert not answer.ok and BrokerAway.cure in answer.answer
+    assert ("username-password" if "wrong" in place else "refused") in answer.answer

@@ -74,3 +74,12 @@ def test_only_the_dashboard_is_handed_the_key_of_the_sessions() -> None:
 def test_the_environment_names_settings_that_exist() -> None:
     given = dotenv_values(FOLDER / "sonomark.env.example")
     assert set(given) <= {f"SONOMARK_{field.upper()}" for field in Settings.model_fields}
+
+
+def test_a_unit_sees_the_processor_and_a_home_that_it_may_read() -> None:
+    """Without /proc/cpuinfo ONNX Runtime knows no processor; in a hidden home libpq gives up TLS to the database."""
+    for unit in UNITS:
+        entries = _entries(unit)
+        assert "ProcSubset" not in entries
+        assert entries["ProtectHome"] == ["yes"] and "HOME=%S/sonomark" in entries["Environment"]
+        assert entries["StateDirectory"] == ["sonomark"]

@@ -1,16 +1,11 @@
 """A house with workers, a real Redis, ultrasound instances."""
 
 import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import redis as redis_client
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -19,6 +14,7 @@ from service.db.session import Database, database
 from service.db.tables import Base, Instance, Series, Study
 from service.jobs import enqueue
 from service.settings import Settings, settings
+from tests.faults.servers import Redis
 from tests.tiny_network import YELLOW, write_weights
 from tests.working_house import WorkingHouse
 
@@ -59,26 +55,9 @@ def make_house(
 @pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
     """A real Redis on a free port, without persistence."""
-    if not (server := shutil.which("redis-server")):
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-    )
-    url = f"redis://127.0.0.1:{port}/0"
-    client = redis_client.Redis.from_url(url)
-    for _ in range(100):
-        try:
-            client.ping()
-            break
-        except redis_client.ConnectionError:
-            time.sleep(0.05)
-    yield url
-    process.kill()
-    process.wait()
+    server = Redis(tmp_path)
+    yield server.url
+    server.kill()
 
 
 @pytest.fixture
