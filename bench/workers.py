@@ -2,12 +2,12 @@
 
     python -m bench.workers [--instances 480] [--rounds 3] [--database postgresql]
 
-A house of its own (PostgreSQL, or SQLite; folder broker), instances of 600 x 800 pixels stored beforehand; the clock
-runs from the first claim to the last verdict. The peer in the same rounds is the machine itself: the bare network in
-one process and in two, with nothing around it. Cores that share a clock, a cache or a memory bus cannot do twice the
-work of one, and no queue can do better than they; printed is what share of that ceiling the workers reach. The fewer
-instances, the more of the clock are the first batches, which compile every statement, and the last, in which one of two
-has nothing left to do.
+A house of its own (PostgreSQL, or SQLite; folder broker), instances of 600 x 800 pixels stored beforehand, the bells
+rung when all processes are ready for them; the clock runs from the first claim to the last verdict. The peer in the
+same rounds is the machine itself: the bare network in one process and in two, with nothing around it. Cores that share
+a clock, a cache or a memory bus cannot do twice the work of one, and no queue can do better than they; printed is what
+share of that ceiling the workers reach. The fewer instances, the more of the clock are the first batches, which compile
+every statement, and the last, in which one of two has nothing left to do.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 from bench.assess import ROWS, screen
 from bench.queue import databases
 from service.archive.store import archive, instance_key
-from service.db import instances
+from service.db import heartbeats, instances
 from service.db.session import database
 from service.db.tables import Analysis, AnalysisState, Base
 from service.dicom.header import read_header
@@ -110,15 +110,15 @@ def frames_per_second(processes: int, count: int, url: str) -> float:
         Base.metadata.drop_all(database().engine)
         Base.metadata.create_all(database().engine)
         queued = [store(Path(folder), 3 * number + 2) for number in range(count)]
-        enqueue.ring(queued)
         environment = os.environ | {"SONOMARK_WORKERS": str(processes), "SONOMARK_THREADS": "1"}
         with (Path(folder) / "work.log").open("wb") as log:
             worker = subprocess.Popen([sys.executable, "-c", ROLE], env=environment, stdout=log, stderr=log)
         try:
+            while alive() < processes:
+                pause(worker, Path(folder))
+            enqueue.ring(queued)
             while in_flight():
-                if worker.poll() is not None:
-                    sys.exit((Path(folder) / "work.log").read_text())
-                time.sleep(1.0)  # to look takes from the cores that are measured
+                pause(worker, Path(folder))
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait(60)
@@ -128,6 +128,19 @@ def frames_per_second(processes: int, count: int, url: str) -> float:
         assert done == count, f"only {done} of {count} are done"
         database().dispose()
     return count / (last - first).total_seconds()
+
+
+def pause(worker: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Before the next look, which takes from the cores that are measured."""
+    if worker.poll() is not None:
+        sys.exit((folder / "work.log").read_text())
+    time.sleep(1.0)
+
+
+def alive() -> int:
+    """Worker processes with their network loaded and warm."""
+    with database().read() as session:
+        return heartbeats.alive(session).get("work", 0)
 
 
 def in_flight() -> bool:

@@ -110,11 +110,12 @@ def _record(ready: Sequence[Ready], started: datetime) -> list[tuple[Assignment,
         ends = {each.assignment.held: _versions(each, started) for each in ready}
         finished = analyses.finish_all(session, ends)
         mine = [each for each in ready if each.assignment.held in finished]
-        analyses.keep_frames(session, finished, [frame for each in mine for frame in each.frames])
+        frames = [frame for each in mine for frame in each.frames]
+        analyses.keep_frames(session, finished, frames)
         for each in mine:
             if each.remarks is not None:
                 remarks.keep(session, each.assignment.held.instance_id, each.remarks)
-        verdicts = judge.judge_instances(session, [each.assignment.held.instance_id for each in mine])
+        verdicts = judge.judge_instances(session, [each.assignment.held.instance_id for each in mine], frames)
         fp("analyse.before_verdict_commit")
     fp("analyse.after_verdict_commit")
     for each in mine:

@@ -20,7 +20,7 @@ from service.analyse.leases import Leases
 from service.analyse.pipeline import Begun, Pipeline
 from service.analyse.record import Answer
 from service.archive.store import archive
-from service.db import analyses, rulebooks, switches
+from service.db import analyses, heartbeats, rulebooks, switches
 from service.db.analyses import Assignment
 from service.db.session import database
 from service.db.tables import now
@@ -113,7 +113,8 @@ def _claim(*, fresh: bool = False) -> Batch | None:
                 claims, assignments = [], []
                 waiting = analyses.oldest_waiting(session, 1)
             else:
-                claims = analyses.claim(session, claims_at_once(), settings().lease_s, fresh=fresh)
+                share = claims_at_once(), settings().lease_s
+                claims = analyses.claim(session, *share, fresh=fresh, sharers=_sharers(int(monotonic() / TURN_S)))
                 assignments = analyses.assignments(session, claims)
     except DatabaseAway as error:
         log.warning("database away, the sweeper will ring again", cause=error.what)
@@ -130,6 +131,13 @@ def _claim(*, fresh: bool = False) -> Batch | None:
         leases().release(claims)  # they run out, and the sweeper finds them
         raise
     return Batch(assignments, now(), begun)
+
+
+@lru_cache(maxsize=1)
+def _sharers(_turn: int) -> int:
+    """Worker processes, of all machines, that share what waits; asked for once a turn."""
+    with database().read() as session:
+        return max(1, heartbeats.alive(session).get("work", 1))
 
 
 def _fetching(one: Assignment) -> Callable[[], Path]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, cast
 from uuid import uuid4
 
@@ -87,21 +88,27 @@ def add(session: Session, instance: Instance) -> Analysis:
     return analysis
 
 
-def claim(session: Session, limit: int, lease_s: float, *, fresh: bool = False) -> list[Claim]:
+def claim(session: Session, limit: int, lease_s: float, *, fresh: bool = False, sharers: int = 1) -> list[Claim]:
     """Take up to ``limit`` queued analyses, the most urgent and then the oldest first.
 
     One statement: two workers never get the same row, and the attempt is counted before any work is done, so that
     an instance that kills its worker is counted too. One that failed before is claimed alone, and never by a worker
     that asks for ``fresh`` ones only because it is at others: were it to kill the worker again, those would be counted
     with it.
+
+    Where fewer wait than ``sharers`` workers would take, each takes its share, and one that is at others takes none:
+    the images of a study shall not lie behind each other with one worker while another has nothing to do.
     """
     rows = session.connection()
     beginning = _EARLIEST
     if limit > 1 or fresh:
-        first = rows.execute(_FIRST).one_or_none()
-        if first is None or (first.attempts and fresh):
+        enough = limit * sharers if sharers > 1 else 1
+        waiting = rows.execute(_FIRST, {"at_most": enough}).all()
+        if not waiting or (fresh and (waiting[0].attempts or len(waiting) < enough)):
             return []
-        limit = 1 if first.attempts else limit
+        first = waiting[0]
+        share = ceil(len(waiting) / sharers) if sharers > 1 else limit
+        limit = 1 if first.attempts else min(limit, share)
         beginning = {"priority_of_first": first.priority, "id_of_first": first.id}
     at = now()
     given = {"token": uuid4().hex, "claimed_at": at, "lease_expires_at": at + timedelta(seconds=lease_s)}
@@ -257,7 +264,7 @@ def waiting(session: Session) -> tuple[int, datetime | None]:
 
 def oldest_waiting(session: Session, limit: int) -> list[int]:
     """Ids of the analyses that a worker would claim next."""
-    return list(session.scalars(_next(limit, Analysis.id)))
+    return list(session.scalars(_next(Analysis.id), {"at_most": limit}))
 
 
 def flow(session: Session) -> dict[str, int | float]:
@@ -298,10 +305,10 @@ def stages(session: Session) -> dict[str, int]:
     }
 
 
-def _next(limit: int, *columns: InstrumentedAttribute[int]) -> Select[*tuple[Any, ...]]:
+def _next(*columns: InstrumentedAttribute[int]) -> Select[*tuple[Any, ...]]:
     """``columns`` of those that wait, in the order in which they are claimed."""
     queued = select(*columns).where(_in(AnalysisState.QUEUED))
-    return queued.order_by(Analysis.priority, Analysis.id).limit(limit)
+    return queued.order_by(Analysis.priority, Analysis.id).limit(bindparam("at_most", type_=Integer()))
 
 
 def _in(state: AnalysisState) -> ColumnElement[bool]:
@@ -356,7 +363,7 @@ _frames = cast(Table, Frame.__table__)
 _annotations = cast(Table, Annotation.__table__)
 _FRAME = (_frames.c.id, _frames.c.analysis_id, _frames.c.number)
 _EARLIEST = {"priority_of_first": -(2**31), "id_of_first": 0}
-_FIRST = _next(1, Analysis.attempts, Analysis.priority, Analysis.id)
+_FIRST = _next(Analysis.attempts, Analysis.priority, Analysis.id)
 _CLAIM = _claiming(fresh=False)
 _CLAIM_FRESH = _claiming(fresh=True)
 _ASSIGNED = select(

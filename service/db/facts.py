@@ -23,8 +23,10 @@ from service.compliance.facts import (
     words_of,
 )
 from service.db import remarks
+from service.db.analyses import Seen
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
 
+_Frames = Mapping[int, tuple[FrameFacts, ...]]  # by analysis
 _STANDING = (Analysis.state == AnalysisState.DONE, ~Analysis.superseded)
 IN_FLIGHT = (AnalysisState.QUEUED, AnalysisState.CLAIMED, None)
 
@@ -68,7 +70,7 @@ def of_studies(session: Session, study_ids: Sequence[int]) -> dict[int, StudyRec
     rows = session.execute(_INSTANCES.where(Instance.study_id.in_(study_ids)).order_by(Instance.id)).all()
     gathered: dict[int, list[Judgeable]] = {study_id: [] for study_id in studies}
     of_these = Instance.study_id.in_(study_ids)
-    for judgeable, study_id in _judgeable(session, rows, studies, of_these):
+    for judgeable, study_id in _judgeable(session, rows, studies, _frames(session, of_these)):
         gathered[study_id].append(judgeable)
     return {
         study_id: StudyRecord(
@@ -80,12 +82,18 @@ def of_studies(session: Session, study_ids: Sequence[int]) -> dict[int, StudyRec
     }
 
 
-def of_instances(session: Session, instance_ids: Sequence[int]) -> list[tuple[Judgeable, int]]:
-    """These instances, each with the id of its study; ids that do not exist are left out."""
+def of_instances(
+    session: Session, instance_ids: Sequence[int], seen: Sequence[Seen] | None = None
+) -> list[tuple[Judgeable, int]]:
+    """These instances, each with the id of its study; ids that do not exist are left out.
+
+    ``seen`` are the frames of their analyses where the caller has just written them all and need not read them again.
+    """
     of_these = Instance.id.in_(instance_ids)
     rows = session.execute(_INSTANCES.where(of_these).order_by(Instance.id)).all()
     studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_({row.study_id for row in rows})))}
-    return list(_judgeable(session, rows, studies, of_these))
+    frames = _frames(session, of_these) if seen is None else _frames_seen(seen)
+    return list(_judgeable(session, rows, studies, frames))
 
 
 _STUDIES: Select[*tuple[Any, ...]] = select(
@@ -138,9 +146,8 @@ _INSTANCES: Select[*tuple[Any, ...]] = (
 
 
 def _judgeable(
-    session: Session, rows: Sequence[Row[Any]], studies: Mapping[int, Row[Any]], of_these: ColumnElement[bool]
+    session: Session, rows: Sequence[Row[Any]], studies: Mapping[int, Row[Any]], frames: _Frames
 ) -> Iterable[tuple[Judgeable, int]]:
-    frames = _frames(session, of_these)
     said = remarks.of_studies(session, list(studies)) if rows else {}
     measured = {study_id for (study_id, _), found in said.items() if any(each.source == "sr" for each in found)}
     known: dict[tuple[Any, ...], Words] = {}
@@ -198,7 +205,7 @@ def _facts(
     )
 
 
-def _frames(session: Session, of_these: ColumnElement[bool]) -> dict[int, tuple[FrameFacts, ...]]:
+def _frames(session: Session, of_these: ColumnElement[bool]) -> _Frames:
     """The assessed frames of these instances by their analyses, with what was found on them."""
     # By the instances' own condition: the ids of thousands of frames would be sent, and parsed, as parameters.
     rows = session.execute(
@@ -212,6 +219,25 @@ def _frames(session: Session, of_these: ColumnElement[bool]) -> dict[int, tuple[
     frames: dict[int, list[FrameFacts]] = defaultdict(list)
     for row in rows:
         frames[row.analysis_id].append(FrameFacts(row.number, row.scores, tuple(marks.get(row.id, ())), row.text_read))
+    return {analysis_id: tuple(found) for analysis_id, found in frames.items()}
+
+
+def _frames_seen(seen: Sequence[Seen]) -> _Frames:
+    """The same, of frames whose rows are at hand."""
+    frames: dict[int, list[FrameFacts]] = defaultdict(list)
+    for each in sorted(seen, key=lambda each: int(each.frame["number"])):
+        marks = tuple(
+            Mark(
+                mark["kind"],
+                mark["score"],
+                (mark["x"], mark["y"], mark["width"], mark["height"]),
+                mark["source"],
+                mark["text"],
+            )
+            for mark in each.marks
+        )
+        row = each.frame
+        frames[row["analysis_id"]].append(FrameFacts(row["number"], row["scores"], marks, row["text_read"]))
     return {analysis_id: tuple(found) for analysis_id, found in frames.items()}
 
 

@@ -27,7 +27,8 @@ def in_force(session: Session) -> Rulebook:
     rulebook = _activated(session)
     if rulebook is None:
         rulebook = of_settings()
-        keep(session, rulebook, FROM_SETTINGS, activated_at=now())
+        if session.scalar(select(RulebookVersion.id).where(RulebookVersion.sha256 == rulebook.sha256)) is None:
+            keep(session, rulebook, FROM_SETTINGS, activated_at=now())
     return rulebook
 
 
@@ -37,8 +38,8 @@ def in_force_now(session: Session) -> Rulebook:
 
 
 def _activated(session: Session) -> Rulebook | None:
-    chosen = session.scalar(
-        select(RulebookVersion)
+    toml = session.scalar(
+        select(RulebookVersion.toml)
         .where(
             RulebookVersion.created_by != FROM_SETTINGS,
             RulebookVersion.activated_at.is_not(None),
@@ -47,7 +48,7 @@ def _activated(session: Session) -> Rulebook | None:
         .order_by(RulebookVersion.activated_at.desc(), RulebookVersion.id.desc())
         .limit(1)
     )
-    return _parsed(chosen.toml) if chosen is not None else None
+    return _parsed(toml) if toml is not None else None
 
 
 def of_settings() -> Rulebook:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import Row, Table, exists, select, update
@@ -53,11 +54,11 @@ def lock(session: Session, study_id: int) -> Study | None:
     return session.get(Study, study_id, with_for_update=True, populate_existing=True)
 
 
-def lock_all(session: Session, study_ids: Collection[int]) -> list[Study]:
+def lock_all(session: Session, study_ids: Collection[int]) -> list[tuple[int, datetime]]:
     """`lock` for several, in the order of their ids: two who lock some of the same never wait for each other in a
-    circle."""
-    chosen = select(Study).where(Study.id.in_(study_ids)).order_by(Study.id)
-    return list(session.scalars(chosen.with_for_update().execution_options(populate_existing=True)))
+    circle. Their ids, and when they settle."""
+    chosen = select(Study.id, Study.settles_at).where(Study.id.in_(study_ids)).order_by(Study.id)
+    return [(study_id, settles_at) for study_id, settles_at in session.execute(chosen.with_for_update())]
 
 
 def standing(session: Session, study_id: int, instance_id: int | None = None) -> VerdictRecord | None:

@@ -9,6 +9,7 @@ from service import logs
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
 from service.db import deliveries, double_reads, facts, rulebooks, verdicts
+from service.db.analyses import Seen
 from service.db.tables import now
 from service.db.verdicts import Judged, Versions
 from service.errors import NotFound
@@ -22,9 +23,14 @@ def judge_instance(session: Session, instance_id: int) -> Verdict:
     return judge_instances(session, [instance_id])[instance_id]
 
 
-def judge_instances(session: Session, instance_ids: Sequence[int]) -> dict[int, Verdict]:
-    """`judge_instance` for several at once, in as many statements as one takes. Raises NotFound."""
-    images = facts.of_instances(session, instance_ids)
+def judge_instances(
+    session: Session, instance_ids: Sequence[int], seen: Sequence[Seen] | None = None
+) -> dict[int, Verdict]:
+    """`judge_instance` for several at once, in as many statements as one takes; ``seen`` as in `facts.of_instances`.
+
+    Raises NotFound.
+    """
+    images = facts.of_instances(session, instance_ids, seen)
     if missing := set(instance_ids) - {image.instance_id for image, _ in images}:
         raise NotFound(f"There is no instance {min(missing)}.")
     studies = verdicts.lock_all(session, {study_id for _, study_id in images})
@@ -39,9 +45,9 @@ def judge_instances(session: Session, instance_ids: Sequence[int]) -> dict[int, 
         for image, study_id in images
     ]
     verdicts.record_all(session, judged)
-    for study in studies:
-        if study.settles_at <= now():
-            judge_study(session, study.id)
+    for study_id, settles_at in studies:
+        if settles_at <= now():
+            judge_study(session, study_id)
     return {image.instance_id: each.outcome.verdict for (image, _), each in zip(images, judged, strict=True)}
 
 

@@ -17,7 +17,7 @@ from service.analyse.record import Answer
 from service.archive.store import archive
 from service.compliance.outcome import Verdict
 from service.db import analyses
-from service.db.analyses import Assignment
+from service.db.analyses import Assignment, Seen
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
 from service.errors import DatabaseAway, StorageError, Undecodable
@@ -144,10 +144,10 @@ def test_one_that_cannot_be_judged_fails_alone(db: Database, claimed: Claimed, m
     batch, judge_instances = claimed(3), judge.judge_instances
     culprit = batch[1].held.instance_id
 
-    def judge_all(session: Session, instance_ids: Sequence[int]) -> dict[int, Verdict]:
+    def judge_all(session: Session, instance_ids: Sequence[int], seen: Sequence[Seen]) -> dict[int, Verdict]:
         if culprit in instance_ids:
             raise ValueError("as from a fault in the code")
-        return judge_instances(session, instance_ids)
+        return judge_instances(session, instance_ids, seen)
 
     monkeypatch.setattr(judge, "judge_instances", judge_all)
     record.end([(one, _empty()) for one in batch], now())

@@ -103,6 +103,19 @@ def test_one_that_failed_before_is_claimed_alone(queue: Database) -> None:
     assert [held.analysis_id for held in claim(queue, 3)] == [others[1]]
 
 
+def test_workers_share_what_is_not_enough_for_all(queue: Database) -> None:
+    ids = fill(queue, 12)
+
+    def share(*, fresh: bool = False) -> list[int]:
+        with queue.begin() as session:
+            return [held.analysis_id for held in analyses.claim(session, 4, LEASE_S, fresh=fresh, sharers=2)]
+
+    assert share() == ids[:4]
+    assert share(fresh=True) == ids[4:8]  # eight waited: enough for both
+    assert share(fresh=True) == []
+    assert [share() for _ in range(4)] == [ids[8:10], ids[10:11], ids[11:], []]
+
+
 def test_what_the_house_did_wrong_is_not_counted(queue: Database) -> None:
     fill(queue, 1)
     for _ in range(5):

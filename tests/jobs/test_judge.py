@@ -4,10 +4,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from service.db import double_reads, facts, remarks, rulebooks, verdicts
+from service.db.analyses import Claim, Seen, keep_frames
 from service.db.session import Database
 from service.db.tables import (
     Analysis,
@@ -305,3 +306,32 @@ def test_rules_know_what_the_columns_hold_without_their_values(db: Database) -> 
     assert whole.facts.words["records"] == ("patient_name", "patient_id", "date", "time", "mechanical_index")
     assert lacking.facts.words["records"] == ("patient_name", "date"), "an image's own header goes before its study's"
     assert "CANARY" not in repr(whole.facts)
+
+
+def test_frames_at_hand_are_judged_as_those_in_the_database(db: Database) -> None:
+    with db.begin() as session:
+        one = image(session, study(session), 1)
+        analysis = session.scalars(select(Analysis).where(Analysis.instance_id == one.id)).one()
+        session.execute(delete(Frame).where(Frame.analysis_id == analysis.id))
+        box = {"x": 1, "y": 2, "width": 3, "height": 4, "pixels": 5}
+        seen = [
+            Seen(
+                {
+                    "analysis_id": analysis.id,
+                    "number": number,
+                    "rows": 600,
+                    "columns": 800,
+                    "scores": {"caliper": round(number / 7, 6)},
+                    "text_read": number == 2,
+                    "mask_key": "",
+                },
+                [
+                    {"kind": kind, "score": number / 3, **box, "source": source, "text": "", "text_score": None}
+                    for kind, source in (("caliper", "network"), ("text", "overlay"))
+                ],
+            )
+            for number in (1, 2)
+        ]
+        claim = Claim(analysis.id, one.id, "token", 1, now())
+        keep_frames(session, [claim], seen)
+        assert facts.of_instances(session, [one.id], seen) == facts.of_instances(session, [one.id])
