@@ -3,7 +3,7 @@
 from alembic import context
 
 from service.db import views
-from service.db.schema import LOCK_TIMEOUT_S, newest, write_window
+from service.db.schema import LOCK_TIMEOUT_S, alone, newest, write_window
 from service.db.session import database
 from service.db.tables import Base
 
@@ -12,7 +12,7 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with database().engine.connect() as connection:
+    with database().engine.connect() as connection, alone(connection):
         # SQLite cannot alter most of a table in place: batch mode copies it.
         context.configure(
             connection=connection,

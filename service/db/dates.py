@@ -12,9 +12,12 @@ from threading import Event, Lock, Thread
 
 from sqlalchemy import update
 
+from service import logs
 from service.db.session import Database
 from service.db.tables import Study
 from service.errors import DatabaseAway
+
+log = logs.get(__name__)
 
 EVERY_S = 0.5
 FRESH_S = 1.0  # so long ago at most was the row of a study written whose dates may wait
@@ -63,7 +66,7 @@ class Dates:
             self._writing.clear()
 
     def write(self) -> None:
-        """Write what is owed; kept for the next time when the database is away."""
+        """Write what is owed; what could not be is kept for the next time. Never raises."""
         with self._lock:
             owed, self._owed = self._owed, {}
         began, written = time.monotonic(), []
@@ -72,6 +75,9 @@ class Dates:
                 self._date(study_id, received, settles)
                 written.append(study_id)
         except DatabaseAway:
+            self._some_owed.set()
+        except Exception as error:  # noqa: BLE001 - nothing may end this thread, which also writes what is owed last
+            log.error("a study was not dated", study=study_id, error=type(error).__name__)
             self._some_owed.set()
         with self._lock:
             for study_id in written:

@@ -18,6 +18,9 @@ STUDIES_NAMED = 200  # of each kind of change; the counts are always complete
 AT_ONCE = 2  # slices: in a house of many workers the others go on with images
 
 
+Change = tuple[Verdict | None, Verdict, str]  # from what to what, and the study's UID
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """Which studies: those received from ``start`` up to ``end``, or the last so many, or all of them."""
@@ -83,9 +86,9 @@ def next_studies(session: Session, part: ReevaluationSlice, limit: int) -> list[
 
 
 def advance(
-    session: Session, part: ReevaluationSlice, looked_at: list[int], changed: list[tuple[Verdict | None, Verdict, str]]
+    session: Session, part: ReevaluationSlice, looked_at: list[int], changed: list[Change], failed: int = 0
 ) -> None:
-    """Note a step: the studies looked at, and which verdicts (would) change, from what to what, by study UID."""
+    """Note a step: the studies looked at, which verdicts (would) change, and how many could not be judged."""
     if looked_at:
         part.reached = looked_at[-1]
     else:
@@ -102,6 +105,7 @@ def advance(
             change["studies"] = [*change["studies"], uid]
     of.changes = changes
     of.done += len(looked_at)
+    of.failed += failed
     left = exists().where(ReevaluationSlice.reevaluation_id == of.id, ReevaluationSlice.finished_at.is_(None))
     if not session.scalar(select(left)):
         of.finished_at = now()

@@ -6,8 +6,10 @@ a newer migration does. A migration that takes something away says ``contracts =
 before it is shut out.
 """
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from alembic import command
 from alembic.config import Config
@@ -26,6 +28,7 @@ from service.settings import HOUSE
 log = logs.get(__name__)
 
 LOCK_TIMEOUT_S = 2
+ONE_AT_A_TIME = 0x736F6E6F  # the key of PostgreSQL's advisory lock, see `alone`
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 _MET_LOCKS = ("40P01", "55P03")  # PostgreSQL's deadlock_detected and lock_not_available
 
@@ -68,6 +71,22 @@ def migrate(revision: str = "head") -> None:
         ) from error
 
 
+@contextmanager
+def alone(connection: Connection) -> Iterator[None]:
+    """Of two who migrate at once one waits for the other, and then finds it done: each would make the same tables."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({ONE_AT_A_TIME})")
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({ONE_AT_A_TIME})")
+        connection.commit()
+
+
 def downgrade(revision: str) -> None:
     """Move the schema down to ``revision``."""
     _patiently(lambda: command.downgrade(_config(), revision))
@@ -79,10 +98,16 @@ def _patiently(move: Callable[[], None]) -> None:
             move()
             return
         except OperationalError as error:
-            if pause_s is None or getattr(error.orig, "sqlstate", "") not in _MET_LOCKS:
+            if pause_s is None or not _met_locks(error):
                 raise DatabaseAway(f"The database refused: {cause(error)}.") from error
             log.info("the migration met the locks of running roles and tries again", after_s=pause_s)
             time.sleep(pause_s)
+
+
+def _met_locks(error: OperationalError) -> bool:
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # somebody else migrates it meanwhile
+    return getattr(error.orig, "sqlstate", "") in _MET_LOCKS
 
 
 def write_window(connection: Connection, revision: str | None) -> None:

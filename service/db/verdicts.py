@@ -15,6 +15,7 @@ from service.db.rows import insert_all
 from service.db.tables import Analysis, AnalysisState, Finding, Instance, Study, VerdictRecord, now
 
 StandingRow = Row[*tuple[Any, ...]]
+Turn = tuple[datetime, int]  # to be judged: when a study settled, and its id
 Place = tuple[int, int | None]  # study and instance; without an instance the study as a whole
 _verdicts, _findings = cast(Table, VerdictRecord.__table__), cast(Table, Finding.__table__)
 _PLACE = (_verdicts.c.id, _verdicts.c.study_id, _verdicts.c.instance_id)
@@ -159,22 +160,21 @@ def settle(session: Session, study: Study, verdict: Verdict, *, changed: bool) -
     session.refresh(study)
 
 
-def due(session: Session, limit: int = 100) -> list[int]:
-    """Studies whose settling time has passed and whose images have all been assessed or given up."""
+def due(session: Session, limit: int = 100, after: Turn | None = None) -> list[Turn]:
+    """Studies whose settling time has passed and whose images have all been assessed or given up, the longest due
+    first; only those behind ``after``, if that is given."""
     in_flight = exists().where(
         Instance.study_id == Study.id,
         Analysis.instance_id == Instance.id,
         Analysis.state.in_((AnalysisState.QUEUED, AnalysisState.CLAIMED)),
         ~Analysis.superseded,
     )
-    return list(
-        session.scalars(
-            select(Study.id)
-            .where(~Study.settled, Study.settles_at <= now(), ~in_flight)
-            .order_by(Study.settles_at, Study.id)
-            .limit(limit)
-        )
-    )
+    query = select(Study.settles_at, Study.id).where(~Study.settled, Study.settles_at <= now(), ~in_flight)
+    if after is not None:
+        moment, study_id = after
+        query = query.where(Study.settles_at >= moment, (Study.settles_at > moment) | (Study.id > study_id))
+    rows = session.execute(query.order_by(Study.settles_at, Study.id).limit(limit))
+    return [(settles_at, study_id) for settles_at, study_id in rows]
 
 
 def _one_name(names: Sequence[str], width: int) -> str:

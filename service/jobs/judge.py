@@ -84,7 +84,7 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
 
 def judge_due(session: Session, limit: int = 100) -> int:
     """Judge the studies that have settled since the last time; returns how many."""
-    ids = verdicts.due(session, limit)
-    for study_id in ids:
+    due = verdicts.due(session, limit)
+    for _, study_id in due:
         judge_study(session, study_id)
-    return len(ids)
+    return len(due)

@@ -9,15 +9,16 @@ from time import monotonic
 
 from celery import shared_task
 from kombu.exceptions import KombuError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import logs
 from service.compliance import evaluate
 from service.compliance.rulebook import Rulebook
 from service.db import facts, reevaluations, rulebooks, verdicts
-from service.db.reevaluations import Range
+from service.db.reevaluations import Change, Range
 from service.db.session import Database, database
-from service.db.tables import Reevaluation, Verdict
+from service.db.tables import Reevaluation
 from service.db.verdicts import Judged, Versions
 from service.errors import Conflict
 from service.jobs.app import app
@@ -86,16 +87,30 @@ def step(session: Session, reevaluation_id: int, limit: int = STEP) -> bool:
     asked = part.reevaluation
     ids = reevaluations.next_studies(session, part, limit)
     rulebook = rulebooks.parsed(rulebooks.get(session, asked.rulebook_version_id))
-    changed = _judge(session, rulebook, ids, records=asked.records)
-    reevaluations.advance(session, part, ids, changed)
+    changed, failed = _judge_each(session, rulebook, ids, records=asked.records)
+    reevaluations.advance(session, part, ids, changed, failed)
     if asked.finished_at is not None:
-        log.info("re-evaluated", reevaluation=asked.id, studies=asked.done, rulebook=rulebook.label)
+        told = {"studies": asked.done, "failed": asked.failed, "rulebook": rulebook.label}
+        log.info("re-evaluated", reevaluation=asked.id, **told)
     return asked.finished_at is None
 
 
-def _judge(
-    session: Session, rulebook: Rulebook, ids: list[int], *, records: bool
-) -> list[tuple[Verdict | None, Verdict, str]]:
+def _judge_each(session: Session, rulebook: Rulebook, ids: list[int], *, records: bool) -> tuple[list[Change], int]:
+    """What changed, and how many studies cannot be judged: these keep their verdicts, and no other from its own."""
+    try:
+        with session.begin_nested():
+            return _judge(session, rulebook, ids, records=records), 0
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it was, it would be so the next time
+        if len(ids) == 1:
+            log.error("study not judged again", study=ids[0], error=type(error).__name__)
+            return [], 1
+    alone = [_judge_each(session, rulebook, [study_id], records=records) for study_id in ids]
+    return [change for changed, _ in alone for change in changed], sum(failed for _, failed in alone)
+
+
+def _judge(session: Session, rulebook: Rulebook, ids: list[int], *, records: bool) -> list[Change]:
     before = verdicts.of_studies(session, ids)
     known = facts.of_studies(session, ids)
     studies = [record for record in (known[study_id] for study_id in ids if study_id in known) if not record.in_flight]

@@ -19,6 +19,7 @@ from service.db.analyses import Lease
 from service.db.heartbeats import keep_beating
 from service.db.session import Database, database
 from service.db.tables import Analysis, now
+from service.db.verdicts import Turn
 from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
 from service.jobs import judge, reevaluate
@@ -82,6 +83,7 @@ class Sweeper:
         self._max_attempts = max_attempts
         self._seen: dict[tuple[int, str], Seen] = {}
         self._rang_at = monotonic()
+        self._judged_up_to: Turn | None = None
 
     def sweep(self) -> None:
         """One round. A duty that fails keeps the others from nothing."""
@@ -131,8 +133,10 @@ class Sweeper:
     def judge_the_settled(self) -> int:
         """Judge studies whose last image came long enough ago; returns how many."""
         with self._db.read() as session:
-            due = verdicts.due(session, STUDIES_AT_ONCE)
-        for study_id in due:
+            due = verdicts.due(session, STUDIES_AT_ONCE, self._judged_up_to)
+        # The next round goes on behind these: those that cannot be judged stay due, and there may be a round full.
+        self._judged_up_to = due[-1] if len(due) == STUDIES_AT_ONCE else None
+        for _, study_id in due:
             try:
                 began = monotonic()
                 with self._db.begin() as session:

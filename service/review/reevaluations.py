@@ -41,6 +41,7 @@ class Progress(BaseModel):
     requested_by: str
     total: int
     done: int
+    failed: int = Field(description="Studies that could not be judged and keep their verdicts; see the worker's log.")
     created_at: Moment
     finished_at: Moment | None
     cancelled_at: Moment | None
@@ -108,6 +109,7 @@ def _progress(of: Reevaluation, account: Account) -> Progress:
         requested_by=of.requested_by,
         total=of.total,
         done=of.done,
+        failed=of.failed,
         created_at=of.created_at,
         finished_at=of.finished_at,
         cancelled_at=of.cancelled_at,

@@ -30,6 +30,7 @@ class WhatIf(BaseModel):
     total: int
     done: int
     finished: bool
+    failed: int = Field(0, description="Studies that could not be judged; see the worker's log.")
     changes: dict[str, Any] = Field(description='{"compliant>non_compliant": {"count": n, "studies": [uid, …]}}')
     records: bool = Field(False, description="True: a re-evaluation, which writes the verdicts.")
 
@@ -98,6 +99,7 @@ def told(found: Reevaluation, account: Account) -> WhatIf:
         id=found.id,
         total=found.total,
         done=found.done,
+        failed=found.failed,
         finished=found.finished_at is not None or found.cancelled_at is not None,
         changes=api.named_to(account, found.changes),
         records=found.records,

@@ -1,7 +1,10 @@
 """What only dates a study that is being received waits a moment, and nothing else does."""
 
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -90,3 +93,32 @@ def test_what_a_database_away_did_not_take_is_written_later(
     assert study(any_db).version == before
     waiting.write()
     assert study(any_db).version == before + 1
+
+
+def test_what_nobody_foresaw_ends_nothing_and_is_written_later(
+    any_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dates, "EVERY_S", 0.05)
+    monkeypatch.setattr(dates, "FRESH_S", 60.0)
+    waiting = Dates(any_db)
+    waiting.start()
+    write, wrong = waiting._date, threading.Event()
+
+    def fails_once(*owed: Any) -> None:
+        if not wrong.is_set():
+            wrong.set()
+            raise ValueError("nobody foresaw this")
+        write(*owed)
+
+    monkeypatch.setattr(waiting, "_date", fails_once)
+    for number in range(1, 4):
+        receive(any_db, waiting, number)
+    before = study(any_db).version
+    assert wrong.wait(5)
+    until = time.monotonic() + 5
+    while study(any_db).version == before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert study(any_db).version == before + 1
+    receive(any_db, waiting, 4)
+    assert study(any_db).version == before + 1, "it may still wait"
+    waiting.stop()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,22 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     before = _rows(empty)
     schema.migrate()
     assert _rows(empty) == before
+
+
+def test_two_that_migrate_at_once_do_it_once(empty: Database) -> None:
+    """As when two machines are upgraded, or two roles that migrate are started, in the same moment."""
+    program = "from service.db import schema; input(); schema.migrate()"
+    command = [sys.executable, "-c", program]
+    both = [subprocess.Popen(command, stdin=-1, stderr=-1, text=True) for _ in range(2)]
+    time.sleep(3.0)  # until both have loaded what they need
+    for one in both:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=120)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert _differences(empty) == []
+    schema.require_usable(empty)
 
 
 @pytest.mark.parametrize("statement", [1, 7, 15])

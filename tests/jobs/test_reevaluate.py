@@ -8,7 +8,10 @@ import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.compliance.rulebook import parse
+from service.compliance import evaluate
+from service.compliance.facts import StudyFacts
+from service.compliance.outcome import Outcome
+from service.compliance.rulebook import Rulebook, parse
 from service.db import reevaluations, rulebooks
 from service.db.reevaluations import Range
 from service.db.session import Database, database
@@ -162,6 +165,30 @@ def test_a_step_that_died_is_taken_again_and_nothing_is_doubled(db: Database) ->
         found = reevaluations.get(session, which)
         assert (found.done, found.total) == (4, 4)
         assert found.changes["compliant>non_compliant"]["count"] == 2
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_a_study_that_cannot_be_judged_stops_no_other_and_is_counted(
+    db: Database, monkeypatch: pytest.MonkeyPatch, records: bool
+) -> None:
+    with db.begin() as session:
+        fill(session, 4)
+    judge_study = evaluate.judge_study
+
+    def poisoned(rulebook: Rulebook, study: StudyFacts) -> Outcome:
+        if study.study_instance_uid == "1.2.2":
+            raise ValueError("nobody foresaw this header")
+        return judge_study(rulebook, study)
+
+    monkeypatch.setattr(evaluate, "judge_study", poisoned)
+    number = asked(db, Range(), records=records)
+    assert reevaluate.run(db, number)
+    with db.read() as session:
+        row = reevaluations.get(session, number)
+        assert (row.done, row.failed, row.finished_at is not None) == (4, 1, True)
+        assert row.changes == {"compliant>non_compliant": {"count": 1, "studies": ["1.2.4"]}}
+        found = Verdict.NON_COMPLIANT if records else Verdict.COMPLIANT
+        assert verdicts(session) == [Verdict.COMPLIANT] * 3 + [found]
 
 
 def test_two_processes_work_on_one_at_the_same_time(new_database: Callable[[str], str]) -> None:

@@ -13,7 +13,7 @@ from service.db import analyses
 from service.db.analyses import Claim
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Instance, Study, Verdict, VerdictRecord, now
-from service.jobs import enqueue, judge
+from service.jobs import enqueue, judge, sweep
 from service.jobs.sweep import Sweeper, waiting_messages
 
 Rows = Callable[[int], list[Instance]]
@@ -116,6 +116,38 @@ def test_a_study_that_cannot_be_judged_and_a_duty_that_fails_stop_no_other(
     sweeper.sweep()
     with db.read() as session:
         assert [session.get_one(Study, study_id).settled for study_id in studies] == [False, True]
+
+
+def test_studies_that_cannot_be_judged_do_not_fill_every_round(
+    db: Database, sweeper: Sweeper, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "STUDIES_AT_ONCE", 2)
+    studies = []
+    for _ in range(5):
+        analysis = queue_one(db, instance_rows)
+        with db.begin() as session:
+            row = session.get_one(Analysis, analysis)
+            row.state = AnalysisState.DONE
+            row.instance.study.settles_at = now()
+            studies.append(row.instance.study_id)
+    judged = judge.judge_study
+
+    def poisoned(session: Session, study_id: int) -> Verdict | None:
+        if study_id in studies[:3]:
+            raise ValueError("nobody foresaw this header")
+        return judged(session, study_id)
+
+    monkeypatch.setattr(judge, "judge_study", poisoned)
+    for _ in range(3):
+        sweeper.judge_the_settled()
+    with db.begin() as session:
+        assert [session.get_one(Study, each).settled for each in studies] == [False] * 3 + [True] * 2
+        session.get_one(Study, studies[-1]).settled = False
+    monkeypatch.setattr(judge, "judge_study", judged)
+    for _ in range(3):
+        sweeper.judge_the_settled()
+    with db.read() as session:
+        assert all(session.get_one(Study, each).settled for each in studies), "and they get their turn again"
 
 
 def test_what_cannot_even_be_judged_comes_to_its_end(

@@ -106,6 +106,7 @@ class Reevaluation(Base):
     reached: Mapped[int] = mapped_column(BigInteger, default=0)  # where its first slice begins
     total: Mapped[int] = mapped_column(default=0)  # studies in the range when it was asked for
     done: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0, server_default="0")  # of those done: they could not be judged
     changes: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"compliant>non_compliant": {"count", "studies"}}
     created_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
