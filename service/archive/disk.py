@@ -62,6 +62,16 @@ def begin_writing(descriptor: int, start: int, stop: int) -> None:
     _libc.sync_file_range(descriptor, start, stop - start, _SYNC_FILE_RANGE_WRITE)
 
 
+def write_early(path: Path, data: bytes) -> None:
+    """Write a file of which the disk begins at once: of several, the first sync has done most for the others."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_all(descriptor, data)
+        begin_writing(descriptor, 0, len(data))
+    finally:
+        os.close(descriptor)
+
+
 def fsync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
     try:

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import NamedTuple
 from uuid import uuid4
 
-from service.archive.disk import digest_on_disk, sync_file_system
+from service.archive.disk import digest_on_disk, sync_file_system, write_early
 from service.archive.disk import fsync_file as fsync_file
 from service.archive.disk import fsync_folder as fsync_folder
 from service.archive.disk import storage as storage
@@ -129,7 +129,9 @@ class ArchiveStore:
         try:
             for (temporary, key), (_, data) in zip(written, objects, strict=True):
                 with storage(f"The archive could not keep {key}"):
-                    temporary.write_bytes(data)
+                    write_early(temporary, data)
+            for temporary, key in written:
+                with storage(f"The archive could not keep {key}"):
                     fsync_file(temporary)
             self.publish_all(written)
         finally:
