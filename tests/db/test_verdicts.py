@@ -91,7 +91,7 @@ def test_studies_that_are_due(any_db: Database) -> None:
         assert [study_id for _, study_id in verdicts.due(session)] == [waiting]
         session.query(Analysis).update({"superseded": True})
         assert [study_id for _, study_id in verdicts.due(session)] == [waiting, busy]
-        assert verdicts.due(session, limit=1) == [waiting]
+        assert [study_id for _, study_id in verdicts.due(session, limit=1)] == [waiting]
 
 
 def test_several_networks_share_a_name_that_fits() -> None:
