@@ -331,11 +331,6 @@ def instance_key(sha256: str) -> str:
     return f"{INSTANCES}/{sha256[:2]}/{sha256}.dcm"
 
 
-def is_mask(key: str) -> bool:
-    """Whether ``key`` is that of a frame's mask, see `record.mask_key`."""
-    return key.startswith("masks/")
-
-
 def is_instance(key: str) -> bool:
     """Whether the object is an instance, which may lie in the journal."""
     return key.startswith(f"{INSTANCES}/") and key.endswith(".dcm")

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from pydicom.uid import generate_uid
 
 from service import demo
-from service.archive.store import archive, is_mask
+from service.archive.store import archive
 from service.db import selftests, worklist
 from service.db.session import database
 from service.db.tables import Analysis, AnalysisState, Instance, Study, now
@@ -151,12 +151,8 @@ def _remove(uid: str) -> Step:
     try:
         with database().begin() as session:
             keys = selftests.remove(session, uid)
-            # Masks bear the ids of their analyses, which SQLite gives again: those of the next one are not ours.
-            for mask in filter(is_mask, keys):
-                archive().delete(mask)
         for key in keys:
-            if not is_mask(key):
-                archive().delete(key)
+            archive().delete(key)
     except SonomarkError as error:
         return Step("removed", time.monotonic() - began, False, error.what, error.cure)
     return Step("removed", time.monotonic() - began)
