@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
+import psutil
 import pytest
 import uvicorn
 
@@ -25,6 +26,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+END_S = 60.0  # in which contexts close, on whatever machine
 AXE = Path(__file__).resolve().parents[2] / "service/review/viewer/node_modules/axe-core/axe.min.js"
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -56,13 +58,26 @@ def address(db: Database) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[object]:
+def browsers() -> Iterator[Callable[[], object]]:
+    """The one browser of all tests; another if it has ended."""
     if not CHROMIUM.exists():
         pytest.skip("no chromium on this machine")
     with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
+        started = []
+
+        def running() -> object:
+            if not (started and started[-1].is_connected()):
+                started.append(playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS))
+            return started[-1]
+
+        yield running
+        for browser in started:
+            browser.close()
+
+
+@pytest.fixture
+def chromium(browsers: Callable[[], object]) -> object:
+    return browsers()
 
 
 @pytest.fixture
@@ -86,14 +101,26 @@ def visit(chromium, address: str, db: Database) -> Iterator[Callable[..., object
         page = context.new_page()
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.accept()))
         page.on("console", lambda message: "Content Security" in message.text and complaints.append(message.text))
         return page
 
     yield enter
-    for context in contexts:
-        context.close()
+    ending = Timer(END_S, _end_browsers)
+    ending.start()
+    try:
+        for context in contexts:
+            context.close()
+    finally:
+        ending.cancel()
     assert not complaints
+
+
+def _end_browsers() -> None:
+    """Chromium that does not close a context is ended: `close` fails then, and knows no timeout of its own."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("chromium") and process.is_running():
+            process.kill()
 
 
 @pytest.fixture

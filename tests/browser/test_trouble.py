@@ -327,11 +327,16 @@ def test_a_note_on_its_way_arrives_before_its_decision(visit: Callable[..., obje
     page = visit(name="ann")
     page.goto(f"/studies/{uid}")
     awake(page)
-    page.route("**/draft", lambda route: (page.wait_for_timeout(600), route.continue_()))
+    on_its_way: list[object] = []
+    page.route("**/draft", lambda route: on_its_way.append(route))
     page.fill("#note", "seen on frame 2")
-    page.click("#confirm")  # the field is left, its note is sent, and so is the decision
+    with page.expect_request("**/draft"):
+        page.click("#confirm")  # the field is left, and its note is sent
+    page.wait_for_timeout(500)
+    assert decisions(db) == [None], "the decision waits for the note"
+    for note in on_its_way:
+        note.continue_()
     page.wait_for_selector(".standing")
-    page.wait_for_timeout(800)
     assert decisions(db) == [Decision.CONFIRM]
     with db.read() as session:
         assert list(session.scalars(select(Draft.note))) == []

@@ -150,8 +150,9 @@ def test_a_flag_appears_without_reload_and_moves_no_row(visit: Callable[..., obj
     page.keyboard.press("j")
     held = page.evaluate("document.activeElement.id")
     ward.admit(db, 1)
-    page.wait_for_selector("#new-studies:not([hidden])", timeout=5000)
-    assert "1 new study" in page.inner_text("#new-studies") and page.inner_text("#count-flagged") == "2"
+    page.wait_for_selector("#new-studies:not([hidden])")
+    assert "1 new study" in page.inner_text("#new-studies")
+    until(page, "document.querySelector('#count-flagged').textContent === '2'")
     assert page.locator("#rows tr").count() == 1 and page.evaluate("document.activeElement.id") == held
     page.keyboard.press(".")
     page.wait_for_selector("#rows tr:nth-child(2)")  # the list is fetched anew: a page in between holds no script

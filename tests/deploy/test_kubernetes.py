@@ -25,7 +25,7 @@ def _build(folder: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(answer.stdout))
 
 
-@pytest.fixture(scope="module", params=["base", "gpu-scaled", "s3"])
+@pytest.fixture(scope="module", params=["base", "gpu-scaled", "s3", "your-hospital"])
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return _build(request.param)
 

@@ -19,6 +19,7 @@ from service.archive.store import ArchiveStore
 from service.db.session import Database
 from service.db.tables import Analysis, Instance
 from service.settings import Settings
+from tests.archive.test_receiving import wait_until
 from tests.receive.conftest import RunningReceiver, StartReceiver, instances, ultrasound
 from tests.receive.test_cstore import archived
 
@@ -115,7 +116,7 @@ def test_what_comes_again_while_it_is_given_up_is_filed(
     dataset = ultrasound()
     assert receiver.store(dataset) == [SUCCESS]
     [row] = instances(db)
-    time.sleep(1.0)  # the filing has copied it and waits to give it a name
+    wait_until(lambda: any(house.data_dir.rglob("*.part")))  # the filing has copied it and waits to give it a name
     ArchiveStore(house.data_dir / "archive").delete(row.archive_key)
     assert receiver.store(dataset) == [SUCCESS]
     receiver.terminate()

@@ -5,6 +5,7 @@
 import { draftAtRest } from "./drafts";
 import { guardDecisions } from "./keys";
 import { find, need, say, send, warn, words } from "./page";
+import { sentOnce, type Fate } from "./sending";
 
 const SETTLE_MS = 400;
 
@@ -12,13 +13,14 @@ export function startDecide(painted: Promise<void>): void {
   const form = find<HTMLFormElement>("decide");
   if (!form) return;
   wakeAfter(painted, form);
-  let busy = false;
-  let unsent: (() => void) | null = null; // the decision that waits for a session
-
-  const decide = async (button: HTMLElement, choice: string): Promise<void> => {
-    if (busy) return;
-    busy = true;
+  const decide = sentOnce(async (button: HTMLElement, choice: string) => {
     button.setAttribute("aria-busy", "true");
+    const fate = await carried(choice);
+    if (fate !== "leaving") button.removeAttribute("aria-busy");
+    return fate;
+  });
+
+  const carried = async (choice: string): Promise<Fate> => {
     await draftAtRest();
     const body = new URLSearchParams(new FormData(form) as unknown as Record<string, string>);
     body.set("choice", choice);
@@ -28,15 +30,14 @@ export function startDecide(painted: Promise<void>): void {
       if (answer.ok && target) {
         document.dispatchEvent(new Event("sonomark:decided"));
         window.location.assign(target);
-        return; // busy until the next page is there: a second press cannot decide it
+        return "leaving";
       }
-      if (answer.status === 401) unsent = () => void decide(button, choice);
-      else await refused(answer, choice);
+      if (answer.status === 401) return "signed out";
+      await refused(answer, choice);
     } catch {
       warn("The server cannot be reached. Your decision was not sent and your note is kept in this browser; try again when it is back.");
     }
-    busy = false;
-    button.removeAttribute("aria-busy");
+    return "stays";
   };
 
   form.addEventListener("submit", (event) => {
@@ -49,11 +50,6 @@ export function startDecide(painted: Promise<void>): void {
       return say("This reason needs a note: say what it is, then choose it again.");
     }
     void decide(button, button.value);
-  });
-  document.addEventListener("sonomark:signed-in", () => {
-    const again = unsent;
-    unsent = null;
-    again?.();
   });
 
   const refused = async (answer: Response, choice: string): Promise<void> => {
