@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from service.compliance.facts import (
@@ -24,6 +24,7 @@ from service.compliance.facts import (
 )
 from service.db import remarks
 from service.db.analyses import Seen
+from service.db.session import past_mapper
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
 
 _Frames = Mapping[int, tuple[FrameFacts, ...]]  # by analysis
@@ -89,10 +90,11 @@ def of_instances(
 
     ``seen`` are the frames of their analyses where the caller has just written them all and need not read them again.
     """
-    of_these = Instance.id.in_(instance_ids)
-    rows = session.execute(_INSTANCES.where(of_these).order_by(Instance.id)).all()
-    studies = {row.id: row for row in session.execute(_STUDIES.where(Study.id.in_({row.study_id for row in rows})))}
-    frames = _frames(session, of_these) if seen is None else _frames_seen(seen)
+    connection = past_mapper(session)
+    rows = connection.execute(_CHOSEN_INSTANCES, {"ids": list(instance_ids)}).all()
+    chosen = connection.execute(_CHOSEN_STUDIES, {"ids": sorted({row.study_id for row in rows})})
+    studies = {row.id: row for row in chosen}
+    frames = _frames(session, Instance.id.in_(instance_ids)) if seen is None else _frames_seen(seen)
     return list(_judgeable(session, rows, studies, frames))
 
 
@@ -143,6 +145,9 @@ _INSTANCES: Select[*tuple[Any, ...]] = (
     .join(Series, Series.id == Instance.series_id)
     .outerjoin(Analysis, (Analysis.instance_id == Instance.id) & ~Analysis.superseded)
 )
+
+_CHOSEN_INSTANCES = _INSTANCES.where(Instance.id.in_(bindparam("ids", expanding=True))).order_by(Instance.id)
+_CHOSEN_STUDIES = _STUDIES.where(Study.id.in_(bindparam("ids", expanding=True)))
 
 
 def _judgeable(

@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Row, bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
+from service.db.session import past_mapper
 from service.db.tables import Instance, Remark
 from service.dicom.remarks import Remark as Said
 from service.dicom.remarks import Source
@@ -34,19 +36,21 @@ def keep(session: Session, instance_id: int, said: Iterable[Said]) -> None:
 
 def of_studies(session: Session, study_ids: Sequence[int]) -> dict[tuple[int, str], list[Said]]:
     """What is said, by study and by the SOP Instance UID it is said of; other studies' objects say nothing here."""
-    rows = session.execute(
-        select(Instance.study_id, Remark)
-        .join(Instance, Instance.id == Remark.instance_id)
-        .where(Instance.study_id.in_(study_ids))
-        .order_by(Remark.id)
-    )
     found: dict[tuple[int, str], list[Said]] = defaultdict(list)
-    for study_id, row in rows:
-        found[study_id, row.sop_instance_uid].append(_said(row))
+    for row in past_mapper(session).execute(_SAID, {"ids": list(study_ids)}):
+        found[row.study_id, row.sop_instance_uid].append(_said(row))
     return found
 
 
-def _said(row: Remark) -> Said:
+_SAID = (
+    select(Instance.study_id, *Remark.__table__.c)
+    .join(Instance, Instance.id == Remark.instance_id)
+    .where(Instance.study_id.in_(bindparam("ids", expanding=True)))
+    .order_by(Remark.id)
+)
+
+
+def _said(row: Row[Any]) -> Said:
     box = None if row.x is None else (row.x, row.y or 0, row.width or 0, row.height or 0)
     source: Source = "sr" if row.source == "sr" else "presentation_state"
     return Said(source, row.sop_instance_uid, row.kind, row.frame, box, row.text, row.value, row.unit)

@@ -5,12 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, text, update
+from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.compliance.check import errors_among, lint_text
 from service.compliance.rulebook import Rulebook, find, load, parse
+from service.db.session import past_mapper
 from service.db.tables import RulebookVersion, now
 from service.errors import Conflict, NotFound, RulebookError
 from service.settings import settings
@@ -27,7 +28,7 @@ def in_force(session: Session) -> Rulebook:
     rulebook = _activated(session)
     if rulebook is None:
         rulebook = of_settings()
-        if session.scalar(select(RulebookVersion.id).where(RulebookVersion.sha256 == rulebook.sha256)) is None:
+        if past_mapper(session).scalar(_KEPT, {"digest": rulebook.sha256}) is None:
             keep(session, rulebook, FROM_SETTINGS, activated_at=now())
     return rulebook
 
@@ -38,17 +39,21 @@ def in_force_now(session: Session) -> Rulebook:
 
 
 def _activated(session: Session) -> Rulebook | None:
-    toml = session.scalar(
-        select(RulebookVersion.toml)
-        .where(
-            RulebookVersion.created_by != FROM_SETTINGS,
-            RulebookVersion.activated_at.is_not(None),
-            RulebookVersion.retired_at.is_(None),
-        )
-        .order_by(RulebookVersion.activated_at.desc(), RulebookVersion.id.desc())
-        .limit(1)
-    )
+    toml = past_mapper(session).scalar(_ACTIVATED)
     return _parsed(toml) if toml is not None else None
+
+
+_ACTIVATED = (
+    select(RulebookVersion.toml)
+    .where(
+        RulebookVersion.created_by != FROM_SETTINGS,
+        RulebookVersion.activated_at.is_not(None),
+        RulebookVersion.retired_at.is_(None),
+    )
+    .order_by(RulebookVersion.activated_at.desc(), RulebookVersion.id.desc())
+    .limit(1)
+)
+_KEPT = select(RulebookVersion.id).where(RulebookVersion.sha256 == bindparam("digest"))
 
 
 def of_settings() -> Rulebook:

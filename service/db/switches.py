@@ -6,9 +6,10 @@ them.
 
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
+from service.db.session import past_mapper
 from service.db.tables import Switch, now
 
 PAUSED = "paused"  # workers claim nothing new; what they hold they finish
@@ -24,7 +25,7 @@ def standing(session: Session) -> dict[str, Switch]:
 
 def is_on(session: Session, name: str) -> bool:
     """Whether the switch is set."""
-    return session.scalar(select(Switch.name).where(Switch.name == name)) is not None
+    return past_mapper(session).scalar(_NAMED, {"switch": name}) is not None
 
 
 def turn_on(session: Session, name: str, by: str, reason: str, value: dict[str, Any] | None = None) -> None:
@@ -39,5 +40,9 @@ def turn_off(session: Session, name: str) -> None:
 
 def network(session: Session) -> str:
     """The name of the weights that an administrator put in use; empty: those of the settings."""
-    value = session.scalar(select(Switch.value).where(Switch.name == NETWORK))
+    value = past_mapper(session).scalar(_VALUE, {"switch": NETWORK})
     return str(value["name"]) if value else ""
+
+
+_NAMED = select(Switch.name).where(Switch.name == bindparam("switch"))
+_VALUE = select(Switch.value).where(Switch.name == bindparam("switch"))

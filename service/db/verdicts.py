@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Row, Table, exists, select, update
+from sqlalchemy import Row, Table, bindparam, exists, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from service import __version__
 from service.compliance.outcome import Outcome, Verdict
 from service.db.rows import insert_all
+from service.db.session import past_mapper
 from service.db.tables import Analysis, AnalysisState, Finding, Instance, Study, VerdictRecord, now
 
 StandingRow = Row[*tuple[Any, ...]]
@@ -58,8 +59,8 @@ def lock(session: Session, study_id: int) -> Study | None:
 def lock_all(session: Session, study_ids: Collection[int]) -> list[tuple[int, datetime]]:
     """`lock` for several, in the order of their ids: two who lock some of the same never wait for each other in a
     circle. Their ids, and when they settle."""
-    chosen = select(Study.id, Study.settles_at).where(Study.id.in_(study_ids)).order_by(Study.id)
-    return [(study_id, settles_at) for study_id, settles_at in session.execute(chosen.with_for_update())]
+    rows = past_mapper(session).execute(_LOCKED, {"ids": sorted(study_ids)})
+    return [(study_id, settles_at) for study_id, settles_at in rows]
 
 
 def standing(session: Session, study_id: int, instance_id: int | None = None) -> VerdictRecord | None:
@@ -189,20 +190,7 @@ def _standing(session: Session, judged: Sequence[Judged]) -> dict[Place, Standin
     """The verdicts that stand where these are to stand."""
     instances = [each.instance_id for each in judged if each.instance_id is not None]
     studies = [each.study_id for each in judged if each.instance_id is None]
-    of_these = VerdictRecord.instance_id.in_(instances) | (
-        VerdictRecord.instance_id.is_(None) & VerdictRecord.study_id.in_(studies)
-    )
-    columns = (
-        VerdictRecord.id,
-        VerdictRecord.study_id,
-        VerdictRecord.instance_id,
-        VerdictRecord.verdict,
-        VerdictRecord.network,
-        VerdictRecord.thresholds,
-        VerdictRecord.rulebook,
-        VerdictRecord.code_version,
-    )
-    found = session.execute(select(*columns).where(of_these, VerdictRecord.superseded_at.is_(None)))
+    found = past_mapper(session).execute(_STANDING, {"instances": instances, "studies": studies})
     return {(row.study_id, row.instance_id): row for row in found}
 
 
@@ -233,3 +221,25 @@ def _saying_the_same(session: Session, former: Mapping[Place, StandingRow], judg
 def _is_alike(former: StandingRow, judged: Judged) -> bool:
     by = Versions(former.network, former.thresholds, former.rulebook, former.code_version)
     return by == judged.versions and former.verdict is judged.outcome.verdict
+
+
+_LOCKED = (
+    select(Study.id, Study.settles_at)
+    .where(Study.id.in_(bindparam("ids", expanding=True)))
+    .order_by(Study.id)
+    .with_for_update()
+)
+_STANDING = select(
+    VerdictRecord.id,
+    VerdictRecord.study_id,
+    VerdictRecord.instance_id,
+    VerdictRecord.verdict,
+    VerdictRecord.network,
+    VerdictRecord.thresholds,
+    VerdictRecord.rulebook,
+    VerdictRecord.code_version,
+).where(
+    VerdictRecord.instance_id.in_(bindparam("instances", expanding=True))
+    | (VerdictRecord.instance_id.is_(None) & VerdictRecord.study_id.in_(bindparam("studies", expanding=True))),
+    VerdictRecord.superseded_at.is_(None),
+)
