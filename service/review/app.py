@@ -58,6 +58,7 @@ from service.settings import settings
 
 ROLE = "review"
 CHOICES_S = 10  # how late a new station may be offered by the worklist's filters
+COUNTING_TIMES = 20  # pages of the flow count every image there is: a million take a third of a second
 BANNERS_S = 2  # how late another process's pages tell that work is paused
 ROOMS = (
     auth,
@@ -107,6 +108,7 @@ def create_app() -> FastAPI:
     app.state.attempts = auth.Attempts()
     app.state.ticker = events.Ticker()
     app.state.choices = Kept[dict[str, list[str]]](CHOICES_S)
+    app.state.flow = Kept[flow.Counted](0, many_times=COUNTING_TIMES)
     app.state.banners = Kept[list[Switch]](BANNERS_S)
     app.add_middleware(Guard)
     problems.install(app)

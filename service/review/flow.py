@@ -19,6 +19,7 @@ from service.review.problems import PROBLEM_RESPONSES
 router = APIRouter()
 
 MOST_HELD = 500
+Counted = tuple[dict[str, int | float], dict[str, int]]  # the equation, and the stages
 
 
 @router.get("/api/flow", tags=["flow"], responses=PROBLEM_RESPONSES)
@@ -32,10 +33,11 @@ def get_flow(account: Reader) -> schemas.Flow:
 def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
     """The equation, the stages, the workers, and the quarantine by reason."""
     fragment = request.headers.get("hx-request") == "true"
+    flow, stages = request.app.state.flow.get("house", _count)
     with database().read() as session:
         context = {
-            "flow": analyses.flow(session),
-            "stages": analyses.stages(session),
+            "flow": flow,
+            "stages": stages,
             "alive": heartbeats.alive(session),
             "switches": switches.standing(session),
         }
@@ -51,12 +53,15 @@ def flow_page(request: Request, account: Reader, requeued: int = 0) -> Response:
 
 
 @router.post("/flow/requeue", include_in_schema=False)
-def requeue(account: Admin, ids: Annotated[list[schemas.Id], Form(min_length=1, max_length=MOST_HELD)]) -> Response:
+def requeue(
+    request: Request, account: Admin, ids: Annotated[list[schemas.Id], Form(min_length=1, max_length=MOST_HELD)]
+) -> Response:
     """Give quarantined instances another try, after their cause was removed."""
     with database().begin() as session:
         again = analyses.requeue(session, ids)
         audit.record(session, account.user.name, "quarantine.requeue", "", account.address, {"analyses": again})
     enqueue.ring(again)
+    request.app.state.flow.forget()
     return RedirectResponse(f"/flow?requeued={len(again)}", status_code=303)
 
 
@@ -80,6 +85,11 @@ def switch(
         audit.record(session, account.user.name, f"switch.{name}", name, account.address, detail)
     request.app.state.banners.forget()
     return RedirectResponse("/flow", status_code=303)
+
+
+def _count() -> Counted:
+    with database().read() as session:
+        return analyses.flow(session), analyses.stages(session)
 
 
 def _by_reason(held: list[Analysis]) -> list[tuple[str, str, list[Analysis]]]:
