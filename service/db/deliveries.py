@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from service.db import double_reads
@@ -113,6 +113,16 @@ def hold(session: Session, delivery: Delivery) -> bool:
 def keep_objects(session: Session, delivery_id: int, keys: Sequence[str]) -> None:
     """Remember what was made for it."""
     session.get_one(Delivery, delivery_id).objects = list(keys)
+
+
+def leaving_objects(session: Session, limit: int) -> list[Delivery]:
+    """Deliveries that ended for good, long enough ago that nobody is at them any more, and what was made is still kept.
+
+    One that a person gave up may be tried again, and then sends the very same.
+    """
+    ended = Delivery.state.in_((DeliveryState.DELIVERED, DeliveryState.OVERTAKEN)), Delivery.ended_at < now() - LEASE
+    kept = cast(Delivery.objects, Text) != "[]"
+    return list(session.scalars(select(Delivery).where(*ended, kept).order_by(Delivery.id).limit(limit)))
 
 
 def delivered(session: Session, delivery_id: int) -> None:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable
 from threading import Event, Thread
+from time import monotonic
 
 from pydicom import Dataset, dcmwrite
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ log = logs.get(__name__)
 
 AT_ONCE = 20
 PAUSE_S = 2.0
+TIDY_EVERY_S = 3600.0
 
 
 class Outbox:
@@ -64,11 +66,27 @@ class Outbox:
             self._note(delivery, error)
         return done
 
+    def tidy(self) -> int:
+        """Remove what was made for deliveries that have ended and will never be repeated; returns for how many."""
+        with self._db.read() as session:
+            ended = deliveries.leaving_objects(session, AT_ONCE)
+        for delivery in ended:
+            for key in delivery.objects:
+                archive().delete(key)
+            with self._db.begin() as session:
+                deliveries.keep_objects(session, delivery.id, [])
+        return len(ended)
+
     def _work(self, stop: Event) -> None:
+        tidy_from = monotonic()
         while not stop.wait(PAUSE_S):
             try:
                 while self.round():
                     pass
+                if monotonic() >= tidy_from:
+                    tidy_from = monotonic() + TIDY_EVERY_S
+                    while self.tidy():
+                        pass
             except DatabaseAway as error:
                 log.warning("database away", cause=error.what)
             except Exception as error:  # noqa: BLE001 - its text may quote patient data

@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.archive.store import archive
 from service.db import deliveries, reviews, studies, users, verdicts
 from service.db.session import Database
 from service.db.tables import Decision, Delivery, DeliveryState, Role, Verdict, now
@@ -138,6 +139,28 @@ def test_what_a_node_refuses_is_kept_and_sent_as_the_same_object_later(db: Datab
     with db.read() as session:
         assert rows(session)[0].objects == kept and rows(session)[0].attempts == 2
     assert len(node.taken) == 1
+
+
+def test_what_was_made_for_a_delivery_goes_when_it_has_ended_for_good(db: Database, configure, node: Node) -> None:
+    configure(report_to=node.address, masks_to=node.address)
+    node.status = 0xA700
+    judged(db)
+    outbox = Outbox(db)
+    outbox.round()
+    with db.read() as session:
+        made = [key for row in rows(session) for key in row.objects]
+    assert len(made) == 2 and outbox.tidy() == 0
+    with db.begin() as session:
+        deliveries.cancel(session, rows(session)[1].id)
+    node.status = 0x0000
+    due_again(db)
+    assert outbox.round() == 1 and outbox.tidy() == 0, "somebody may be at it still"
+    with db.begin() as session:
+        session.execute(update(Delivery).values(ended_at=now() - 2 * deliveries.LEASE))
+    assert (outbox.tidy(), outbox.tidy()) == (1, 0)
+    assert [archive().exists(key) for key in made] == [False, True]
+    with db.read() as session:
+        assert [row.objects for row in rows(session)] == [[], made[1:]]
 
 
 def test_a_node_that_is_away_gets_one_try_a_round(db: Database, configure) -> None:
