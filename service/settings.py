@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         "", description="Whose days reports count by and whose clock pages show: Europe/Berlin; empty: the machine's."
     )
-    public_url: str = Field("", description="The dashboard's address in notifications: https://sonomark.example.org")
+    public_url: str = Field("", description="The dashboard's address in links: https://sonomark.example.org")
     report_to: str = Field("", description="DICOM node that gets a structured report of each verdict: AET@HOST:PORT.")
     masks_to: str = Field("", description="DICOM node that gets the masks as Segmentations: AET@HOST:PORT.")
     rejections_to: str = Field(

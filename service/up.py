@@ -115,6 +115,11 @@ def address(settings: Settings) -> str:
     return f"http://{host}:{settings.http_port}"
 
 
+def public_address(settings: Settings) -> str:
+    """Where people open the dashboard: behind a proxy that is another address than the one it answers at."""
+    return settings.public_url.rstrip("/") or address(settings)
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """What the roles need beyond the caller's own environment; makes the data folder and its secret key."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,13 @@ def test_the_secret_key_is_made_once_and_for_the_owner_only(tmp_path: Path) -> N
     assert (tmp_path / "data" / "secret-key").stat().st_mode & 0o777 == 0o600
 
 
+def test_people_are_led_to_the_public_address() -> None:
+    here = Settings(http_host="0.0.0.0", http_port=8000)
+    assert up.public_address(here) == "http://127.0.0.1:8000"
+    behind = here.model_copy(update={"public_url": "https://sonomark.example.org/"})
+    assert up.public_address(behind) == "https://sonomark.example.org"
+
+
 def test_a_taken_port_is_named_before_anything_starts() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -58,12 +58,12 @@ def token(
 @app.command(name="sign-in")
 def sign_in(name: Annotated[str, typer.Argument(help="An existing account.")]) -> None:
     """Print a link that signs the user in once, within the hour."""
-    from service.up import address
+    from service.up import public_address
 
     with database().begin() as session:
         secret = users.make_one_time_sign_in(session, users.get_user(session, name))
         audit.record(session, BY_HAND, "user.one-time", name)
-    typer.echo(f"{address(settings())}/sign-in/once?token={secret}")
+    typer.echo(f"{public_address(settings())}/sign-in/once?token={secret}")
 
 
 @app.command(name="reset-second-factor")

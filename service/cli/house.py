@@ -95,4 +95,4 @@ def sign_in_link(here: Settings) -> str:
     with database().begin() as session:
         user = users.find_user(session, "admin") or users.create_user(session, "admin", Role.ADMIN)
         secret = users.make_one_time_sign_in(session, user)
-    return f"{supervision.address(here)}/sign-in/once?token={secret}"
+    return f"{supervision.public_address(here)}/sign-in/once?token={secret}"
