@@ -14,9 +14,9 @@ _STEPS = 60  # points of a funnel's curve
 def chart(report: Report) -> dict[str, Any]:
     """Plain JSON columns of equal length, one entry for each group with a rate, in the order of ``x``.
 
-    ``kind``: "p" (``x`` is the group's first moment, seconds since 1970) or "funnel" (``x`` is the denominator, and
-    ``curve`` has the limits as smooth lines). ``signal`` is "above", "below" or null: the rate lies outside its limits
-    of three sigmas. ``small``: too few studies for the limits to mean much.
+    ``kind``: "p" (``x`` is midnight UTC of the group's first day, seconds since 1970) or "funnel" (``x`` is the
+    denominator, and ``curve`` has the limits as smooth lines). ``signal`` is "above", "below" or null: the rate lies
+    outside its limits of three sigmas. ``small``: too few studies for the limits to mean much.
     """
     in_time = len(report.group_by) == 1 and report.group_by[0] in TIMES
     rows = [row for row in report.rows if row.rate is not None]
