@@ -19,7 +19,7 @@ from models.dataset import Split, read_frame
 from models.errors import TrainingError
 from models.pool import resized_kinds
 from models.served import Graph, Output
-from service.analyse.annotations import Calibration, Kind, Thresholds, components
+from service.analyse.annotations import Calibration, Kind, Thresholds, by_itself, components
 
 CALIBRATION = "calibration.toml"
 
@@ -39,6 +39,8 @@ _RIDGE = 0.002
 _SPECIFICITY = 0.97
 _CLEAN_SPECIFICITY = 0.99
 _REAL_WEIGHT = 2.0
+# A mark of which fewer pixels than this share were drawn is none.
+_DRAWN_SHARE = 0.2
 # A mark with fewer pixels in the frame than this cannot be seen for sure: such frames take no part in the fit.
 _VISIBLE_PIXELS = 25
 
@@ -87,7 +89,8 @@ def fit(found: list[Case], kind: Kind) -> Fitted:
     """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins."""
     best = min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
     level = max(best.thresholds.pixel, outline(found, kind))
-    return replace(best, thresholds=replace(best.thresholds, outline=level))
+    limits = replace(best.thresholds, outline=level)
+    return replace(best, thresholds=replace(limits, beside=beside(found, kind, limits, best.calibration)))
 
 
 def outline(found: list[Case], kind: Kind) -> float:
@@ -103,6 +106,35 @@ def outline(found: list[Case], kind: Kind) -> float:
             overlap[row] += 2 * np.count_nonzero(mask & truth), np.count_nonzero(mask) + np.count_nonzero(truth)
     dice = overlap[:, 0] / np.maximum(overlap[:, 1], 1)
     return _OUTLINE[int(dice.argmax())]
+
+
+def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calibration) -> float:
+    """The score a weaker mark needs by itself for the listed marks to be right most often (F1 over the marks of frames
+    that show the kind for sure)."""
+    number = list(Kind).index(kind) + 1
+    alone: list[float] = []
+    real: list[bool] = []
+    for case in found:
+        if case.labels is None:
+            continue
+        plane = case.output.kinds[number - 1]
+        marks = components(plane, case.output.residual, kind, limits.pixel, limits.min_pixels)
+        score = calibration.score(marks.features)
+        if score.max(initial=0.0) < limits.present:
+            continue
+        own = calibration.score(by_itself(marks.features))
+        x, y = marks.points.T
+        drawn = np.bincount(marks.owner, case.labels[y, x] == number, len(score)) / np.bincount(marks.owner)
+        for row in np.flatnonzero(score >= limits.present):
+            alone.append(1.0 if row == score.argmax() else float(own[row]))
+            real.append(bool(drawn[row] > _DRAWN_SHARE))
+    if not alone:
+        return 0.0
+    levels = np.r_[0.0, np.linspace(limits.absent / 4, limits.present, 16)]
+    right = np.array([np.sum(np.array(real)[np.array(alone) >= level]) for level in levels])
+    listed = np.array([np.sum(np.array(alone) >= level) for level in levels])
+    f1 = 2 * right / np.maximum(listed + np.sum(real), 1)
+    return round(float(levels[int(f1.argmax())]), 4)
 
 
 def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:

@@ -43,6 +43,7 @@ MERGE_DISTANCE: Mapping[Kind, float] = {
 
 _CELL = 4  # pixels; components are joined on a grid this coarse
 _PEAK, _CORE = 16, 128  # pixels; the strongest part of a mark
+_MASS, _TOTAL = 0, 6  # columns of the features
 _SUPPORT = 48.0  # grey levels; a residual of this size fully supports a mask pixel
 
 
@@ -63,13 +64,16 @@ class Annotation:
 class Thresholds:
     """A pixel counts from probability ``pixel``, a mark from ``min_pixels`` such pixels; a presence score in
     [``absent``, ``present``) is uncertain. Of a mark that is present, the mask shows the pixels from probability
-    ``outline``: weak pixels help to find a mark, but make it thicker than it was drawn."""
+    ``outline``: weak pixels help to find a mark, but make it thicker than it was drawn. A weaker mark ``beside`` the
+    strongest of its kind is one only if it would score this much alone: what the others lend it would make marks of
+    specks, and a rule may count them."""
 
     pixel: float
     min_pixels: int
     absent: float
     present: float
     outline: float = 0.0
+    beside: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ def read_marks(
         marks = components(plane, residual, kind, limits.pixel, limits.min_pixels)
         score = calibration[kind].score(marks.features)
         scores[kind] = float(score.max(initial=0.0))
-        sure = score >= limits.present
+        sure = (score >= limits.present) & stands_alone(marks.features, score, calibration[kind], limits.beside)
         annotations += [
             Annotation(kind, float(score[row]), _box(marks.boxes[row]), int(marks.pixels[row]))
             for row in np.flatnonzero(sure)
@@ -151,6 +155,24 @@ def read_marks(
         mask[y, x], strongest[y, x] = number, plane[y, x]
     annotations.sort(key=lambda annotation: -annotation.score)
     return Evidence(tuple(annotations), scores, mask)
+
+
+def stands_alone(
+    features: Features, score: npt.NDArray[np.float64], calibration: Calibration, beside: float
+) -> npt.NDArray[np.bool_]:
+    """Which marks of one kind are the strongest, or would score ``beside`` were they alone in the frame: shape (n,)."""
+    if not len(score):
+        return np.zeros(0, np.bool_)
+    stands = calibration.score(by_itself(features)) >= beside
+    stands[score.argmax()] = True
+    return np.asarray(stands)
+
+
+def by_itself(features: Features) -> Features:
+    """The features every mark would have were it alone in the frame."""
+    alone = features.copy()
+    alone[:, _TOTAL] = alone[:, _MASS]
+    return alone
 
 
 def components(plane: Plane, residual: Plane | None, kind: Kind, pixel: float, min_pixels: int) -> Components:

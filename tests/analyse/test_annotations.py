@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,3 +131,27 @@ def test_a_mask_is_as_thin_as_its_outline_says() -> None:
     thick, outlined = read(kinds), read_marks(kinds, None, thin, CALIBRATION)
     assert (outlined.mask > 0).sum() == 160 < (thick.mask > 0).sum() == 800
     assert outlined.annotations == thick.annotations and outlined.scores == thick.scores
+
+
+def test_a_speck_beside_a_mark_is_no_mark_of_its_own() -> None:
+    kinds = np.zeros((len(Kind), SIDE, SIDE), np.uint8)
+    kinds[1, 10:40, 10:60] = 250
+    kinds[1, 80:84, 80:86] = 200
+    limits = Thresholds(pixel=0.5, min_pixels=4, absent=0.2, present=0.5)
+    strict = {kind: replace(limits, beside=0.5) for kind in Kind}
+    calibration = {kind: Calibration(-6.0, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.8) for kind in Kind}
+    lent = read_marks(kinds, None, dict.fromkeys(Kind, limits), calibration)
+    own = read_marks(kinds, None, strict, calibration)
+    assert [mark.box for mark in lent.annotations] == [(10, 10, 50, 30), (80, 80, 6, 4)]
+    assert [mark.box for mark in own.annotations] == [(10, 10, 50, 30)]
+    assert own.scores == lent.scores and not own.mask[80:].any()
+
+
+@given(planes(), st.floats(0, 1))
+@settings(deadline=None)
+def test_a_kind_that_is_present_is_always_shown(kinds: np.ndarray, beside: float) -> None:
+    strict = {kind: replace(limits, beside=beside) for kind, limits in THRESHOLDS.items()}
+    evidence = read_marks(kinds, None, strict, CALIBRATION)
+    assert evidence.scores == read(kinds).scores
+    shown = {annotation.kind for annotation in evidence.annotations}
+    assert shown == {kind for kind in Kind if evidence.scores[kind] >= THRESHOLDS[kind].present}

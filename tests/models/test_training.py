@@ -13,7 +13,7 @@ import torch
 
 from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.calibrate import Case, bands, logistic, outline
+from models.calibrate import Case, bands, beside, logistic, outline
 from models.dataset import CleanFrame, Split, clean_frames, split
 from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
 from models.graph import Served, folded, refuse_disparity, write_graph
@@ -22,7 +22,7 @@ from models.recipe import LossSettings
 from models.served import Output, Weights
 from models.statistics import auroc, proportion
 from models.train import CHECKPOINT, SPLIT, average_runs, train
-from service.analyse.annotations import Kind
+from service.analyse.annotations import Calibration, Kind, Thresholds, read_marks
 
 
 def tissue(rng: np.random.Generator, side: int = 96) -> np.ndarray:
@@ -224,6 +224,27 @@ def test_the_outline_is_where_masks_overlap_best() -> None:
     frame = np.zeros((40, 40, 3), np.uint8)
     case = Case(Output(frame, frame, plane[1], plane), np.array([0, 88, 0, 0, 0]), labels)
     assert 120 / 255 < outline([case], Kind.CALIPER) <= 240 / 255
+
+
+def test_what_specks_beside_a_mark_score_alone_is_too_little() -> None:
+    plane = np.zeros((5, 80, 80), np.uint8)
+    plane[1, 8:20, 8:30] = 240
+    plane[1, 60:64, 60:64] = 240  # a speck where nothing was drawn
+    labels = np.zeros((80, 80), np.uint8)
+    labels[8:20, 8:30] = 2
+    frame = np.zeros((80, 80, 3), np.uint8)
+    case = Case(Output(frame, frame, plane[1], plane), np.array([0, 264, 0, 0, 0]), labels)
+    limits = Thresholds(pixel=0.5, min_pixels=12, absent=0.2, present=0.5)
+    calibration = Calibration(-6.0, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.8)
+    level = beside([case], Kind.CALIPER, limits, calibration)
+    found = read_marks(
+        plane, None, {kind: replace(limits, beside=level) for kind in Kind}, dict.fromkeys(Kind, calibration)
+    )
+    assert len(found.annotations) == 1
+    assert (
+        beside([replace(case, labels=np.where(plane[1] > 0, 2, 0).astype(np.uint8))], Kind.CALIPER, limits, calibration)
+        == 0
+    )
 
 
 def test_most_clean_frames_are_surely_without_the_mark() -> None:
