@@ -242,6 +242,9 @@ class ArchiveStore:
         taken = self.incoming()
         with storage(f"The archive could not delete {key}"):
             with suppress(FileNotFoundError):
+                if made_of(self.place(key)) != made:
+                    return
+                # Another process may put its own there in this very moment: what was taken is looked at once more.
                 self.place(key).rename(taken)
                 if made_of(taken) != made:
                     with suppress(FileExistsError):  # and once more meanwhile
