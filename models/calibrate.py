@@ -112,8 +112,7 @@ def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calib
     """The score a weaker mark needs by itself for the listed marks to be right most often (F1 over the marks of frames
     that show the kind for sure)."""
     number = list(Kind).index(kind) + 1
-    alone: list[float] = []
-    real: list[bool] = []
+    listed: list[tuple[float, bool]] = []  # what each scores alone, and whether it was drawn
     for case in found:
         if case.labels is None:
             continue
@@ -122,18 +121,18 @@ def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calib
         score = calibration.score(marks.features)
         if score.max(initial=0.0) < limits.present:
             continue
-        own = calibration.score(by_itself(marks.features))
+        alone = calibration.score(by_itself(marks.features))
+        alone[score.argmax()] = 1.0  # the strongest is listed whatever it scores alone
         x, y = marks.points.T
-        drawn = np.bincount(marks.owner, case.labels[y, x] == number, len(score)) / np.bincount(marks.owner)
-        for row in np.flatnonzero(score >= limits.present):
-            alone.append(1.0 if row == score.argmax() else float(own[row]))
-            real.append(bool(drawn[row] > _DRAWN_SHARE))
-    if not alone:
+        drawn = np.bincount(marks.owner, case.labels[y, x] == number) / marks.pixels
+        sure = score >= limits.present
+        listed += zip(alone[sure].tolist(), (drawn[sure] > _DRAWN_SHARE).tolist(), strict=True)
+    if not listed:
         return 0.0
+    alone_of_all, real = (np.array(column) for column in zip(*listed, strict=True))
     levels = np.r_[0.0, np.linspace(limits.absent / 4, limits.present, 16)]
-    right = np.array([np.sum(np.array(real)[np.array(alone) >= level]) for level in levels])
-    listed = np.array([np.sum(np.array(alone) >= level) for level in levels])
-    f1 = 2 * right / np.maximum(listed + np.sum(real), 1)
+    kept = alone_of_all >= levels[:, None]
+    f1 = 2 * (kept & real).sum(axis=1) / np.maximum(kept.sum(axis=1) + real.sum(), 1)
     return round(float(levels[int(f1.argmax())]), 4)
 
 

@@ -31,6 +31,16 @@ def queue_one(db: Database, instance_rows: Rows) -> int:
         return enqueue.enqueue(session, session.merge(instance)).id
 
 
+def due_one(db: Database, instance_rows: Rows) -> int:
+    """A study whose only image has been assessed and whose settling time has just passed."""
+    analysis = queue_one(db, instance_rows)
+    with db.begin() as session:
+        row = session.get_one(Analysis, analysis)
+        row.state = AnalysisState.DONE
+        row.instance.study.settles_at = now()
+        return row.instance.study_id
+
+
 def claim(db: Database) -> Claim:
     with db.begin() as session:
         (held,) = analyses.claim(session, 1, LEASE_S)
@@ -96,14 +106,7 @@ def test_a_study_that_cannot_be_judged_and_a_duty_that_fails_stop_no_other(
     db: Database, sweeper: Sweeper, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is due longest comes first in every round: one study once kept all others from ever being judged."""
-    studies = []
-    for _ in range(2):
-        analysis = queue_one(db, instance_rows)
-        with db.begin() as session:
-            row = session.get_one(Analysis, analysis)
-            row.state = AnalysisState.DONE
-            studies.append(row.instance.study_id)
-            session.execute(update(Study).values(settles_at=now()))
+    studies = [due_one(db, instance_rows) for _ in range(2)]
     judged = judge.judge_study
 
     def poisoned(session: Session, study_id: int) -> Verdict | None:
@@ -122,14 +125,7 @@ def test_studies_that_cannot_be_judged_do_not_fill_every_round(
     db: Database, sweeper: Sweeper, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "STUDIES_AT_ONCE", 2)
-    studies = []
-    for _ in range(5):
-        analysis = queue_one(db, instance_rows)
-        with db.begin() as session:
-            row = session.get_one(Analysis, analysis)
-            row.state = AnalysisState.DONE
-            row.instance.study.settles_at = now()
-            studies.append(row.instance.study_id)
+    studies = [due_one(db, instance_rows) for _ in range(5)]
     judged = judge.judge_study
 
     def poisoned(session: Session, study_id: int) -> Verdict | None:
