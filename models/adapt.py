@@ -19,7 +19,7 @@ from models import evaluate, recipe
 from models.calibrate import CALIBRATION, calibrate
 from models.dataset import CleanFrame, Split, clean_frames, read_frame, split
 from models.errors import TrainingError
-from models.export import MAX_SIDE, export, graph_of
+from models.export import MAX_SIDE, SECOND_LOOK, export, graph_of
 from models.recipe import Recipe
 from models.served import Graph, Weights
 from models.train import SPLIT, train
@@ -131,7 +131,7 @@ def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable
     enough = len(parts.validation) >= ENOUGH_FRAMES and len(groups) >= ENOUGH_GROUPS
     if enough:
         with TemporaryDirectory() as folder:
-            graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE)
+            graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE, second_look=SECOND_LOOK)
             calibrate(graph, parts, run, 10 * len(parts.validation), _SEED, tell)
     else:
         tell(f"{len(parts.validation)} validation frames of {len(groups)} groups: the parent's thresholds are kept.")

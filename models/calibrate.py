@@ -4,7 +4,7 @@ those frames as they are."""
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from models.errors import TrainingError
 from models.pool import resized_kinds
 from models.served import Graph, Output
 from service.analyse.annotations import Calibration, Kind, Thresholds, by_itself, components
+from service.analyse.looks import blended
 
 CALIBRATION = "calibration.toml"
 
 # Candidates for the pixel threshold; the calibrated score decides among them.
 _PIXEL = (0.3, 0.4, 0.5, 0.6)
+# Both looks weigh the same, for a kind that is seen so much better with both; less may be chance.
+_FAR = 0.5
+_WORTH_A_LOOK = 0.02  # of the log loss
 # Candidates for the probability from which a pixel of a mark that is present belongs to its mask.
 _OUTLINE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 _MIN_PIXELS: Mapping[Kind, int] = {
@@ -86,11 +90,30 @@ class Fitted:
 
 
 def fit(found: list[Case], kind: Kind) -> Fitted:
-    """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins."""
-    best = min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
+    """Calibration and thresholds of one kind, with the look from afar where that is worth it; the pixel threshold with
+    the least log loss wins."""
+    best = _fit_seen(found, kind, 0.0)
+    if all(case.output.far is not None for case in found):
+        both = _fit_seen(seen(found, kind, _FAR), kind, _FAR)
+        if both.loss < best.loss * (1 - _WORTH_A_LOOK):
+            best, found = both, seen(found, kind, _FAR)
     level = max(best.thresholds.pixel, outline(found, kind))
     limits = replace(best.thresholds, outline=level)
     return replace(best, thresholds=replace(limits, beside=beside(found, kind, limits, best.calibration)))
+
+
+def seen(found: list[Case], kind: Kind, far: float) -> list[Case]:
+    """The cases as the kind is seen when the look from afar has share ``far``."""
+    shares = [far if each is kind else 0.0 for each in Kind]
+    return [replace(case, output=_blended(case.output, shares)) for case in found]
+
+
+def _blended(output: Output, shares: Sequence[float]) -> Output:
+    return output if output.far is None else replace(output, kinds=blended(output.kinds, output.far, shares))
+
+
+def _fit_seen(found: list[Case], kind: Kind, far: float) -> Fitted:
+    return min((_fit_at(found, kind, pixel, far) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
 
 
 def outline(found: list[Case], kind: Kind) -> float:
@@ -136,7 +159,7 @@ def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calib
     return round(float(levels[int(f1.argmax())]), 4)
 
 
-def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:
+def _fit_at(found: list[Case], kind: Kind, pixel: float, far: float) -> Fitted:
     plane = list(Kind).index(kind)
     known = [case for case in found if case.marked[plane] == 0 or case.marked[plane] >= _VISIBLE_PIXELS]
     truth = np.array([case.marked[plane] > 0 for case in known])
@@ -151,7 +174,7 @@ def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:
     absent, present = bands(scores, truth, np.array([case.real for case in known]))
     clipped = np.clip(scores, 1e-3, 1 - 1e-3)
     loss = float(-(np.where(truth, np.log(clipped), np.log(1 - clipped)) * _balance(truth)).mean())
-    limits = Thresholds(pixel, _MIN_PIXELS[kind], absent, present)
+    limits = Thresholds(pixel, _MIN_PIXELS[kind], absent, present, far=far)
     return Fitted(
         limits, calibration, loss, float((scores[truth] >= present).mean()), float((scores[~truth] < present).mean())
     )
@@ -216,7 +239,7 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
     for kind, result in fitted.items():
         tell(
             f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}"
-            f"  log loss {result.loss:.3f}"
+            f"  log loss {result.loss:.3f}  share from afar {result.thresholds.far:g}"
         )
     tables = {
         "thresholds": {kind.value: asdict(result.thresholds) for kind, result in fitted.items()},

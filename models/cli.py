@@ -89,7 +89,7 @@ def calibrate(
         graph = exporting.graph_of(run, Path(folder) / "model.onnx")
         parts = Split.read(run / SPLIT, data)
         path = calibration.calibrate(
-            Graph(graph, exporting.MAX_SIDE),
+            Graph(graph, exporting.MAX_SIDE, second_look=exporting.SECOND_LOOK),
             parts,
             run,
             samples,

@@ -19,6 +19,8 @@ from models.train import CHECKPOINT, SPLIT, build, read_checkpoint, recipe_of, t
 from service.analyse.annotations import Kind
 
 MAX_SIDE = 1024
+SECOND_LOOK = 0.7
+"""Scale of the look from afar: it shows twice the surroundings and costs half of the first one."""
 
 
 def export(run: Path, weights: Path) -> Path:
@@ -70,6 +72,7 @@ def described(
         "kinds": [kind.value for kind in Kind],
         "max_side": MAX_SIDE,
         "stride": 32,
+        "second_look": SECOND_LOOK if any(limits.far for limits in thresholds.values()) else 0.0,
         "recipe": recipe.name,
         "seed": recipe.seed,
         "steps": total_steps(state),

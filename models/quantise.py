@@ -82,7 +82,8 @@ def quantise(weights: Path, data: Path, frames: int, tell: Callable[[str], None]
         for kept, parts in KEPT_IN_FLOAT.items():
             candidate = Path(folder) / QUANTISED
             _quantised(prepared, candidate, parts, Screens(training, frames, served.card["stride"]))
-            graph = Graph(candidate, served.graph.max_side, served.graph.stride, threads=1)
+            plain = served.graph
+            graph = Graph(candidate, plain.max_side, plain.stride, 1, plain.second_look, plain.shares)
             changed = changes(before, verdicts(served, graph, labels.parent, files), files)
             tell(f"{kept} in float: {len(changed)} of {len(files) * len(Kind)} verdicts change")
             for change in changed[:5]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from models.errors import DataError
+from service.analyse import looks
 from service.analyse.annotations import Calibration, Evidence, Kind, Thresholds, read_marks
 
 Frame = npt.NDArray[np.uint8]
@@ -22,25 +24,48 @@ Frame = npt.NDArray[np.uint8]
 @dataclass(frozen=True)
 class Output:
     """restoration uint8 (H, W, 3), residual uint8 (H, W), kinds uint8 (K, H, W), and the frame they belong to: the
-    frame given, reduced where it was larger than the network's longest side."""
+    frame given, reduced where it was larger than the network's longest side; ``far`` are the kinds as the look from
+    afar shows them, uint8 (K, h, w), where it is not part of them yet."""
 
     frame: Frame
     restoration: Frame
     residual: Frame
     kinds: Frame
+    far: Frame | None = None
 
 
 class Graph:
-    """An exported graph behind padding to its stride and reduction to its longest side."""
+    """An exported graph behind padding to its stride and reduction to its longest side.
 
-    def __init__(self, path: Path, max_side: int, stride: int = 32, threads: int = 2) -> None:
+    ``second_look`` is the scale of its look from afar, 0 for none, and ``shares`` how much that counts for each kind;
+    without them both looks are given apart, for calibration to weigh.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_side: int,
+        stride: int = 32,
+        threads: int = 2,
+        second_look: float = 0.0,
+        shares: Sequence[float] | None = None,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.max_side, self.stride = max_side, stride
+        self.max_side, self.stride, self.second_look, self.shares = max_side, stride, second_look, shares
 
     def __call__(self, frame: Frame) -> Output:
         frame = reduced(frame, self.max_side)
+        near = self._look(frame)
+        if not self.second_look:
+            return near
+        far = self._look(looks.from_afar(frame, self.second_look)).kinds
+        if self.shares is None:
+            return replace(near, far=far)
+        return replace(near, kinds=looks.blended(near.kinds, far, self.shares))
+
+    def _look(self, frame: Frame) -> Output:
         height, width = frame.shape[:2]
         padded = cv2.copyMakeBorder(frame, 0, -height % self.stride, 0, -width % self.stride, cv2.BORDER_REPLICATE)
         restoration, residual, kinds = self._session.run(None, {"frame": padded[None]})
@@ -57,8 +82,10 @@ class Weights:
 
     def __init__(self, folder: Path, threads: int = 2) -> None:
         self.card, graph = card_of(folder), folder / "model.onnx"
-        self.graph = Graph(graph, self.card["max_side"], self.card["stride"], threads)
         self.thresholds = {kind: Thresholds(**self.card["thresholds"][kind]) for kind in Kind}
+        shares = [self.thresholds[kind].far for kind in Kind]
+        second_look = self.card.get("second_look", 0.0)
+        self.graph = Graph(graph, self.card["max_side"], self.card["stride"], threads, second_look, shares)
         self.calibration = {kind: Calibration(**self.card["calibration"][kind]) for kind in Kind}
 
     def read(self, output: Output) -> Evidence:

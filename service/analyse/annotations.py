@@ -66,7 +66,7 @@ class Thresholds:
     [``absent``, ``present``) is uncertain. Of a mark that is present, the mask shows the pixels from probability
     ``outline``: weak pixels help to find a mark, but make it thicker than it was drawn. A weaker mark ``beside`` the
     strongest of its kind is one only if it would score this much alone: what the others lend it would make marks of
-    specks, and a rule may count them."""
+    specks, and a rule may count them. ``far`` is the share of the look from afar in its probabilities (see `looks`)."""
 
     pixel: float
     min_pixels: int
@@ -74,6 +74,7 @@ class Thresholds:
     present: float
     outline: float = 0.0
     beside: float = 0.0
+    far: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

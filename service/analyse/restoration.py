@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from service import logs
-from service.analyse import openvino
+from service.analyse import looks, openvino
 from service.analyse.devices import BATCH, GPUS, OUTPUTS, Bound, Device, Options, choose_device, open_session
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
@@ -34,8 +34,8 @@ T = TypeVar("T")
 Session: TypeAlias = onnxruntime.InferenceSession | openvino.Compiled
 
 # Sessions for one size each, where a device wants that, at some 50 MB and a fifth of a second to make; a hospital's
-# machines send a dozen sizes.
-SIZES_KEPT = 16
+# machines send a dozen sizes, and each is looked at twice.
+SIZES_KEPT = 24
 # Buffers for one size and number of frames each: the last batch of a burst is seldom full.
 BUFFERS_KEPT = 24
 
@@ -65,6 +65,8 @@ class Card:
     max_side: int
     thresholds: Mapping[str, Mapping[str, Any]]
     calibration: Mapping[str, Mapping[str, Any]]
+    second_look: float = 0.0
+    """Scale of the look from afar; 0 where the weights are made for one look."""
     quantised: str = ""
     """Digest of ``model.int8.onnx``, where one was found to change no verdict; the plain CPU then runs that."""
 
@@ -75,9 +77,15 @@ class Card:
 
     @property
     def digest(self) -> str:
-        """Names thresholds and calibration, which decide what an output means."""
-        reading = json.dumps([self.thresholds, self.calibration], sort_keys=True)
+        """Names thresholds, calibration and the second look, which decide what an output means."""
+        looks_again = [self.second_look] if self.second_look else []
+        reading = json.dumps([self.thresholds, self.calibration, *looks_again], sort_keys=True)
         return sha256(reading.encode()).hexdigest()[:12]
+
+    @property
+    def far_shares(self) -> list[float]:
+        """How much the look from afar counts, for each of ``kinds``."""
+        return [float(self.thresholds[kind].get("far", 0.0)) for kind in self.kinds]
 
     @classmethod
     def read(cls, path: Path) -> "Card":
@@ -93,6 +101,7 @@ class Card:
                 max_side=int(card.get("max_side", 2048)),
                 thresholds=card["thresholds"],
                 calibration=card["calibration"],
+                second_look=float(card.get("second_look", 0.0)),
                 quantised=card.get("quantised", {}).get("sha256", ""),
             )
         except FileNotFoundError:
@@ -150,8 +159,20 @@ class Network:
         restored: dict[int, Restored] = {}
         for indices in by_size.values():
             for batch in _batches(indices, at_most=self.batch):
-                restored.update(zip(batch, self._run([reduced[index] for index in batch]), strict=True))
+                restored.update(zip(batch, self._looked_at([reduced[index] for index in batch]), strict=True))
         return [restored[index] for index in range(len(frames))]
+
+    def _looked_at(self, frames: list[Frame]) -> list[Restored]:
+        """Frames of one size, from nearby and, where the card says so, once more from afar."""
+        near = self._run(frames)
+        if not self.card.second_look:
+            return near
+        far = self._run([looks.from_afar(frame, self.card.second_look) for frame in frames])
+        shares = self.card.far_shares
+        return [
+            replace(first, kinds=looks.blended(first.kinds, second.kinds, shares))
+            for first, second in zip(near, far, strict=True)
+        ]
 
     def _run(self, frames: list[Frame]) -> list[Restored]:
         """Frames of one size: padded to the network's stride by repeating the edge, and cropped back."""

@@ -66,6 +66,33 @@ def test_a_batch_gives_what_single_frames_give(network: Network, monkeypatch: py
         assert (one.kinds == batched.kinds).all() and (one.restoration == batched.restoration).all()
 
 
+def look_again(folder: Path, share: float) -> Path:
+    """The weights with a look from afar that has this share in what is called a caliper."""
+    card = tomllib.loads((folder / "card.toml").read_text())
+    card["second_look"] = 0.5
+    card["thresholds"]["caliper"]["far"] = share
+    (folder / "card.toml").write_text(tomli_w.dumps(card))
+    return folder
+
+
+def test_a_mark_that_only_one_look_sees_is_half_as_probable(tmp_path: Path) -> None:
+    network = Network(look_again(write_weights(tmp_path / "weights"), 0.5))
+    frame = np.full((60, 80, 3), 90, np.uint8)
+    frame[20:40, 20:40] = YELLOW
+    frame[50, 60] = YELLOW  # which is grey in the mean of four pixels
+    (restored,) = network.restore([frame])
+    assert restored.kinds[1, 30, 30] == 255 and restored.kinds[1, 50, 60] == 128
+    assert (restored.frame == frame).all() and (restored.restoration[frame[..., 2] == 0] == 0).all()
+    assert not restored.kinds[[0, 2, 3, 4]].any()
+
+
+def test_the_second_look_is_part_of_how_an_output_is_read(tmp_path: Path) -> None:
+    once = write_weights(tmp_path / "once")
+    twice = look_again(write_weights(tmp_path / "twice"), 0.0)
+    assert Network(once).card.digest != Network(twice).card.digest
+    assert Network(once).name == Network(twice).name
+
+
 def test_a_frame_larger_than_the_network_takes_is_reduced(network: Network) -> None:
     (restored,) = network.restore([np.zeros((1200, 2048, 3), np.uint8)])
     assert restored.frame.shape == (600, 1024, 3) and restored.kinds.shape == (5, 600, 1024)

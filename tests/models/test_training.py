@@ -13,7 +13,7 @@ import torch
 
 from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.calibrate import Case, bands, beside, logistic, outline
+from models.calibrate import Case, bands, beside, fit, logistic, outline
 from models.dataset import CleanFrame, Split, clean_frames, split
 from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
 from models.graph import Served, folded, refuse_disparity, write_graph
@@ -214,6 +214,30 @@ def test_intervals_agree_with_published_values() -> None:
     wilson = proportion(81, 263)
     assert (round(wilson.low, 4), round(wilson.high, 4)) == (0.2553, 0.3662)
     assert auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True]).value == pytest.approx(0.75)
+
+
+def looked_at(seen_near: bool, seen_far: bool, marked: bool, strength: int) -> Case:
+    """A frame of which each look sees a colour box or none."""
+    planes = []
+    for side, sees in ((40, seen_near), (28, seen_far)):
+        plane = np.zeros((5, side, side), np.uint8)
+        plane[2, side // 5 : side // 2, side // 5 : side // 2] = strength if sees else 0
+        planes.append(plane)
+    frame = np.zeros((40, 40, 3), np.uint8)
+    labels = np.where(planes[0][2] > 0, 3, 0).astype(np.uint8) if marked else None
+    if marked:
+        labels[8:20, 8:20] = 3
+    return Case(Output(frame, frame, frame[..., 0] + 200, *planes), np.array([0, 0, 144 * marked, 0, 0]), labels)
+
+
+def test_the_look_from_afar_counts_only_where_it_helps() -> None:
+    strengths = range(150, 250, 5)
+    misled = [looked_at(True, there, there, strength) for strength in strengths for there in (True, False)]
+    assert fit(misled, Kind.COLOR_BOX).thresholds.far == 0.5, "only from afar can they be told apart"
+    clear = [looked_at(there, True, there, strength) for strength in strengths for there in (True, False)]
+    assert fit(clear, Kind.COLOR_BOX).thresholds.far == 0.0
+    once = [replace(case, output=replace(case.output, far=None)) for case in misled]
+    assert fit(once, Kind.COLOR_BOX).thresholds.far == 0.0
 
 
 def test_the_outline_is_where_masks_overlap_best() -> None:

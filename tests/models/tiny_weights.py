@@ -42,7 +42,7 @@ def write_tiny_weights(folder: Path) -> Path:
         "minutes": 0.1,
         "architecture": SHAPE,
         "data": [{"source": "speckle", "training": 5, "validation": 1}],
-        "thresholds": {k.value: {**limits, "outline": 0.5, "beside": 0.0} for k in Kind},
+        "thresholds": {k.value: {**limits, "outline": 0.5, "beside": 0.0, "far": 0.0} for k in Kind},
         "calibration": {k.value: {"intercept": -4.0, **weight} for k in Kind},
     }
     (folder / "card.toml").write_text(tomli_w.dumps(card))
