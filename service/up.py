@@ -112,7 +112,8 @@ def interruptible() -> Iterator[None]:
 def address(settings: Settings) -> str:
     """Where the dashboard answers."""
     host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host  # noqa: S104
-    return f"http://{host}:{settings.http_port}"
+    scheme = "https" if settings.http_certificate else "http"
+    return f"{scheme}://{host}:{settings.http_port}"
 
 
 def public_address(settings: Settings) -> str:

@@ -78,6 +78,8 @@ def test_the_secret_key_is_made_once_and_for_the_owner_only(tmp_path: Path) -> N
 def test_people_are_led_to_the_public_address() -> None:
     here = Settings(http_host="0.0.0.0", http_port=8000)
     assert up.public_address(here) == "http://127.0.0.1:8000"
+    by_tls = here.model_copy(update={"http_certificate": "/etc/ssl/sonomark.pem"})
+    assert up.public_address(by_tls) == "https://127.0.0.1:8000"
     behind = here.model_copy(update={"public_url": "https://sonomark.example.org/"})
     assert up.public_address(behind) == "https://sonomark.example.org"
 

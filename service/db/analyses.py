@@ -231,10 +231,16 @@ def leases(session: Session) -> list[Lease]:
     """Every claim there is, expired or not."""
     held = session.execute(
         select(Analysis.id, Analysis.token, Analysis.lease_expires_at, Analysis.attempts).where(
-            _in(AnalysisState.CLAIMED)
+            in_state(AnalysisState.CLAIMED)
         )
     )
     return [Lease(row.id, row.token, row.lease_expires_at, row.attempts) for row in held]
+
+
+def overdue(session: Session, at: datetime) -> int:
+    """How many claims had run out by then."""
+    ran_out = select(func.count()).where(in_state(AnalysisState.CLAIMED), Analysis.lease_expires_at < at)
+    return session.scalar(ran_out) or 0
 
 
 def take_away(session: Session, lease: Lease, reason: str) -> bool:
@@ -254,10 +260,10 @@ def known(session: Session, analysis_id: int) -> bool:
     return bool(session.scalar(select(exists().where(Analysis.id == analysis_id))))
 
 
-def waiting(session: Session) -> tuple[int, datetime | None]:
-    """How many analyses wait for a worker, and since when the oldest does."""
+def standing(session: Session, state: AnalysisState) -> tuple[int, datetime | None]:
+    """How many analyses are in this state, and since when the oldest was queued; not for `DONE`, the archive."""
     count, oldest = session.execute(
-        select(func.count(), func.min(Analysis.queued_at)).where(_in(AnalysisState.QUEUED))
+        select(func.count(), func.min(Analysis.queued_at)).where(in_state(state), ~Analysis.superseded)
     ).one()
     return count, oldest
 
@@ -293,25 +299,22 @@ def flow(session: Session) -> dict[str, int | float]:
 
 def stages(session: Session) -> dict[str, int]:
     """How many instances wait, are with a worker and are held back, and how many studies are still to settle."""
-    states = dict(
-        session.execute(select(Analysis.state, func.count()).where(~Analysis.superseded).group_by(Analysis.state)).all()
-    )
     unsettled = session.scalar(select(func.count()).select_from(Study).where(~Study.settled)) or 0
     return {
-        "waiting": states.get(AnalysisState.QUEUED, 0),
-        "with a worker": states.get(AnalysisState.CLAIMED, 0),
+        "waiting": standing(session, AnalysisState.QUEUED)[0],
+        "with a worker": standing(session, AnalysisState.CLAIMED)[0],
         "studies to settle": unsettled,
-        "held back": states.get(AnalysisState.QUARANTINED, 0),
+        "held back": standing(session, AnalysisState.QUARANTINED)[0],
     }
 
 
 def _next(*columns: InstrumentedAttribute[int]) -> Select[*tuple[Any, ...]]:
     """``columns`` of those that wait, in the order in which they are claimed."""
-    queued = select(*columns).where(_in(AnalysisState.QUEUED))
+    queued = select(*columns).where(in_state(AnalysisState.QUEUED))
     return queued.order_by(Analysis.priority, Analysis.id).limit(bindparam("at_most", type_=Integer()))
 
 
-def _in(state: AnalysisState) -> ColumnElement[bool]:
+def in_state(state: AnalysisState) -> ColumnElement[bool]:
     """Written into the statement, not bound to it: only then does a planner use the partial index of that state."""
     return Analysis.state == bindparam(None, state, type_=Analysis.__table__.c.state.type, literal_execute=True)
 
@@ -321,7 +324,7 @@ def _claiming(*, fresh: bool) -> ReturningUpdate[Any]:
     # VACUUM before it, and a claim that walks past them takes the longer the more have been drained.
     place = tuple_(_rows.c.priority, _rows.c.id)
     beginning = tuple_(bindparam("priority_of_first", type_=Integer()), bindparam("id_of_first", type_=_rows.c.id.type))
-    waiting = select(_rows.c.id, _rows.c.attempts).where(_in(AnalysisState.QUEUED), place >= beginning)
+    waiting = select(_rows.c.id, _rows.c.attempts).where(in_state(AnalysisState.QUEUED), place >= beginning)
     waiting = waiting.order_by(_rows.c.priority, _rows.c.id).limit(bindparam("at_most", type_=Integer()))
     # SKIP LOCKED lets claimers pass each other in PostgreSQL; SQLite has one writer at a time and no such words.
     first = waiting.with_for_update(skip_locked=True).cte("waiting")

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from service import telemetry
-from service.db import checks, heartbeats, peers
+from service.db import analyses, checks, heartbeats, peers
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Study, VerdictRecord, now
 
 RECENT = timedelta(minutes=10)
@@ -33,23 +33,14 @@ def take(session: Session) -> None:
 
 
 def _queue(session: Session, at: datetime) -> None:
-    states = (AnalysisState.QUEUED, AnalysisState.CLAIMED, AnalysisState.QUARANTINED)
-    counted = session.execute(
-        select(Analysis.state, func.count(), func.min(Analysis.queued_at))
-        .where(Analysis.state.in_(states), ~Analysis.superseded)
-        .group_by(Analysis.state)
-    )
-    count, oldest = {}, {}
-    for state, number, since in counted:
-        count[state], oldest[state] = number, since
-    queued, claimed = AnalysisState.QUEUED, AnalysisState.CLAIMED
-    telemetry.QUEUED.set(count.get(queued, 0))
-    telemetry.OLDEST_QUEUED.set(_age(at, oldest.get(queued)))
-    telemetry.IN_FLIGHT.set(count.get(queued, 0) + count.get(claimed, 0))
-    telemetry.OLDEST_IN_FLIGHT.set(max(_age(at, oldest.get(queued)), _age(at, oldest.get(claimed))))
-    telemetry.QUARANTINED.set(count.get(AnalysisState.QUARANTINED, 0))
-    overdue = (Analysis.state == claimed, Analysis.lease_expires_at < at)
-    telemetry.OVERDUE_LEASES.set(session.scalar(select(func.count()).where(*overdue)) or 0)
+    queued, since = analyses.standing(session, AnalysisState.QUEUED)
+    claimed, claimed_since = analyses.standing(session, AnalysisState.CLAIMED)
+    telemetry.QUEUED.set(queued)
+    telemetry.OLDEST_QUEUED.set(_age(at, since))
+    telemetry.IN_FLIGHT.set(queued + claimed)
+    telemetry.OLDEST_IN_FLIGHT.set(max(_age(at, since), _age(at, claimed_since)))
+    telemetry.QUARANTINED.set(analyses.standing(session, AnalysisState.QUARANTINED)[0])
+    telemetry.OVERDUE_LEASES.set(analyses.overdue(session, at))
 
 
 def _recent_analyses(session: Session, at: datetime) -> None:

@@ -3,9 +3,10 @@
 ``site`` is the institution an account is bound to: what belongs to another one is not found, as if it were not there.
 """
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
+from service.db import analyses
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
 from service.errors import NotFound
 
@@ -120,17 +121,11 @@ def _of(query: Select[Study], site: str) -> Select[Study]:
 
 def held_back(session: Session, limit: int = 200, site: str = "") -> list[Analysis]:
     """Quarantined analyses that stand, newest first, each with its instance."""
-    query = select(Analysis).where(Analysis.state == AnalysisState.QUARANTINED, ~Analysis.superseded)
+    query = select(Analysis).where(analyses.in_state(AnalysisState.QUARANTINED), ~Analysis.superseded)
     if site:
         query = query.where(Analysis.instance.has(Instance.study.has(Study.institution == site)))
     query = query.options(joinedload(Analysis.instance).joinedload(Instance.study))
     return list(session.scalars(query.order_by(Analysis.id.desc()).limit(limit)))
-
-
-def in_states(session: Session) -> dict[AnalysisState, int]:
-    """How many standing analyses are in each state."""
-    counted = session.execute(select(Analysis.state, func.count()).where(~Analysis.superseded).group_by(Analysis.state))
-    return {row[0]: row[1] for row in counted}
 
 
 def touch(session: Session, study: Study) -> None:

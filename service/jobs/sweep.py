@@ -18,7 +18,7 @@ from service.db import analyses, deliveries, instances, switches, verdicts
 from service.db.analyses import Lease
 from service.db.heartbeats import keep_beating
 from service.db.session import Database, database
-from service.db.tables import Analysis, now
+from service.db.tables import Analysis, AnalysisState, now
 from service.db.verdicts import Turn
 from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
@@ -121,7 +121,7 @@ class Sweeper:
         with self._db.read() as session:
             if switches.is_on(session, switches.PAUSED):
                 return 0
-            count, oldest = analyses.waiting(session)
+            count, oldest = analyses.standing(session, AnalysisState.QUEUED)
             if oldest is None or now() - oldest < timedelta(seconds=2 * settings().sweep_interval_s):
                 return 0
             messages = waiting_messages()

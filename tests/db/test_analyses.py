@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 
 from service.db import analyses
@@ -185,6 +185,26 @@ def test_claiming_uses_the_index_of_the_queue(queue: Database) -> None:
     assert "ix_analyses_queue" in str(plan) and "TEMP B-TREE" not in str(plan)
 
 
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [
+        (AnalysisState.QUEUED, "ix_analyses_queue"),
+        (AnalysisState.CLAIMED, "ix_analyses_lease"),
+        (AnalysisState.QUARANTINED, "ix_analyses_quarantine"),
+    ],
+)
+def test_counting_what_stands_reads_no_finished_work(queue: Database, state: AnalysisState, index: str) -> None:
+    if queue.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL chooses by the table's statistics")
+    said = []
+    event.listen(queue.engine, "before_cursor_execute", lambda *call: said.append(call[2:4]))
+    with queue.read() as session:
+        assert analyses.standing(session, state) == (0, None)
+        (statement, values) = next(each for each in said if "FROM analyses" in each[0])
+        plan = session.connection().exec_driver_sql(f"explain query plan {statement}", values).all()
+    assert index in str(plan)
+
+
 class Queue(RuleBasedStateMachine):
     """Whatever happens to the queue: every instance is either terminal or in flight, and attempts stay bounded."""
 
@@ -245,7 +265,7 @@ class Queue(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         with self.db.read() as session:
             flow = analyses.flow(session)
-            waiting, _ = analyses.waiting(session)
+            waiting, _ = analyses.standing(session, AnalysisState.QUEUED)
             leases = analyses.leases(session)
         assert flow["acknowledged"] == self.added == flow["terminal"] + flow["in_flight"]
         assert flow["in_flight"] == waiting + len(leases)

@@ -52,6 +52,7 @@ class Analysis(Base):
         # Partial, so that a claim is one short index scan whatever the planner knows of the table.
         Index("ix_analyses_queue", "priority", "id", **where("state = 'queued'")),
         Index("ix_analyses_lease", "lease_expires_at", **where("state = 'claimed'")),
+        Index("ix_analyses_quarantine", "id", **where("state = 'quarantined'")),
         Index("ix_analyses_finished", "finished_at", **where("finished_at IS NOT NULL")),
     )
 
