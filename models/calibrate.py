@@ -26,9 +26,8 @@ CALIBRATION = "calibration.toml"
 
 # Candidates for the pixel threshold; the calibrated score decides among them.
 _PIXEL = (0.3, 0.4, 0.5, 0.6)
-# Both looks weigh the same, for a kind that is seen so much better with both; less may be chance.
-_FAR = 0.5
-_WORTH_A_LOOK = 0.02  # of the log loss
+# Share of the look from afar, for the kinds that are large on a screen. Strokes of the others are thin and fade.
+_FAR: Mapping[Kind, float] = {Kind.BODY_MARKER: 0.5, Kind.COLOR_BOX: 0.5}
 # Candidates for the probability from which a pixel of a mark that is present belongs to its mask.
 _OUTLINE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 _MIN_PIXELS: Mapping[Kind, int] = {
@@ -90,13 +89,10 @@ class Fitted:
 
 
 def fit(found: list[Case], kind: Kind) -> Fitted:
-    """Calibration and thresholds of one kind, with the look from afar where that is worth it; the pixel threshold with
-    the least log loss wins."""
-    best = _fit_seen(found, kind, 0.0)
-    if all(case.output.far is not None for case in found):
-        both = _fit_seen(seen(found, kind, _FAR), kind, _FAR)
-        if both.loss < best.loss * (1 - _WORTH_A_LOOK):
-            best, found = both, seen(found, kind, _FAR)
+    """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins."""
+    far = _FAR.get(kind, 0.0) if all(case.output.far is not None for case in found) else 0.0
+    found = seen(found, kind, far)
+    best = min((_fit_at(found, kind, pixel, far) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
     level = max(best.thresholds.pixel, outline(found, kind))
     limits = replace(best.thresholds, outline=level)
     return replace(best, thresholds=replace(limits, beside=beside(found, kind, limits, best.calibration)))
@@ -104,16 +100,14 @@ def fit(found: list[Case], kind: Kind) -> Fitted:
 
 def seen(found: list[Case], kind: Kind, far: float) -> list[Case]:
     """The cases as the kind is seen when the look from afar has share ``far``."""
+    if not far:
+        return found
     shares = [far if each is kind else 0.0 for each in Kind]
     return [replace(case, output=_blended(case.output, shares)) for case in found]
 
 
 def _blended(output: Output, shares: Sequence[float]) -> Output:
     return output if output.far is None else replace(output, kinds=blended(output.kinds, output.far, shares))
-
-
-def _fit_seen(found: list[Case], kind: Kind, far: float) -> Fitted:
-    return min((_fit_at(found, kind, pixel, far) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
 
 
 def outline(found: list[Case], kind: Kind) -> float:

@@ -1,8 +1,8 @@
 """The second look at a frame, from further away: reduced, a large mark lies within what the network sees at once, and a
 stroke that resembles a part of one is seen in its surroundings.
 
-Training (calibration, evaluation) and serving look with these functions alone. How much the second look counts is
-fitted for each kind on validation data; the thin strokes of calipers and letters are best seen from nearby.
+Training (calibration, evaluation) and serving look with these functions alone. The thin strokes of calipers, letters
+and arrows are seen from nearby only (docs/adr/13-a-second-look-from-afar.md).
 """
 
 from collections.abc import Sequence

@@ -216,28 +216,40 @@ def test_intervals_agree_with_published_values() -> None:
     assert auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True]).value == pytest.approx(0.75)
 
 
-def looked_at(seen_near: bool, seen_far: bool, marked: bool, strength: int) -> Case:
-    """A frame of which each look sees a colour box or none."""
+def looked_at(kind: Kind, seen_near: bool, seen_far: bool, marked: bool, strength: int) -> Case:
+    """A frame of which each look sees a mark or none."""
+    number = list(Kind).index(kind)
     planes = []
     for side, sees in ((40, seen_near), (28, seen_far)):
         plane = np.zeros((5, side, side), np.uint8)
-        plane[2, side // 5 : side // 2, side // 5 : side // 2] = strength if sees else 0
+        plane[number, side // 5 : side // 2, side // 5 : side // 2] = strength if sees else 0
         planes.append(plane)
     frame = np.zeros((40, 40, 3), np.uint8)
-    labels = np.where(planes[0][2] > 0, 3, 0).astype(np.uint8) if marked else None
-    if marked:
-        labels[8:20, 8:20] = 3
-    return Case(Output(frame, frame, frame[..., 0] + 200, *planes), np.array([0, 0, 144 * marked, 0, 0]), labels)
+    labels = np.zeros((40, 40), np.uint8) if marked else None
+    if labels is not None:
+        labels[8:20, 8:20] = number + 1
+    pixels = np.where(np.arange(5) == number, 144 * marked, 0)
+    return Case(Output(frame, frame, frame[..., 0] + 200, *planes), pixels, labels)
 
 
-def test_the_look_from_afar_counts_only_where_it_helps() -> None:
+def test_large_kinds_are_fitted_on_both_looks() -> None:
     strengths = range(150, 250, 5)
-    misled = [looked_at(True, there, there, strength) for strength in strengths for there in (True, False)]
-    assert fit(misled, Kind.COLOR_BOX).thresholds.far == 0.5, "only from afar can they be told apart"
-    clear = [looked_at(there, True, there, strength) for strength in strengths for there in (True, False)]
-    assert fit(clear, Kind.COLOR_BOX).thresholds.far == 0.0
-    once = [replace(case, output=replace(case.output, far=None)) for case in misled]
-    assert fit(once, Kind.COLOR_BOX).thresholds.far == 0.0
+    misled = [
+        looked_at(Kind.COLOR_BOX, True, there, there, strength) for strength in strengths for there in (True, False)
+    ]
+    both = fit(misled, Kind.COLOR_BOX)
+    assert both.thresholds.far == 0.5 and both.sensitivity == both.specificity == 1.0
+    once = fit([replace(case, output=replace(case.output, far=None)) for case in misled], Kind.COLOR_BOX)
+    assert once.thresholds.far == 0.0 and min(once.sensitivity, once.specificity) < 1.0
+
+
+def test_thin_kinds_are_seen_from_nearby_alone() -> None:
+    cases = [
+        looked_at(Kind.CALIPER, there, True, there, strength)
+        for strength in range(150, 250, 5)
+        for there in (True, False)
+    ]
+    assert fit(cases, Kind.CALIPER).thresholds.far == 0.0
 
 
 def test_the_outline_is_where_masks_overlap_best() -> None:
