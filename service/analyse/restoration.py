@@ -167,20 +167,19 @@ class Network:
         near = self._run(frames)
         if not self.card.second_look:
             return near
-        far = self._run([looks.from_afar(frame, self.card.second_look) for frame in frames])
+        distant = [looks.from_afar(frame, self.card.second_look) for frame in frames]
+        (far,) = self._infer(self._padded(distant), ("kinds",))
+        rows, columns = distant[0].shape[:2]
         shares = self.card.far_shares
         return [
-            replace(first, kinds=looks.blended(first.kinds, second.kinds, shares))
-            for first, second in zip(near, far, strict=True)
+            replace(each, kinds=looks.blended(each.kinds, kinds[:, :rows, :columns], shares))
+            for each, kinds in zip(near, far, strict=True)
         ]
 
     def _run(self, frames: list[Frame]) -> list[Restored]:
-        """Frames of one size: padded to the network's stride by repeating the edge, and cropped back."""
+        """Frames of one size, padded and cropped back."""
         rows, columns = frames[0].shape[:2]
-        stride = self.card.stride
-        below, right = -rows % stride, -columns % stride
-        padded = np.stack([cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE) for frame in frames])
-        restoration, residual, kinds = self._infer(np.asarray(padded, np.uint8))
+        restoration, residual, kinds = self._infer(self._padded(frames), OUTPUTS)
         return [
             Restored(
                 frame,
@@ -191,14 +190,22 @@ class Network:
             for index, frame in enumerate(frames)
         ]
 
-    def _infer(self, padded: Frame) -> list[npt.NDArray[Any]]:
+    def _padded(self, frames: list[Frame]) -> Frame:
+        """Frames of one size, up to the network's stride by repeating the edge."""
+        rows, columns = frames[0].shape[:2]
+        below, right = -rows % self.card.stride, -columns % self.card.stride
+        padded = [cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE) for frame in frames]
+        return np.asarray(np.stack(padded), np.uint8)
+
+    def _infer(self, padded: Frame, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Raises `NetworkError` when a GPU fails that may not make way for the CPU."""
         while True:
             on = self.provider
             try:
                 if on in GPUS:
-                    return self._on_gpu(padded.shape[:3]).run(padded)
-                return cast(list[npt.NDArray[Any]], self._session(padded.shape[:3]).run(OUTPUTS, {"frame": padded}))
+                    answers = dict(zip(OUTPUTS, self._on_gpu(padded.shape[:3]).run(padded), strict=True))
+                    return [answers[name] for name in outputs]
+                return cast(list[npt.NDArray[Any]], self._session(padded.shape[:3]).run(outputs, {"frame": padded}))
             except NetworkError:
                 raise
             except Exception as error:  # onnxruntime's own classes have no common base
