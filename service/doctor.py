@@ -159,7 +159,7 @@ def _storage(_: Settings) -> str:
     return "written, synced and read back from the disk"
 
 
-def _database(settings: Settings) -> str:
+def _database(_: Settings) -> str:
     return f"{database().engine.dialect.name}, schema {schema.require_usable(database())}"
 
 

@@ -20,7 +20,7 @@ RULEBOOKS = Path(__file__).resolve().parent / "compliance" / "rulebooks"
 
 
 class Settings(BaseSettings):
-    """Every setting of every role; ``sonomark doctor`` prints what is in force."""
+    """Every setting of every role."""
 
     model_config = SettingsConfigDict(env_prefix="SONOMARK_", env_file=None, extra="ignore")
 

@@ -28,9 +28,6 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Each process for itself.
 STORED = Counter("sonomark_instances_stored", "C-STORE requests by status.", ["status"], registry=PROCESS)
 ASSESSED = Counter("sonomark_instances_assessed", "Analyses finished by outcome.", ["outcome"], registry=PROCESS)
-STEP_SECONDS = Histogram(
-    "sonomark_step_seconds", "Time of one step within this process.", ["step"], buckets=SECONDS, registry=PROCESS
-)
 HTTP_SECONDS = Histogram(
     "sonomark_http_seconds", "Dashboard requests by route and status.", ["route", "status"], registry=PROCESS
 )

@@ -3,10 +3,13 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -67,12 +70,25 @@ def test_a_role_that_will_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -
     assert {child.process.returncode for child in supervisor._children} == {-signal.SIGKILL}
 
 
-def test_the_secret_key_is_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
-    here = Settings(data_dir=tmp_path / "data")
-    first = up.environment(here)["SONOMARK_SECRET_KEY"]
-    assert len(first) >= 48
-    assert up.environment(here)["SONOMARK_SECRET_KEY"] == first
-    assert (tmp_path / "data" / "secret-key").stat().st_mode & 0o777 == 0o600
+def test_a_dashboard_with_a_certificate_for_its_public_name_is_ready(tmp_path: Path) -> None:
+    pair = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=sonomark.test"]
+    subprocess.run([*request, "-out", pair[0], "-keyout", pair[1]], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair)
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" else 404)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        here = Settings(http_port=server.server_port, http_certificate=str(pair[0]), http_private_key=str(pair[1]))
+        assert up.ready(here)
+        server.shutdown()
+    assert not up.ready(here)
 
 
 def test_people_are_led_to_the_public_address() -> None:

@@ -150,14 +150,6 @@ class Pipeline:
             raise answer
         return answer
 
-    def assess_together(self, paths: Sequence[Path]) -> list[Assessment | SonomarkError]:
-        """Assess several files; what is wrong with one of them is its answer and no other's.
-
-        Threads decode while the network runs, and frames of one size go through the network together, as many as the
-        device likes. The answers are those of `assess`.
-        """
-        return self.finish(self.begin(paths))
-
     def begin(self, sources: Sequence[Source]) -> "Begun":
         """Start to decode files, which `finish` assesses; the next ones may begin while these are at the network.
 
@@ -173,7 +165,11 @@ class Pipeline:
         return Begun(opened, [_result(frames) for frames in coming], coming)
 
     def finish(self, begun: "Begun") -> list[Assessment | SonomarkError]:
-        """The answers for the files that `begin` was given."""
+        """The answers for the files that `begin` was given, those of `assess`; what is wrong with one of them is its
+        answer and no other's.
+
+        Frames of one size go through the network together, as many as the device likes.
+        """
         opened = begun.opened
         reader = text_reader(self._text_threads) if self._asks_for_text() else None
         errors: dict[int, SonomarkError] = {}

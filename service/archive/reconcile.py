@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from service import logs
 from service.archive.retention import finish_releases
 from service.archive.store import CHUNK, ArchiveStore
-from service.archive.verify import condition_of, digest
+from service.archive.verify import CURE, condition_of, digest
 from service.db import checks
 from service.db.checks import Stored
 from service.db.instances import Arrival, Settle, known_keys, register
@@ -119,7 +119,7 @@ def _rows_without_files(archive: ArchiveStore, database: Database, rows: list[St
             "row without a file",
             instance=row.instance_id,
             key=row.archive_key,
-            cure="Restore the file from backup, or send the instance again: the same bytes mend it.",
+            cure=CURE,
         )
 
 

@@ -19,10 +19,7 @@ log = logs.get(__name__)
 
 HEAD = 1 << 16  # File Meta Information is far shorter
 PAGE = 20  # objects a transaction
-CURES = {
-    Condition.DAMAGED: "Restore the object from backup, or have the study sent again: the same bytes mend it.",
-    Condition.MISSING: "Restore the object from backup, or have the study sent again: the same bytes mend it.",
-}
+CURE = "Restore the object from backup, or have the study sent again: the same bytes mend it."
 
 
 @dataclass(slots=True)
@@ -144,6 +141,6 @@ def _look(store: ArchiveStore, of: Stored, found: Verified) -> Condition:
             instance=of.instance_id,
             sop_instance_uid=of.sop_instance_uid,
             key=of.archive_key,
-            cure=CURES[condition],
+            cure=CURE,
         )
     return condition

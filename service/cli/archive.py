@@ -8,6 +8,8 @@ from rich.table import Table
 
 from service import logs
 from service.archive.store import archive
+from service.archive.verify import CURE
+from service.archive.verify import verify as look
 from service.cli.console import err, out, paper, progress
 from service.db import checks, schema
 from service.db.session import database
@@ -24,8 +26,6 @@ def verify(
     everything: Annotated[bool, typer.Option("--all", help="Also what was looked at within VERIFY_DAYS.")] = False,
 ) -> None:
     """Read archived objects again and compare each with its digest. Status 1 when one is damaged or missing."""
-    from service.archive.verify import verify as look
-
     logs.configure("archive")
     schema.require_usable(database())
     since = now() if everything else now() - timedelta(days=settings().verify_days)
@@ -55,7 +55,7 @@ def status() -> None:
         highlight=False,
     )
     for each in passes:
-        end = f"finished {each.finished_at:%Y-%m-%d %H:%M}" if each.finished_at else "under way"
+        end = f"finished {each.finished_at:%Y-%m-%d %H:%M} UTC" if each.finished_at else "under way"
         out.print(f"Pass begun {each.started_at:%Y-%m-%d %H:%M} UTC, {each.checked} looked at, {end}.", highlight=False)
     if health.ill:
         _list_ill()
@@ -64,7 +64,9 @@ def status() -> None:
 
 @app.command()
 def reconcile(
-    repair: Annotated[bool, typer.Option("--repair", help="Also register, mend and clean up; never delete.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Also register, mend and clean up; only what a policy released is deleted.")
+    ] = False,
 ) -> None:
     """Compare archive and database both ways. Status 1 when something is stray or missing."""
     from service.archive.reconcile import reconcile as compare
@@ -80,10 +82,10 @@ def reconcile(
 
 
 def _list_ill() -> None:
-    table = Table("SOP Instance UID", "Condition", "Seen", "Object")
+    table = Table("SOP Instance UID", "Condition", "Seen (UTC)", "Object")
     with database().read() as session:
         for stored, check in checks.ill(session):
             seen = f"{check.checked_at:%Y-%m-%d %H:%M}"
             table.add_row(stored.sop_instance_uid, check.condition.value, seen, stored.archive_key)
     paper().print(table)
-    err.print("Restore them from backup, or have their studies sent again: the same bytes mend them.", highlight=False)
+    err.print(CURE, highlight=False)

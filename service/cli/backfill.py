@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from service import logs
+from service.cli.accounts import BY_HAND
 from service.cli.console import err, out, progress_of_unknown
 from service.db import audit, schema
 from service.db.session import database
@@ -45,7 +46,7 @@ def backfill(
         raise ConfigurationError("The first day comes after the last.", cure="Exchange --from and --to.")
     with database().begin() as session:
         told = {"node": node, "from": first, "to": last, "modality": modality}
-        audit.record(session, "command line", "backfill.run", "", detail=told)
+        audit.record(session, BY_HAND, "backfill.run", "", detail=told)
     with progress_of_unknown("Fetching studies") as (expect, advance):
         found = Backfiller(database(), settings(), wanted).run(expect, advance)
     out.print(

@@ -10,7 +10,9 @@ from typing import Annotated
 import cv2
 import typer
 
+from service.analyse.annotations import Kind
 from service.archive.store import archive
+from service.cli.accounts import BY_HAND
 from service.cli.console import err
 from service.db import audit, testimony
 from service.db.corrections import Box
@@ -24,7 +26,7 @@ from service.errors import SonomarkError
 
 app = typer.Typer()
 
-KINDS = ("body_marker", "caliper", "color_box", "text", "arrow")
+KINDS = tuple(kind.value for kind in Kind)
 COLUMNS = ("file", "source", "group", "anatomy", "width", "height", *KINDS, "licence", "note")
 WHOLE = "whole frame: its header names no ultrasound regions"
 
@@ -63,7 +65,7 @@ def write_corrections(
             rows.append(_row(name, told, labels, note="" if regions else WHOLE))
             boxes += [_box(name, each) for each in told.said]
         whole = sum(row["note"] == WHOLE for row in rows)
-        audit.record(session, "command line", "corrections.export", detail={"frames": len(rows), "whole": whole})
+        audit.record(session, BY_HAND, "corrections.export", detail={"frames": len(rows), "whole": whole})
     # The same rows twice: labels are what evaluation measures on, frames are what adaptation splits by group.
     for listing in ("labels.csv", "frames.csv"):
         with (folder / listing).open("w", newline="") as text:

@@ -15,6 +15,7 @@ from service.cli.accounts import BY_HAND
 from service.cli.console import err, out, paper, progress
 from service.db import audit, schema, studies
 from service.db import retention as rows
+from service.db.days import day_of
 from service.db.session import database
 from service.errors import ConfigurationError
 
@@ -122,7 +123,7 @@ def holds() -> None:
     table = Table("Study Instance UID", "Since", "By", "Reason")
     with database().read() as session:
         for study, held in rows.standing_holds(session):
-            since = f"{held.placed_at:%Y-%m-%d}"
+            since = str(day_of(held.placed_at))
             table.add_row(*map(escape, (study.study_instance_uid, since, held.placed_by, held.reason)))
     paper().print(table)
 
@@ -130,8 +131,8 @@ def holds() -> None:
 def _show(found: Outlook) -> None:
     table = Table("Study Instance UID", "Last image", "Rule", "Images", "MB")
     for each in found.due[:SHOWN]:
-        age = f"{each.last_received_at:%Y-%m-%d}"
-        table.add_row(each.study_instance_uid, age, escape(each.rule), str(each.instances), f"{each.octets / 1e6:.1f}")
+        last = str(day_of(each.last_received_at))
+        table.add_row(each.study_instance_uid, last, escape(each.rule), str(each.instances), f"{each.octets / 1e6:.1f}")
     if found.due:
         paper().print(table)
     if len(found.due) > SHOWN:

@@ -1,6 +1,6 @@
 """Rule books: examine them before they judge anybody, keep versions, put one in force, judge again by it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from getpass import getuser
 from time import sleep
 from typing import Annotated
@@ -19,7 +19,7 @@ from service.compliance.examples import failures
 from service.compliance.explain import rulebook_in_words
 from service.db import audit, reevaluations
 from service.db import rulebooks as versions
-from service.db.days import start_of
+from service.db.days import start_of, today
 from service.db.reevaluations import Range
 from service.db.session import database
 from service.errors import NotFound
@@ -35,7 +35,7 @@ DIGITS = 12  # of a digest, as a rule book's label shows them
 @app.command()
 def check(file: File) -> None:
     """Say whether a rule book can be used. Status 1 when it cannot; each problem names line, field and cure."""
-    problems = lint(file, today=datetime.now(UTC).date())
+    problems = lint(file, today=today())
     for problem in problems:
         typer.echo(problem.against(file) if problem.is_error else f"{problem.against(file)} (odd, but usable)")
     if errors_among(problems):
@@ -57,7 +57,7 @@ def list_versions() -> None:
     with database().read() as session:
         kept = versions.versions(session)
         judging = versions.in_force_now(session).sha256
-    table = Table("id", "name", "version", "digest", "kept by", "kept at", "")
+    table = Table("id", "name", "version", "digest", "kept by", "kept at (UTC)", "")
     for each in kept:
         state = "in force" if each.sha256 == judging else ""
         row = (str(each.id), each.name, each.version, each.sha256[:DIGITS], each.created_by or "the settings")

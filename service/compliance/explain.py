@@ -1,11 +1,8 @@
-"""Rules in plain words, and why each of them does or does not speak of a study."""
+"""Rules in plain words."""
 
 from __future__ import annotations
 
 from service.compliance.conditions import Match
-from service.compliance.evaluate import judge_study
-from service.compliance.facts import StudyFacts
-from service.compliance.matching import applies
 from service.compliance.rulebook import Requirement, Rulebook
 from service.compliance.sentences import phrase
 
@@ -20,21 +17,6 @@ def rulebook_in_words(rulebook: Rulebook) -> list[str]:
         f"{f' where {_match(waiver.match)}' if waiver.match else ''}, because {waiver.reason}."
         for waiver in rulebook.waivers
     ]
-
-
-def study_in_words(rulebook: Rulebook, study: StudyFacts) -> list[str]:
-    """What every requirement says of this study, also those that do not speak of it."""
-    findings = {finding.requirement: finding for finding in judge_study(rulebook, study).findings}
-    said = [f"{name}: {found.state.value}. {found.sentence}" for name, found in findings.items()]
-    silent = [rule for rule in rulebook.requirements if rule.id not in findings]
-    return said + [f"{rule.id}: not applicable. {_why_not(rule, study)}" for rule in silent]
-
-
-def _why_not(rule: Requirement, study: StudyFacts) -> str:
-    if not any(applies(rule, image) for image in study.instances):
-        excluded = f", and not where {_matches(rule.unless)}" if rule.unless else ""
-        return f"No image's header fits: it is for images where {_matches(rule.applies_to)}{excluded}."
-    return "The images show nothing that it asks about, or a source it compares is not there."
 
 
 def _rule(rule: Requirement) -> str:

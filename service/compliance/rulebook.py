@@ -284,11 +284,6 @@ def read(text: str) -> tuple[Rulebook | None, Sequence[Problem]]:
         return None, [too_deep()]
 
 
-def shipped() -> list[str]:
-    """Names of the rule books that come with Sonomark."""
-    return sorted(file.stem for file in RULEBOOKS.glob("*.toml"))
-
-
 def _fields() -> set[str]:
     """Every field name of every table."""
     tables = (Rulebook, Requirement, Match, Expectation, Member, Pair, Exemption, Waiver, Example, ExampleImage)

@@ -11,10 +11,9 @@ from hashlib import sha256
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
-from service.db.tables import DoubleRead, DoubleReadState, Instance, Reading, Study, User, Verdict, now
+from service.db.tables import NOTE_LENGTH, DoubleRead, DoubleReadState, Instance, Reading, Study, User, Verdict, now
 from service.errors import Conflict, NotAllowed
 
-NOTE_LENGTH = 4000
 _JUDGED = (Verdict.COMPLIANT, Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)
 
 _ANSWERS = {Verdict.COMPLIANT: Reading.COMPLETE, Verdict.NON_COMPLIANT: Reading.INCOMPLETE}

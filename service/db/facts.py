@@ -24,6 +24,7 @@ from service.compliance.facts import (
 )
 from service.db import remarks
 from service.db.analyses import Seen
+from service.db.days import day_of
 from service.db.session import past_mapper
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
 
@@ -190,7 +191,7 @@ def _facts(
     row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFacts, ...], measurements: int | None
 ) -> InstanceFacts:
     header: Mapping[str, Any] = row.header or {}
-    day = study.study_date or study.first_received_at.date()
+    day = study.study_date or day_of(study.first_received_at)
     return InstanceFacts(
         sop_instance_uid=row.sop_instance_uid,
         number=row.instance_number,

@@ -193,12 +193,6 @@ def note_deleted(session: Session, instance_ids: list[int]) -> None:
     session.execute(delete(ObjectCheck).where(ObjectCheck.instance_id.in_(instance_ids)))
 
 
-def releases_of(session: Session, study_id: int) -> dict[int, Release]:
-    """The tombstones of a study, by instance."""
-    query = select(Release).join(Instance, Instance.id == Release.instance_id).where(Instance.study_id == study_id)
-    return {each.instance_id: each for each in session.scalars(query)}
-
-
 def newest_image(session: Session) -> datetime | None:
     """When the last image of all came; None: there is none."""
     return session.scalar(select(func.max(Study.last_received_at)))

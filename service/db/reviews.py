@@ -7,11 +7,11 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from service.db import deliveries, double_reads
-from service.db.tables import Decision, Draft, Hold, Review, Study, User, Verdict, VerdictRecord, now
+from service.db.days import zone
+from service.db.tables import NOTE_LENGTH, Decision, Draft, Hold, Review, Study, User, Verdict, VerdictRecord, now
 from service.errors import Conflict, NotAllowed
 
 HOLD_FOR = timedelta(minutes=15)  # a page that is open renews it; one that was left lets go
-NOTE_LENGTH = 4000
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ def hold(session: Session, study: Study, user: User, *, take_over: bool = False)
         session.add(held)
     elif held.user_id != user.id and held.expires_at > at and not take_over:
         raise Conflict(
-            f"{held.user.name} holds this study since {held.since.astimezone():%H:%M}.", cure="Look only, or take over."
+            f"{held.user.name} holds this study since {held.since.astimezone(zone()):%H:%M}.",
+            cure="Look only, or take over.",
         )
     else:
         if held.user_id != user.id or held.expires_at <= at:

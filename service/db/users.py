@@ -163,7 +163,7 @@ def prefer(session: Session, user_id: int, changes: dict[str, Any]) -> None:
 
 
 def anybody(session: Session) -> bool:
-    """Whether there is an account that can sign in; if not, the house waits for its first administrator."""
+    """Whether there is an administrator who can sign in; if not, the house waits for its first one."""
     administrator = select(User.id).where(User.role == Role.ADMIN, User.disabled_at.is_(None)).limit(1)
     return session.scalar(administrator) is not None
 

@@ -80,11 +80,3 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
     if standing is not None:
         deliveries.plan_verdict(session, study, standing)
     return outcome.verdict
-
-
-def judge_due(session: Session, limit: int = 100) -> int:
-    """Judge the studies that have settled since the last time; returns how many."""
-    due = verdicts.due(session, limit)
-    for _, study_id in due:
-        judge_study(session, study_id)
-    return len(due)

@@ -9,7 +9,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-from service import logs
+from service import __version__, logs
 from service.db import heartbeats, users
 from service.db.session import database
 from service.db.tables import Role, Switch
@@ -99,7 +99,7 @@ def create_app() -> FastAPI:
     """The whole dashboard; it opens no connection until it is asked something."""
     app = FastAPI(
         title="Sonomark",
-        version="0.1.0",
+        version=__version__,
         description="Checks that ultrasound images carry the annotations a hospital requires.",
         docs_url=None,
         redoc_url=None,

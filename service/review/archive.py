@@ -7,7 +7,7 @@ from fastapi.responses import RedirectResponse
 
 from service.archive import policy as policies
 from service.archive.retention import outlook
-from service.archive.verify import CURES
+from service.archive.verify import CURE
 from service.db import checks, retention
 from service.db.session import database
 from service.errors import Conflict, NotFound, PolicyError, SonomarkError
@@ -127,7 +127,7 @@ def _page(
         except SonomarkError as error:  # an older house's policy
             problem = problem or str(error)
     context |= {
-        "cures": CURES,
+        "cure": CURE,
         "at_most": SHOWN,
         "toml": toml if toml is not None else shown.toml if shown else EXAMPLE,
         "problem": problem,

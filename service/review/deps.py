@@ -110,7 +110,7 @@ def secret_key() -> bytes:
                 cure="Set one of at least 32 random characters, or leave it empty to have one made.",
             )
         return given.encode()
-    kept = settings().data_dir / "secret-key"  # the one that `sonomark up` hands to its dashboard
+    kept = settings().data_dir / "secret-key"
     keep_secret(kept, token_urlsafe(48))
     return kept.read_bytes().strip()
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.db import audit, double_reads, reviews, studies
 from service.db.session import database
-from service.db.tables import Decision, DoubleRead, DoubleReadState, Reading, Study, Verdict
+from service.db.tables import NOTE_LENGTH, Decision, DoubleRead, DoubleReadState, Reading, Study, Verdict
 from service.errors import NotFound
 from service.review.deps import Account, Decider, Reviewer
 from service.review.problems import PROBLEM_RESPONSES
@@ -56,7 +56,7 @@ class Disagreement(Blinded):
 
 class Answer(BaseModel):
     answer: Reading
-    note: str = Field("", max_length=double_reads.NOTE_LENGTH)
+    note: str = Field("", max_length=NOTE_LENGTH)
 
 
 class Word(Answer):

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from service.db import reviews, studies
 from service.db.session import database
+from service.db.tables import NOTE_LENGTH
 from service.review.deps import Decider
 from service.review.study import Uid
 
@@ -17,8 +18,8 @@ router = APIRouter(include_in_schema=False)
 def save_draft(
     study_instance_uid: Uid,
     account: Decider,
-    note: Annotated[str, Form(max_length=4000)] = "",
-    was: Annotated[str, Form(max_length=4000, description="The note as this page knows it.")] = "",
+    note: Annotated[str, Form(max_length=NOTE_LENGTH)] = "",
+    was: Annotated[str, Form(max_length=NOTE_LENGTH, description="The note as this page knows it.")] = "",
 ) -> Response:
     """Keep what was typed; nobody but its writer ever sees it. A note that another page saved meanwhile answers 409."""
     with database().begin() as session:

@@ -65,7 +65,7 @@ def enrol(request: Request, account: Person, secret: Text = "", code: Code = "")
         return _enrolment(request, account, second_factor.new_secret(), "That was no secret of ours. Scan this one.")
     step = second_factor.step_of(secret, code)
     if step is None:
-        return _enrolment(request, account, secret, "This code is not right. Is the clock of your telephone?")
+        return _enrolment(request, account, secret, "This code is not right. Check your telephone's clock.")
     with database().begin() as session:
         codes = second_factors.enrol(session, account.user, second_factor.seal(account.user, secret), step)
         audit.record(session, account.user.name, "second_factor.add", account.user.name, account.address)

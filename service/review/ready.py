@@ -1,4 +1,4 @@
-"""At hand before anybody asks: the templates, a decoder, and the frame that each flagged study opens with."""
+"""At hand before anybody asks: a decoder, and the frame that each flagged study opens with."""
 
 from collections import OrderedDict
 from contextlib import suppress
@@ -13,7 +13,6 @@ from service.dicom.pixels import start_decoder
 from service.errors import DatabaseAway, SonomarkError
 from service.review import frames
 from service.review.events import OVERLAP
-from service.review.pages import environment
 from service.review.study import opening
 
 log = logs.get(__name__)
@@ -31,8 +30,6 @@ def keep_ready() -> Event:
 
 
 def _run(stop: Event) -> None:
-    for name in environment().list_templates():
-        environment().get_template(name)  # compiled once, so that no reader waits for it
     start_decoder()
     done: OrderedDict[int, datetime] = OrderedDict()
     since: datetime | None = None

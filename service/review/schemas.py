@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
-from service.db.tables import AnalysisState, Decision, FindingState, Severity, Verdict
+from service.db.tables import NOTE_LENGTH, AnalysisState, Decision, FindingState, Severity, Verdict
 
 
 def _day_or_moment(given: Any) -> Any:
@@ -216,7 +216,7 @@ class NewReview(BaseModel):
 
     decision: Decision = Field(description="confirm, override or retake; withdraw takes one's own decision back.")
     reason: str = Field("", max_length=64, description="Code of the reason; none is needed to confirm.")
-    note: str = Field("", max_length=4000)
+    note: str = Field("", max_length=NOTE_LENGTH)
     version: int = Field(ge=0, le=2**31 - 1)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.db import audit, double_reads, studies
 from service.db.session import database
-from service.db.tables import FindingState, Reading, Role
+from service.db.tables import NOTE_LENGTH, FindingState, Reading, Role
 from service.errors import Conflict, NotAllowed
 from service.review import double_reads as api
 from service.review.deps import Account, Decider
@@ -54,7 +54,7 @@ def answer(
     account: Decider,
     answer: Annotated[Reading, Form()],
     version: Annotated[int, Form(ge=0, le=2**31 - 1)] = 0,
-    note: Annotated[str, Form(max_length=double_reads.NOTE_LENGTH)] = "",
+    note: Annotated[str, Form(max_length=NOTE_LENGTH)] = "",
 ) -> Response:
     """Take the answer, or a third person's word; then go on to the next one."""
     in_place = request.headers.get("hx-request") == "true"  # the page's script sends it and stays where it is

@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 from service.db import audit, corrections, double_reads, reviews, studies, worklist
 from service.db.session import database
 from service.db.tables import (
+    NOTE_LENGTH,
     AnalysisState,
     Correction,
     Decision,
     FindingState,
     Instance,
     Review,
+    Severity,
     Study,
     Verdict,
     VerdictRecord,
@@ -85,7 +87,7 @@ def decide_on_page(
     account: Decider,
     choice: Annotated[str, Form(pattern=CHOICE)],
     version: Annotated[int, Form(ge=0, le=2**31 - 1)],
-    text: Annotated[str, Form(alias="note", max_length=4000)] = "",
+    text: Annotated[str, Form(alias="note", max_length=NOTE_LENGTH)] = "",
     queue: Text = "",
 ) -> Response:
     """Record a decision, then go on to the next study of the queue it was opened from."""
@@ -343,5 +345,4 @@ def _correction(said: Correction) -> dict[str, Any]:
 def _weight(finding: Any) -> tuple[int, int]:
     """Missing before uncertain before met; the severest first."""
     states = (FindingState.MISSING, FindingState.UNCERTAIN, FindingState.MET, FindingState.NOT_APPLICABLE)
-    severities = list(words.SEVERITIES)
-    return states.index(finding.state), severities.index(finding.severity)
+    return states.index(finding.state), list(Severity).index(finding.severity)

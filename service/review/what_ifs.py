@@ -24,12 +24,13 @@ LAST_STUDIES = 2000
 
 
 class WhatIf(BaseModel):
-    """What a version would have said of the last studies; nothing is written."""
+    """What a version would have said of studies, or said when it judged them again (``records``)."""
 
     id: int
     total: int
     done: int
     finished: bool
+    cancelled: bool = Field(False, description="Finished before its end: only the studies ``done`` were judged.")
     failed: int = Field(0, description="Studies that could not be judged; see the worker's log.")
     changes: dict[str, Any] = Field(description='{"compliant>non_compliant": {"count": n, "studies": [uid, …]}}')
     records: bool = Field(False, description="True: a re-evaluation, which writes the verdicts.")
@@ -101,6 +102,7 @@ def told(found: Reevaluation, account: Account) -> WhatIf:
         done=found.done,
         failed=found.failed,
         finished=found.finished_at is not None or found.cancelled_at is not None,
+        cancelled=found.cancelled_at is not None,
         changes=api.named_to(account, found.changes),
         records=found.records,
     )

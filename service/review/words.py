@@ -4,7 +4,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 from service.db import days, switches
-from service.db.tables import Decision, FindingState, Severity, Study, Verdict, now
+from service.db.tables import Decision, FindingState, Study, Verdict, now
 
 # word, glyph and the class that colours the chip: a state never speaks by colour alone
 VERDICTS: dict[Verdict | None, tuple[str, str, str]] = {
@@ -44,7 +44,6 @@ FINDINGS: dict[FindingState, tuple[str, str, str]] = {
     FindingState.NOT_APPLICABLE: ("Not applicable", "–", "quiet"),
 }
 SWITCHES = {switches.PAUSED: "Work is paused", switches.DRAINING: "The door is draining"}
-SEVERITIES = {severity: severity.value for severity in Severity}
 KINDS = {
     "body_marker": "Body marker",
     "caliper": "Caliper",

@@ -103,7 +103,7 @@ def test_files_assessed_together_get_the_answers_they_get_alone(
     marked = [saved(tmp_path / f"{n}.png", np.roll(crossed(), 5 * n, axis=1)) for n in range(6)]
     paths = [*marked[:3], damaged, cine, *marked[3:], tmp_path / "missing.png"]
     monkeypatch.setattr(restoration, "BATCH", {"cpu": 4, "openvino": 4, "cuda": 8})
-    together = pipeline.assess_together(paths)
+    together = pipeline.finish(pipeline.begin(paths))
     assert [type(answer).__name__ for answer in together] == [
         "Assessment", "Assessment", "Assessment", "Undecodable", "Assessment",
         "Assessment", "Assessment", "Assessment", "NotFound",

@@ -1,5 +1,6 @@
 """The worklist's order, filters and pages."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -116,6 +117,17 @@ def test_filters(db: Database) -> None:
         with db.read() as session:
             assert minutes(worklist.page(session, wanted)) == found, wanted
             assert worklist.count(session, wanted) == len(found)
+
+
+def test_who_holds_a_study_is_told_by_the_hospitals_clock(db: Database, hospital_in: Callable[[str], None]) -> None:
+    hospital_in("Asia/Kolkata")
+    add(db, (V.NON_COMPLIANT, 1))
+    with db.begin() as session:
+        ann, bob = (users.create_user(session, name, Role.REVIEWER) for name in ("ann", "bob"))
+        held = reviews.hold(session, session.get_one(Study, 1), ann)
+        held.since = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+        with pytest.raises(Conflict, match="ann holds this study since 17:30"):
+            reviews.hold(session, session.get_one(Study, 1), bob)
 
 
 def test_mine_are_the_studies_i_hold(db: Database) -> None:

@@ -77,7 +77,6 @@ def test_every_metric_of_ours_is_on_the_board_or_in_an_alert() -> None:
     # Kept for questions asked by hand: what one worker or one process did.
     assert unused == {
         "sonomark_instances_assessed",
-        "sonomark_step_seconds",
         "sonomark_peer_refused",
     }
 

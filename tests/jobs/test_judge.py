@@ -1,6 +1,7 @@
 """From facts in the database to verdicts in the database."""
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from service.db.tables import (
 )
 from service.dicom.remarks import Remark
 from service.errors import NotFound
-from service.jobs.judge import judge_due, judge_instance, judge_study
+from service.jobs.judge import judge_instance, judge_study
 from service.settings import Settings, settings
 
 BANDS = {"body_marker": [0.3, 0.6], "caliper": [0.3, 0.6], "color_box": [0.3, 0.6]}
@@ -123,7 +124,7 @@ def test_a_study_that_has_not_settled_waits(db: Database) -> None:
         assert judge_instance(session, shown.id) is Verdict.COMPLIANT
         assert judge_study(session, breast.id) is None
         assert history(session, breast) == []
-        assert judge_due(session) == 0
+        assert verdicts.due(session) == []
 
 
 def test_a_study_waits_for_its_last_image_and_that_one_judges_it(db: Database) -> None:
@@ -132,7 +133,7 @@ def test_a_study_waits_for_its_last_image_and_that_one_judges_it(db: Database) -
         image(session, breast, 1)
         last = image(session, breast, 2, state=AnalysisState.CLAIMED)
         assert judge_study(session, breast.id) is None
-        assert judge_due(session) == 0
+        assert verdicts.due(session) == []
     with db.begin() as session:
         session.execute(update(Analysis).where(Analysis.instance_id == last.id).values(state=AnalysisState.QUARANTINED))
         assert judge_instance(session, last.id) is Verdict.INDETERMINATE
@@ -144,7 +145,8 @@ def test_a_quarantined_image_says_why(db: Database) -> None:
         breast = study(session)
         image(session, breast, 1)
         image(session, breast, 2, state=AnalysisState.QUARANTINED)
-        assert judge_due(session) == 1
+        assert [study_id for _, study_id in verdicts.due(session)] == [breast.id]
+        judge_study(session, breast.id)
         (record,) = history(session, breast)
         assert record.findings[0].sentence == (
             "Image 2 could not be assessed, so that no verdict rests on it. It cannot be decoded. Send it uncompressed."
@@ -193,6 +195,18 @@ def test_the_newest_analysis_stands(db: Database) -> None:
         session.flush()
         assert judge_instance(session, shown.id) is Verdict.COMPLIANT
         assert history(session, breast)[0].network == "n@2"
+
+
+def test_a_study_without_a_date_is_of_the_hospitals_day_on_which_it_came(
+    db: Database, hospital_in: Callable[[str], None]
+) -> None:
+    hospital_in("Europe/Berlin")
+    with db.begin() as session:
+        night = study(session)
+        night.first_received_at = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
+        image(session, night, 1)
+        (shown,) = facts.of_studies(session, [night.id])[night.id].facts.instances
+    assert shown.study_date == date(2026, 2, 1)
 
 
 def test_what_a_person_drew_is_a_fact(db: Database) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from service.db import audit, deliveries, studies, users, verdicts
 from service.db.session import Database
-from service.db.tables import Analysis, AnalysisState, AuditEvent, Credential, Role, Verdict
+from service.db.tables import Analysis, AnalysisState, AuditEvent, Credential, Reevaluation, Role, Verdict
 from service.jobs import reevaluate
 from service.review import flow
 from service.settings import settings
@@ -268,7 +268,26 @@ def test_a_version_is_put_in_force_on_a_page_that_shows_what_changes(admin: Test
     assert "So far, of the last 1 study" in admin.get(asked).text
     fragment = f"/what-if/{asked.rpartition('=')[2]}"
     assert 'hx-trigger="every 1s"' in admin.get(fragment).text
-    assert "hx-trigger" not in admin.post(f"{fragment}/cancel").text
+    stopped = admin.post(f"{fragment}/cancel").text
+    assert "hx-trigger" not in stopped and "Cancelled before the first study" in stopped
+
+
+def test_a_what_if_names_the_studies_behind_each_change_and_no_more_than_it_judged(
+    admin: TestClient, db: Database
+) -> None:
+    uids = [ward.admit(db, number) for number in (1, 2)]
+    other = BOOK.format(version="1").replace('"breast"', '"thyroid"')
+    number = admin.put("/api/rulebooks", json={"toml": other}).json()["id"]
+    asked = admin.post(f"/api/rulebooks/{number}/what-if").json()["id"]
+    with db.begin() as session:
+        while not (whole := session.get_one(Reevaluation, asked)).done:
+            reevaluate.step(session, asked, limit=1)
+            session.expire_all()
+        assert (whole.done, whole.total) == (1, 2)
+    shown = admin.post(f"/what-if/{asked}/cancel").text
+    assert "Cancelled. Of 1 study:" in shown and "the last 2" not in shown
+    named = [uid for uid in uids if f"/studies/{uid}" in shown]
+    assert len(named) == 1 and "1 study: flagged → no rule applies" in shown
 
 
 def test_the_api_puts_a_version_in_force_and_none_that_contradicts_itself(admin: TestClient) -> None:

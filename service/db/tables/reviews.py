@@ -14,6 +14,8 @@ from service.db.tables.studies import Decision, Instance, Study
 if TYPE_CHECKING:
     from service.db.tables.users import User
 
+NOTE_LENGTH = 4000  # letters of any note
+
 
 class Review(Base):
     """A person's decision. Append-only."""
