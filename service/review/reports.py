@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from service.db.behind import Behind as StudyBehind
 from service.db.behind import Counted, studies_behind
 from service.db.days import day_of, start_of, today
 from service.db.reports import Grouping, Period, newest_day
@@ -131,12 +132,7 @@ def behind(
     by = known_groupings(group_by.split(","))
     if len(key) != len(by):
         raise UnknownGrouping(f"{len(by)} values name a group by {group_by}.", cure="Send `key` once for each.")
-    with database().read() as session:
-        try:
-            found = studies_behind(session, by, tuple(key), period, counted, before=before, limit=limit + 1)
-        except ValueError as error:
-            raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
-    note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
+    found = _behind(account, by, tuple(key), period, counted, before, limit + 1)
     more = _address(by, tuple(key), period, counted, before=found[limit - 1].study_id) if len(found) > limit else None
     return BehindPage(studies=[Behind.model_validate(one, from_attributes=True) for one in found[:limit]], next=more)
 
@@ -226,12 +222,7 @@ def studies_page(
 ) -> Response:
     """The studies behind one number of the report, newest first."""
     period = _period(account, start, end, as_of)
-    with database().read() as session:
-        try:
-            found = studies_behind(session, (group_by,), (key,), period, counted, before=before, limit=PAGE + 1)
-        except ValueError as error:
-            raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
-    note(account, "report.view", "studies", {"group_by": group_by, "counted": counted or ""})
+    found = _behind(account, (group_by,), (key,), period, counted, before, PAGE + 1)
     last_day = day_of(period.end - timedelta(seconds=1))
     asked = {"group_by": group_by, "from": day_of(period.start), "to": last_day}
     as_of_day = day_of(period.as_of - timedelta(microseconds=1))  # the page's moment is a day's end, the next midnight
@@ -249,6 +240,25 @@ def studies_page(
         "older": _as_page(address) if found[PAGE:] else "",
     }
     return render(request, "report_studies.html", context)
+
+
+def _behind(
+    account: Account,
+    by: tuple[Grouping, ...],
+    key: tuple[str, ...],
+    period: Period,
+    counted: Counted | None,
+    before: int | None,
+    limit: int,
+) -> list[StudyBehind]:
+    """The studies behind a number; that they were looked at is written down. Raises UnknownGrouping for no such day."""
+    with database().read() as session:
+        try:
+            found = studies_behind(session, by, key, period, counted, before=before, limit=limit)
+        except ValueError as error:
+            raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
+    note(account, "report.view", "studies", {"group_by": ",".join(by), "counted": counted or ""})
+    return found
 
 
 def _named(group_by: str, key: str) -> str:

@@ -95,7 +95,9 @@ class InstanceDetail(Instance):
     versions: list[str] = Field(description="SHA-256 of every stored version, oldest first.")
 
 
-class StudySummary(BaseModel):
+class StudyHead(BaseModel):
+    """What a study says of itself, and how it stands."""
+
     study_instance_uid: str
     patient_name: str
     patient_id: str
@@ -116,9 +118,12 @@ class StudySummary(BaseModel):
     verdict: Verdict | None
     decision: Decision | None
     version: int = Field(description="Send it back with a review; it grows with every change.")
+    held_by: str
+
+
+class StudySummary(StudyHead):
     instances: int
     missing: list[Finding]
-    held_by: str
 
 
 class Studies(BaseModel):
@@ -180,29 +185,8 @@ class NewCorrection(BaseModel):
     )
 
 
-class StudyDetail(BaseModel):
-    study_instance_uid: str
-    patient_name: str
-    patient_id: str
-    patient_birth_date: date | None
-    patient_sex: str
-    accession_number: str
-    study_date: date | None
-    description: str
-    body_part: str
-    laterality: str
-    institution: str
-    station: str
-    operator: str
-    first_received_at: Moment
-    last_received_at: Moment
-    settled: bool
+class StudyDetail(StudyHead):
     settles_at: Moment
-    conflict: bool
-    verdict: Verdict | None
-    decision: Decision | None
-    version: int
-    held_by: str
     findings: list[Finding] = Field(description="Of the standing verdict.")
     verdicts: list[VerdictRecord] = Field(description="Newest first.")
     reviews: list[Review] = Field(description="Oldest first.")
