@@ -139,12 +139,12 @@ def _is_placed(expected: Expectation, mark: Mark, image: InstanceFacts, frame: F
 
 
 def _touches(mark: Mark, kind: str, frame: FrameFacts) -> bool:
+    """Whether another mark, of this kind, shares pixels with it."""
     x, y, width, height = mark.box
-    for other in frame.annotations:
-        left, top, wide, high = other.box
-        if other.kind == kind and x < left + wide and left < x + width and y < top + high and top < y + height:
-            return True
-    return False
+    others = [other.box for other in frame.annotations if other.kind == kind and other is not mark]
+    return any(
+        x < left + wide and left < x + width and y < top + high and top < y + height for left, top, wide, high in others
+    )
 
 
 def _lies_in(mark: Mark, data_type: str, image: InstanceFacts) -> bool:

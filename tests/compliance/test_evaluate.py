@@ -271,6 +271,17 @@ class TestExpectations:
         assert (verdict(off, box, inside), verdict(off, box, outside)) == ("non_compliant", "compliant")
         assert (verdict(within, inside), verdict(within, outside)) == ("compliant", "non_compliant")
 
+    @pytest.mark.parametrize(("apart", "touching"), [(8, False), (4, True)])
+    def test_a_mark_does_not_touch_itself(self, apart: int, touching: bool) -> None:
+        marks = [Mark("caliper", 0.9, (left, 100, 8, 8)) for left in (100, 100 + apart)]
+
+        def verdict(word: str) -> Verdict:
+            rules = rule(f'expect = {{ annotation = "caliper", {word} = "caliper" }}')
+            return judge_instance(rules, image(1, frame(marks=tuple(marks), caliper=0.9))).verdict
+
+        assert (verdict("overlaps") is Verdict.COMPLIANT) == touching
+        assert (verdict("clear_of") is Verdict.COMPLIANT) != touching
+
     def test_one_of_several(self) -> None:
         rules = rule("expect = { any_of = [{ annotation = 'color_box' }, { text = 'unable to visuali[sz]e' }] }")
         said = frame(marks=(Mark("text", 0.9, (0, 0, 9, 9), text="Unable to visualise"),), text_read=True)
