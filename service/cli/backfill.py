@@ -27,7 +27,7 @@ def backfill(
     modality: Annotated[str, typer.Option(help="Only series of this modality; empty means all.")] = "US",
     by_move: Annotated[bool, typer.Option("--move", help="C-MOVE to our receiver instead of C-GET.")] = False,
     rate: Annotated[float, typer.Option(min=0.01, help="Instances a second at most.")] = 20.0,
-    between: Annotated[str, typer.Option(help="Only at these hours, local time: 20:00-06:00.")] = "",
+    between: Annotated[str, typer.Option(help="Only at these hours, by the hospital's clock: 20:00-06:00.")] = "",
 ) -> None:
     """Fetch studies of past days from a PACS: only what is not here, resumable. Status 1 when some did not come."""
     from service.deliver.backfill import Backfiller, Pace, Wanted, Window

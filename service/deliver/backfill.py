@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from service import logs
 from service.archive.store import archive
-from service.db import backfills
+from service.db import backfills, days
 from service.db.session import Database
 from service.db.tables import BackfillState
 from service.deliver import query
@@ -35,7 +35,7 @@ SLICE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Hours of the day, local time, in which the PACS may be asked. ``20:00-06:00`` goes over midnight."""
+    """Hours of the hospital's day in which the PACS may be asked. ``20:00-06:00`` goes over midnight."""
 
     opens: clock
     closes: clock
@@ -49,6 +49,8 @@ class Window:
             opens, closes = (clock.fromisoformat(part.strip()) for part in text.split("-"))
         except ValueError as error:
             raise ConfigurationError(f"'{text}' is no time of day.", cure="Write it as 20:00-06:00.") from error
+        if opens == closes:
+            raise ConfigurationError(f"'{text}' never opens.", cure="Leave the window out to ask at any hour.")
         return cls(opens, closes)
 
     def is_open(self, at: clock) -> bool:
@@ -67,7 +69,7 @@ class Pace:
 
     def wait(self, instances: int) -> None:
         """Return when so many may be asked for."""
-        while self._window is not None and not self._window.is_open(datetime.now().time()):
+        while self._window is not None and not self._window.is_open(datetime.now(days.zone()).time()):
             time.sleep(1.0)
         pause = self._next - time.monotonic()
         if pause > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.db import days
 from service.db.tables import FindingState, Study, VerdictRecord
 
 
@@ -30,8 +31,9 @@ def as_text(study: Study, verdict: VerdictRecord, base: str) -> tuple[str, str]:
     """Subject and text of a mail."""
     missing = [finding for finding in verdict.findings if finding.state is FindingState.MISSING]
     where = study.station or "an unnamed station"
+    received = study.first_received_at.astimezone(days.zone())
     lines = [
-        f"A study from {where}, received {study.first_received_at:%H:%M} UTC, lacks a required annotation:",
+        f"A study from {where}, received at {received:%H:%M}, lacks a required annotation:",
         "",
         *(f"  - {finding.sentence}" for finding in missing),
         "",

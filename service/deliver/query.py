@@ -120,7 +120,10 @@ def _find(association: Association, level: str, keys: dict[str, Any]) -> Iterato
         if code in PENDING and found is not None:
             yield found
         elif code != SUCCESS:
-            raise PeerError(f"The PACS answered C-FIND with {_words(code)}.")
+            raise PeerError(
+                f"The PACS answered C-FIND with {_words(code)}.",
+                cure="Its own log says why; the next run goes on from here.",
+            )
 
 
 def _retrieve(answers: Iterator[tuple[Dataset, Dataset | None]], what: str) -> None:

@@ -138,7 +138,7 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
     try:
         status = association.send_c_echo()
         if getattr(status, "Status", None) != SUCCESS:
-            raise PeerError(f"{node} did not answer C-ECHO with success.")
+            raise PeerError(f"{node} did not answer C-ECHO with success.", cure="Its own log says why.")
     finally:
         association.release()
 

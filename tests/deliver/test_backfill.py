@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydicom import dcmwrite, examples
@@ -203,9 +204,24 @@ def test_windows_over_midnight() -> None:
     ]
     day = Window(clock(8), clock(17, 30))
     assert [day.is_open(clock(hour)) for hour in (7, 8, 17, 18)] == [False, True, True, False]
-    for wrong in ("8", "25:00-01:00", "a-b", "1-2-3"):
+    for wrong in ("8", "25:00-01:00", "a-b", "1-2-3", "20:00-20:00"):
         with pytest.raises(ConfigurationError):
             Window.parse(wrong)
+
+
+def test_a_window_is_of_the_hospitals_hours(
+    hospital_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(seconds: float) -> None:
+        raise TimeoutError(f"it would wait for {seconds} s")
+
+    hospital_in("Asia/Kolkata")
+    there = datetime.now(ZoneInfo("Asia/Kolkata"))
+    around = [(there + timedelta(hours=by)).time() for by in (-1, 1)]
+    monkeypatch.setattr("service.deliver.backfill.time.sleep", closed)
+    Pace(100.0, Window(*around)).wait(1)
+    with pytest.raises(TimeoutError):
+        Pace(100.0, Window(*reversed(around))).wait(1)
 
 
 def test_the_pace_is_kept() -> None:
