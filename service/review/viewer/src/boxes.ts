@@ -13,7 +13,7 @@ const REACH = 12; // CSS pixels around a corner, so that its target is 24 wide
 const HOW = "Drag a box on the frame, click two of its corners, or type its numbers. Arrows begin in the middle.";
 
 /** What the editor asks of the viewer. */
-export interface Surface {
+interface Surface {
   image: () => StudyImage | undefined;
   frame: () => number;
   size: () => Point; // of the frame: columns, rows

@@ -1,7 +1,7 @@
 /** The cine: at its own frame rate where the header tells it, round and round, to and fro, or once. */
 import { need } from "./page";
 
-export type Loop = "round" | "swing" | "once";
+type Loop = "round" | "swing" | "once";
 
 const PLAY = "M4 2.5v11l9-5.5z";
 const STOP = "M3 3h10v10H3z";

@@ -4,6 +4,7 @@
  */
 import { find, say, send, timeOfDay, warn } from "./page";
 
+const KEPT = "draft:v1:"; // how its keys begin in this browser's storage
 const AFTER_MS = 1000;
 const AGAIN_MS = 10_000;
 const FORGET_MS = 24 * 3600 * 1000;
@@ -15,12 +16,17 @@ export function draftAtRest(): Promise<void> {
   return saving;
 }
 
+/** Where this browser keeps a note that the server has not: of this person, for this study. */
+export function placeOf(path: string): string {
+  return `${KEPT}${document.body.dataset["user"]}:${path}`;
+}
+
 export function startDrafts(): void {
   const note = find<HTMLTextAreaElement>("note");
   const path = note?.dataset["draft"];
   forgetOld();
   if (!note || !path) return;
-  const key = `draft:v1:${document.body.dataset["user"]}:${path}`;
+  const key = placeOf(path);
   const tabs = new BroadcastChannel(key); // the same study in another tab
   let waiting: number | undefined;
   let saved = note.value;
@@ -101,7 +107,7 @@ export function startDrafts(): void {
 
 function forgetOld(): void {
   for (const key of Object.keys(localStorage)) {
-    if (!key.startsWith("draft:v1:")) continue;
+    if (!key.startsWith(KEPT)) continue;
     const { at } = JSON.parse(localStorage.getItem(key) ?? "{}") as { at?: number };
     if (!at || Date.now() - at > FORGET_MS) localStorage.removeItem(key);
   }

@@ -10,12 +10,12 @@ const STOPS: Record<Colours, string[]> = {
   cividis: ["00224E", "123570", "3B496C", "575D6D", "707173", "8A8678", "A59C74", "C3B369", "E1CC55", "FEE838"],
 };
 
-let top_ = 128; // grey levels at the top of the scale; above it everything is as bright
+let brightest = 128; // grey levels at the top of the scale; above it everything is as bright
 let table = tableOf("inferno");
 
 /** Choose the scale's end and its colours; pictures made before are made anew. */
 export function scale(top: number, colours: Colours): void {
-  top_ = top;
+  brightest = top;
   table = tableOf(colours);
   made = new WeakMap();
 }
@@ -28,16 +28,16 @@ function channels(stop: string): [number, number, number] {
 /** 256 colours, four bytes each. */
 function tableOf(colours: Colours): Uint8ClampedArray {
   const stops = STOPS[colours];
-  const made_ = new Uint8ClampedArray(256 * 4);
+  const filled = new Uint8ClampedArray(256 * 4);
   for (let level = 0; level < 256; level++) {
-    const place = (Math.min(level, top_) / top_) * (stops.length - 1);
+    const place = (Math.min(level, brightest) / brightest) * (stops.length - 1);
     const low = Math.min(stops.length - 2, Math.floor(place));
     const from = channels(stops[low]!);
     const to = channels(stops[low + 1]!);
-    for (let c = 0; c < 3; c++) made_[level * 4 + c] = from[c]! + (to[c]! - from[c]!) * (place - low);
-    made_[level * 4 + 3] = 255;
+    for (let c = 0; c < 3; c++) filled[level * 4 + c] = from[c]! + (to[c]! - from[c]!) * (place - low);
+    filled[level * 4 + 3] = 255;
   }
-  return made_;
+  return filled;
 }
 
 let made = new WeakMap<ImageBitmap, OffscreenCanvas>();
@@ -59,16 +59,16 @@ export function heatOf(residual: ImageBitmap): OffscreenCanvas {
 /** A bar with numbers, so that a colour can be read. */
 export function drawScale(context: CanvasRenderingContext2D, x: number, y: number, height: number): void {
   for (let row = 0; row < height; row++) {
-    const level = Math.round((1 - row / (height - 1)) * top_) * 4;
+    const level = Math.round((1 - row / (height - 1)) * brightest) * 4;
     context.fillStyle = `rgb(${table[level]} ${table[level + 1]} ${table[level + 2]})`;
     context.fillRect(x, y + row, 12, 1);
   }
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "middle";
   context.textAlign = "left";
-  for (const level of [0, top_ / 2, top_]) {
-    const at = y + (1 - level / top_) * (height - 1);
-    plate(context, level === top_ ? `≥ ${level}` : String(Math.round(level)), x + 18, at);
+  for (const level of [0, brightest / 2, brightest]) {
+    const at = y + (1 - level / brightest) * (height - 1);
+    plate(context, level === brightest ? `≥ ${level}` : String(Math.round(level)), x + 18, at);
   }
   plate(context, "brighter = more was removed here", x, y + height + 16);
   plate(context, "grey levels", x + 18 + 40, y);

@@ -52,7 +52,6 @@ export class Look {
     need("restored-badge").hidden = this.stage.bare || !this.stage.needs().restoration;
     need("heat-colours").hidden = !this.stage.needs().residual;
     need("swipe").hidden = this.stage.bare || this.stage.view !== "swipe";
-    need("stage").classList.toggle("panes", this.stage.view === "side" || this.stage.view === "three");
   }
 
   private mask(opacity: number): void {

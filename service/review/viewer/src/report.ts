@@ -122,7 +122,7 @@ function options(chart: Chart, width: number, places: number[]): uPlot.Options {
   };
 }
 
-/** Points by hand: hollow where too few studies stand behind them, a diamond where the rate lies outside its limits. */
+/** Points by hand: hollow where too few studies stand behind them; outside the limits the table's signs, up for more missing. */
 function marks(plot: uPlot, chart: Chart, places: number[], colour: (name: string) => string): void {
   const { ctx } = plot;
   const size = 5 * devicePixelRatio;
@@ -137,10 +137,10 @@ function marks(plot: uPlot, chart: Chart, places: number[], colour: (name: strin
     ctx.fillStyle = chart.small[index] ? colour("--surface") : ctx.strokeStyle;
     ctx.beginPath();
     if (signal) {
-      ctx.moveTo(x - 1.4 * size, y);
-      ctx.lineTo(x, y - 1.4 * size);
-      ctx.lineTo(x + 1.4 * size, y);
-      ctx.lineTo(x, y + 1.4 * size);
+      const tip = (signal === "below" ? -1.4 : 1.4) * size; // fewer complete, more missing
+      ctx.moveTo(x, y + tip);
+      ctx.lineTo(x + 1.4 * size, y - tip);
+      ctx.lineTo(x - 1.4 * size, y - tip);
       ctx.closePath();
     } else {
       ctx.arc(x, y, size, 0, 2 * Math.PI);

@@ -2,7 +2,7 @@
  * The session's end. Two minutes before, a dialog offers to stay; when it has ended, the page stays under a veil, one signs
  * in on it, and what was under way goes on. Somebody else who signs in here gets a page of their own.
  */
-import { find, say } from "./page";
+import { find, say, timeOfDay } from "./page";
 
 const WARN_S = 120;
 const LOOK_EVERY_MS = 3000; // is there a session again, made in another tab perhaps?
@@ -58,7 +58,7 @@ function warn(): void {
   warning = window.setTimeout(() => void check(), Math.max(1000, end - Date.now() + 1000));
   const hard = hardEnd <= idleEnd;
   if (hard && understood) return;
-  const at = new Date(end).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  const at = timeOfDay(new Date(end));
   find("ending-words")!.textContent = hard
     ? `Your session ends at ${at}. Your work is kept; sign in again then to go on.`
     : `Your session ends at ${at}, as nothing was done for a while. Your work is kept.`;

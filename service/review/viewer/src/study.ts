@@ -35,7 +35,7 @@ export interface StudyImage {
   corrections: Correction[];
 }
 
-export interface StudyData {
+interface StudyData {
   study: string;
   version: number;
   user: string;

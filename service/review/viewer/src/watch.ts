@@ -1,5 +1,6 @@
 /** What happens to the study while it is read: decided by somebody else, further images, removed; and the line itself. */
 import { showBanners } from "./banners";
+import { placeOf } from "./drafts";
 import { find, need, timeOfDay, warn } from "./page";
 import { look } from "./session";
 import { data } from "./study";
@@ -112,7 +113,7 @@ function removed(sentence: string): void {
   back.textContent = "Back to the worklist";
   notice("removed", sentence, ...kept, " ", back);
   for (const each of document.querySelectorAll<HTMLButtonElement>("#decide button, .hold button")) each.disabled = true;
-  if (note) localStorage.removeItem(`draft:v1:${document.body.dataset["user"]}:${note.dataset["draft"]}`);
+  if (note) localStorage.removeItem(placeOf(note.dataset["draft"] ?? ""));
 }
 
 function notice(id: string, words: string, ...more: (Node | string)[]): void {
