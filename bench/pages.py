@@ -14,7 +14,6 @@ import json
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from tests.ports import free_port
 
 LIGHTHOUSE = ("npx", "--yes", "lighthouse@12.8.2")  # the last one for Node 20
 CHROMIUM = os.environ.get("CHROME_PATH", "/usr/bin/chromium")
@@ -54,7 +55,7 @@ def house() -> Iterator[str]:
     """A house of its own with the sample studies; yields its one-time sign-in link."""
     with tempfile.TemporaryDirectory(prefix="sonomark-bench-") as folder:
         log = Path(folder) / "log"
-        ports = {"SONOMARK_DICOM_PORT": str(_free()), "SONOMARK_HTTP_PORT": str(_free())}
+        ports = {"SONOMARK_DICOM_PORT": str(free_port()), "SONOMARK_HTTP_PORT": str(free_port())}
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", "up", "--demo"],
@@ -176,12 +177,6 @@ def measure(link: str) -> bool:
                 print(f"{'':10} below 90: {', '.join(wanting)}")
         browser.close()
     return not failed
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

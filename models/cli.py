@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from models.errors import TrainingError
 from service.errors import SonomarkError
 
 app = typer.Typer(help="Train, calibrate, evaluate and export Sonomark's networks.", no_args_is_help=True)
@@ -245,6 +244,6 @@ class _told:
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, SonomarkError | TrainingError):
+        if isinstance(error, SonomarkError):
             console.print(f"[red]{error}[/red]")
             raise typer.Exit(1) from error

@@ -115,7 +115,7 @@ def real_frames(weights: Weights, labels: Path, report: Report, pictures: Path |
             raise DataError(f"{labels} has no column of any kind.", cure=f"Name columns {', '.join(Kind)}.")
         rows = list(listed)
     if not rows:
-        raise DataError(f"{labels} lists no frame.")
+        raise DataError(f"{labels} lists no frame.", cure="List one frame a row, or remove the file.")
     for row in track(rows, "Real frames", transient=True):
         path = labels.parent / row["file"]
         frame = read_frame(path)

@@ -71,7 +71,7 @@ def described(
         "sha256": sha256(graph.read_bytes()).hexdigest(),
         "kinds": [kind.value for kind in Kind],
         "max_side": MAX_SIDE,
-        "stride": 32,
+        "stride": network.stride,
         "second_look": SECOND_LOOK if any(limits.far for limits in thresholds.values()) else 0.0,
         "recipe": recipe.name,
         "seed": recipe.seed,

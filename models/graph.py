@@ -137,4 +137,7 @@ def refuse_disparity(served: Served, path: Path) -> None:
         ):
             worst = int(np.abs(got.astype(int) - wanted.astype(int)).max())
             if got.shape != wanted.shape or worst > _PARITY_LEVELS:
-                raise TrainingError(f"The exported graph's {name} differs from the network's by {worst} levels.")
+                raise TrainingError(
+                    f"The exported graph's {name} differs from the network's by {worst} levels.",
+                    cure="Nothing was written: install the versions that pyproject.toml names, and export again.",
+                )

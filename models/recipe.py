@@ -77,7 +77,7 @@ def load(name: str | Path) -> Recipe:
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise RecipeError(f"No recipe {path}.", cure=f"Recipes at hand: {known}.") from missing
     except tomllib.TOMLDecodeError as broken:
-        raise RecipeError(f"{path} is not valid TOML: {broken}.") from broken
+        raise RecipeError(f"{path} is not valid TOML: {broken}.", cure="Correct that line.") from broken
     return from_values({"name": path.stem, **values})
 
 
@@ -111,4 +111,4 @@ def _built(kind: type, values: dict[str, Any], path: Path) -> Any:
     try:
         return kind(**converted)
     except TypeError as missing:
-        raise RecipeError(f"{path}: {missing}.") from missing
+        raise RecipeError(f"{path}: {missing}.", cure="Compare it with a recipe in models/recipes.") from missing

@@ -14,6 +14,7 @@ from models.errors import DataError
 from models.served import card_of
 
 _PREFIX = "network."
+_ONE_RELEASE = "Take the graph and the card from one trained release."
 
 
 def released(weights: Path, examples: Tensor) -> UnshuffleUNet:
@@ -44,14 +45,13 @@ def _filled(network: UnshuffleUNet, stored: dict[str, Tensor]) -> dict[Block, Te
     for name, module in network.named_modules():
         if isinstance(module, Block):
             if f"{name}.0.bias" not in stored:
-                raise DataError(
-                    f"The graph lacks {name}, which the network of its card has.",
-                    cure="Take the graph and the card from one trained release.",
-                )
+                raise DataError(f"The graph lacks {name}, which the network of its card has.", cure=_ONE_RELEASE)
             biases[module] = stored.pop(f"{name}.0.bias")
     missing = [name for name in stored if name not in own or own[name].shape != stored[name].shape]
     if missing:
-        raise DataError(f"The graph holds {missing[0]}, which the network of its card does not have.")
+        raise DataError(
+            f"The graph holds {missing[0]}, which the network of its card does not have.", cure=_ONE_RELEASE
+        )
     network.load_state_dict(own | stored)
     return biases
 

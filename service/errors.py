@@ -102,6 +102,8 @@ class OutOfSpace(StorageError):
 class DiskFault(StorageError):
     """The disk failed: what had been written and not synced is in doubt, and a second sync would not tell."""
 
+    cure = "Look at the kernel's log and the disk's own health, and replace the disk."
+
 
 class DamagedObject(StorageError):
     """Stored bytes no longer match the digest taken when they arrived."""

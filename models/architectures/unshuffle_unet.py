@@ -14,9 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDE = 32
-"""Height and width of the input must be multiples of this."""
-
 
 class Block(nn.Sequential):
     """3x3 convolution, batch normalisation (folded into the convolution on export) and ReLU."""
@@ -49,6 +46,8 @@ class UnshuffleUNet(nn.Module):
     ``forward`` takes frames in [0, 1], shape (N, 3, H, W), H and W multiples of 32, and returns the restoration, same
     shape, and the mask's logits (N, 1 + kinds, H, W) over background and kinds.
     """
+
+    stride = 32
 
     def __init__(
         self,
@@ -93,17 +92,6 @@ class UnshuffleUNet(nn.Module):
             deep = up(deep, features.pop())
         change, logits = self.head(deep).split([3, 1 + self.kinds], dim=1)
         return frame + change, logits
-
-
-def receptive_field(dilations: Sequence[int] = (1, 2), levels: int = 4) -> int:
-    """Side in pixels of the square around a pixel that can change its output (encoder and bottleneck alone)."""
-    field, jump = 2, 2
-    field += 2 * jump * 2
-    for _ in range(levels):
-        field += 2 * jump
-        jump *= 2
-        field += 2 * jump
-    return field + sum(2 * rate * jump for rate in dilations)
 
 
 def parameters(network: nn.Module) -> int:

@@ -88,7 +88,7 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
     for pane in layout.panes:
         lookalikes.on_tissue(canvas, rng, pane, duplex=furniture.is_duplex(canvas, pane))
     furniture.furnish(canvas, rng, layout, layout.panes[-1], scale)
-    _reserve(rng, layout, plan, canvas.width, canvas.height, scale)
+    _reserve(rng, layout, plan, canvas.width, scale)
     return canvas.image, layout
 
 
@@ -139,7 +139,7 @@ def _show(
     layout.fans.append(None if fan is None else Fan(fan.x + left, fan.y + top, fan.near, fan.reach, fan.half))
 
 
-def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, height: int, scale: float) -> None:
+def _reserve(rng: np.random.Generator, layout: Layout, plan: Plan, width: int, scale: float) -> None:
     """Find places for the scanner's own letters."""
     size = rng.uniform(9.5, 15) * scale
     step = size * rng.uniform(1.15, 1.5)

@@ -61,9 +61,6 @@ class Pen:
     colour: Colour
     held_out: bool
 
-    def edged_width(self) -> float:
-        return self.width + max(1.5, self.width)
-
 
 def mark_colour(rng: np.random.Generator, held_out: bool) -> Colour:
     if held_out:

@@ -76,9 +76,13 @@ def load(path: Path) -> Recipe:
         tables = tuple(values.pop("tables"))
         recipe = Recipe(name=path.stem, cells=cells, tables=tables, **values)
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as wrong:
-        raise RecipeError(f"{path} is no recipe of a table: {wrong}.") from wrong
+        raise RecipeError(
+            f"{path} is no recipe of a table: {wrong}.", cure="Compare it with those beside it."
+        ) from wrong
     if recipe.rows not in Cell.__dataclass_fields__:
-        raise RecipeError(f"{path}: rows cannot vary by {recipe.rows!r}.")
+        raise RecipeError(
+            f"{path}: rows cannot vary by {recipe.rows!r}.", cure=f"There are {', '.join(Cell.__dataclass_fields__)}."
+        )
     return recipe
 
 

@@ -92,7 +92,7 @@ def parse(toml: str) -> Policy:
     try:
         return Policy.model_validate(tomllib.loads(toml))
     except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"The retention policy is no TOML: {error}.") from error
+        raise PolicyError(f"The retention policy is no TOML: {error}.", cure="Correct that line.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"])

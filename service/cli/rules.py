@@ -141,5 +141,8 @@ def _by_digest(session: Session, begins: str) -> str:
     """The whole digest of the one kept version whose digest begins so."""
     found = [each.sha256 for each in versions.versions(session) if each.sha256.startswith(begins)]
     if len(found) != 1:
-        raise NotFound(f"{len(found)} kept versions have a digest that begins with '{begins}'.")
+        raise NotFound(
+            f"{len(found)} kept versions have a digest that begins with '{begins}'.",
+            cure="`sonomark rules list` shows them; give as much of one as only it begins with.",
+        )
     return found[0]

@@ -17,6 +17,8 @@ LONGEST_BOUNDARY = 128  # RFC 2046 section 5.1.1 says 70; Orthanc makes longer o
 class BadBody(DicomError):
     """The body of a request is not what its header says."""
 
+    cure = "Send multipart/related, each instance a part between the boundaries that the Content-Type names."
+
 
 class Part(Protocol):
     """Takes one part of a body."""

@@ -16,6 +16,7 @@ from service.archive.store import archive
 from service.db import catalogue
 from service.db.catalogue import InstanceEntry
 from service.db.session import database
+from service.dicom.codecs import RESEND
 from service.dicom.pixels import read_frames
 from service.dicomweb.access import asker, base_url, caller, note
 from service.dicomweb.parts import new_boundary, written
@@ -190,7 +191,7 @@ def _encoded(of: InstanceEntry, numbers: list[int]) -> Iterator[bytes]:
             return
         frame = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
         if frame * count > length:
-            raise Undecodable("The pixel data is shorter than its header says.")
+            raise Undecodable("The pixel data is shorter than its header says.", cure=RESEND)
         start = pixels.tell()
         for number in numbers:
             pixels.seek(start + (number - 1) * frame)
@@ -202,7 +203,7 @@ def _encapsulated(pixels: BinaryIO, number: int, count: int, tables: tuple[bytes
     try:
         return get_frame(pixels, number - 1, extended_offsets=tables, number_of_frames=count)
     except (ValueError, EOFError, StopIteration) as error:
-        raise Undecodable(f"Frame {number} of {count} is not in the pixel data.") from error
+        raise Undecodable(f"Frame {number} of {count} is not in the pixel data.", cure=RESEND) from error
 
 
 def _media_type(syntax: UID) -> str:
