@@ -16,13 +16,14 @@ import cv2
 import tomli_w
 
 from models import evaluate, recipe
-from models.calibrate import CALIBRATION, calibrate
+from models.calibrate import CALIBRATION, SECOND_LOOK, calibrate
 from models.dataset import CleanFrame, Split, clean_frames, read_frame, split
 from models.errors import TrainingError
-from models.export import MAX_SIDE, SECOND_LOOK, export, graph_of
+from models.export import MAX_SIDE, export, graph_of
 from models.recipe import Recipe
 from models.served import Graph, Weights
 from models.train import SPLIT, train
+from models.whole import write_whole
 from service.analyse.residual import grown, inpainted
 
 TEST_SHARE = 0.3
@@ -59,6 +60,7 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
     parent = Weights(weights)
     chosen = _recipe(parent.card, plan.layers)
     site = split(clean_frames(data), (), TEST_SHARE, chosen.seed)
+    chosen = _with_validation(chosen, site.training)
     home = _home(old, parent.card) if old is not None else None
     with TemporaryDirectory() as folder:
         frames, run = Path(folder) / "frames", Path(folder) / "run"
@@ -93,10 +95,24 @@ def _recipe(card: Mapping[str, Any], layers: str) -> Recipe:
     return replace(chosen, network=network, optimiser=replace(chosen.optimiser, layers=layers))
 
 
+def _with_validation(chosen: Recipe, frames: Sequence[CleanFrame]) -> Recipe:
+    """The recipe with a seed that draws validation frames among ``frames``, where there are enough of them.
+
+    The recipe's own seed has drawn the test frames already and finds one group more, which is as it should be where
+    the others are too few to fit thresholds on: then they are trained on.
+    """
+    drawn_anew = replace(chosen, seed=chosen.seed + 1)
+    return drawn_anew if _enough(split(frames, (), chosen.split.share, drawn_anew.seed).validation) else chosen
+
+
+def _enough(frames: Sequence[CleanFrame]) -> bool:
+    return len(frames) >= ENOUGH_FRAMES and len({frame.group for frame in frames}) >= ENOUGH_GROUPS
+
+
 def _home(old: Path, card: Mapping[str, Any]) -> tuple[CleanFrame, ...]:
     """Frames of the data the weights were made for: those their own run held out, where its recipe is at hand."""
-    made = recipe.load(card["recipe"])
-    held_out = split(clean_frames(old), made.split.held_out_sources, made.split.share, card["seed"]).validation
+    made = recipe.split_of(card)
+    held_out = split(clean_frames(old), made.held_out_sources, made.share, card["seed"]).validation
     step = max(1, len(held_out) // _OLD_FRAMES)
     return held_out[::step]
 
@@ -119,7 +135,8 @@ def prepare(frames: Sequence[CleanFrame], folder: Path, network: Weights | None)
                 evidence = network.read(output)
                 taken += len(evidence.annotations)
                 image = inpainted(output.frame, grown(evidence.mask, 2))
-            cv2.imwrite(str(folder / f"{number}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            _, coded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            (folder / f"{number}.png").write_bytes(coded.tobytes())  # imwrite is silent about a full disk
             rows.writerow([f"{number}.png", frame.source, frame.group, frame.licence])
     return taken
 
@@ -127,16 +144,15 @@ def prepare(frames: Sequence[CleanFrame], folder: Path, network: Weights | None)
 def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Fit thresholds on the site's validation frames where they are enough, else keep the parent's."""
     parts = Split.read(run / SPLIT, frames)
-    groups = {frame.group for frame in parts.validation}
-    enough = len(parts.validation) >= ENOUGH_FRAMES and len(groups) >= ENOUGH_GROUPS
+    enough = _enough(parts.validation)
     if enough:
         with TemporaryDirectory() as folder:
             graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE, second_look=SECOND_LOOK)
             calibrate(graph, parts, run, 10 * len(parts.validation), _SEED, tell)
     else:
-        tell(f"{len(parts.validation)} validation frames of {len(groups)} groups: the parent's thresholds are kept.")
-        kept = {name: card[name] for name in ("thresholds", "calibration")}
-        (run / CALIBRATION).write_text(tomli_w.dumps(kept))
+        tell("Too few frames to fit thresholds on: the parent's are kept.")
+        kept = {name: card.get(name, 0.0) for name in ("second_look", "thresholds", "calibration")}
+        write_whole(run / CALIBRATION, tomli_w.dumps(kept))
     return enough
 
 

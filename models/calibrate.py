@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,13 @@ from models.dataset import Split, read_frame
 from models.errors import TrainingError
 from models.pool import resized_kinds
 from models.served import Graph, Output
+from models.whole import write_whole
 from service.analyse.annotations import Calibration, Kind, Thresholds, by_itself, components
 from service.analyse.looks import blended
 
 CALIBRATION = "calibration.toml"
+SECOND_LOOK = 0.7
+"""Scale of the look from afar: it shows twice the surroundings and costs half of the first one."""
 
 # Candidates for the pixel threshold; the calibrated score decides among them.
 _PIXEL = (0.3, 0.4, 0.5, 0.6)
@@ -235,22 +239,23 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
             f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}"
             f"  log loss {result.loss:.3f}  share from afar {result.thresholds.far:g}"
         )
-    tables = {
+    tables: dict[str, Any] = {
+        "second_look": graph.second_look if any(result.thresholds.far for result in fitted.values()) else 0.0,
         "thresholds": {kind.value: asdict(result.thresholds) for kind, result in fitted.items()},
         "calibration": {kind.value: asdict(result.calibration) for kind, result in fitted.items()},
     }
-    (run / CALIBRATION).write_text(tomli_w.dumps(tables))
-    return run / CALIBRATION
+    return write_whole(run / CALIBRATION, tomli_w.dumps(tables))
 
 
-def read_calibration(path: Path) -> tuple[dict[Kind, Thresholds], dict[Kind, Calibration]]:
+def read_calibration(path: Path) -> dict[str, Any]:
+    """How an output is to be read, as the card says it: ``second_look``, ``thresholds`` and ``calibration``."""
     try:
         tables = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as broken:
         raise TrainingError(
             f"{path.parent} is not calibrated.", cure="Run `python -m models calibrate RUN --data FOLDER` first."
         ) from broken
-    return (
-        {kind: Thresholds(**tables["thresholds"][kind]) for kind in Kind},
-        {kind: Calibration(**tables["calibration"][kind]) for kind in Kind},
-    )
+    reading = {name: tables[name] for name in ("thresholds", "calibration")}
+    # Files from before the scale was written beside the shares were all fitted at the same one.
+    seen_far = any(limits.get("far") for limits in reading["thresholds"].values())
+    return {"second_look": tables.get("second_look", SECOND_LOOK if seen_far else 0.0)} | reading

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from models.errors import of_the_system
 from service.errors import SonomarkError
 
 app = typer.Typer(help="Train, calibrate, evaluate and export Sonomark's networks.", no_args_is_help=True)
@@ -51,7 +52,7 @@ def train(
         chosen = recipes.load(recipe)
         run = out or Path("runs") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
         training.train(chosen, data, run, resume=resume, start_from=start_from, time_budget_min=time_budget)
-        console.print(f"Trained: {run}")
+        _say(f"Trained: {run}")
     end_process()
 
 
@@ -67,7 +68,7 @@ def average(
     from models import train as training
 
     with _told():
-        console.print(f"Averaged: {training.average_runs(runs, out)}")
+        _say(f"Averaged: {training.average_runs(runs, out)}")
 
 
 @app.command()
@@ -88,14 +89,14 @@ def calibrate(
         graph = exporting.graph_of(run, Path(folder) / "model.onnx")
         parts = Split.read(run / SPLIT, data)
         path = calibration.calibrate(
-            Graph(graph, exporting.MAX_SIDE, second_look=exporting.SECOND_LOOK),
+            Graph(graph, exporting.MAX_SIDE, second_look=calibration.SECOND_LOOK),
             parts,
             run,
             samples,
             seed,
             _say,
         )
-        console.print(f"Calibrated: {path}")
+        _say(f"Calibrated: {path}")
 
 
 @app.command()
@@ -104,7 +105,7 @@ def export(run: Run, weights: Annotated[Path, typer.Argument(help="Folder for mo
     from models import export as exporting
 
     with _told():
-        console.print(f"Exported: {exporting.export(run, weights)}")
+        _say(f"Exported: {exporting.export(run, weights)}")
 
 
 @app.command()
@@ -132,7 +133,7 @@ def adapt(
         torch.set_num_threads(threads)
     with _told():
         plan = adaptation.Plan(layers, minutes, samples, overlaid)
-        console.print(f"Adapted: {adaptation.adapt(weights, data, out, plan, old, _say)}")
+        _say(f"Adapted: {adaptation.adapt(weights, data, out, plan, old, _say)}")
 
 
 @app.command()
@@ -147,7 +148,7 @@ def quantise(
     from models import quantise as quantisation
 
     with _told():
-        console.print(f"Quantised: {quantisation.quantise(weights, data, frames, _say)}")
+        _say(f"Quantised: {quantisation.quantise(weights, data, frames, _say)}")
 
 
 @app.command()
@@ -164,16 +165,17 @@ def compare(
     """Measure weights beside a costumed U-Net trained Noise2Noise in the same run."""
     from models import compare as comparison
     from models import recipe as recipes
+    from models.checkpoint import recipe_of_run
     from models.dataset import Split
     from models.served import Weights
     from models.train import SPLIT
 
     with _told():
         served, parts = Weights(weights), Split.read(run / SPLIT, data)
-        recipe = recipes.load(served.card["recipe"])
+        recipe = recipe_of_run(run) or recipes.load(served.card["recipe"])
         table = comparison.compare(served, parts.training, parts.validation, recipe, minutes=minutes, count=samples)
-        console.print(table, highlight=False)
-        console.print(f"Table: {comparison.write(table, out)}")
+        _say(table)
+        _say(f"Table: {comparison.write(table, out)}")
 
 
 @app.command()
@@ -209,8 +211,8 @@ def evaluate(
         report.write(folder)
         if record:
             evaluation.record(report, weights)
-        console.print(report.markdown(), highlight=False)
-        console.print(f"Report: {folder}")
+        _say(report.markdown())
+        _say(f"Report: {folder}")
 
 
 @app.command()
@@ -230,11 +232,11 @@ def tables(
     if threads:
         torch.set_num_threads(threads)
     with _told():
-        console.print(f"Written: {reproduction.tables(scale, data, out, document, console, time_budget)}")
+        _say(f"Written: {reproduction.tables(scale, data, out, document, console, time_budget)}")
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class _told:
@@ -244,6 +246,9 @@ class _told:
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            error = of_the_system(error)
         if isinstance(error, SonomarkError):
-            console.print(f"[red]{error}[/red]")
+            # As it stands: a folder's name may hold what looks like markup.
+            console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from error

@@ -30,6 +30,7 @@ from models.recipe import Recipe
 from models.served import Weights
 from models.statistics import mean_interval
 from models.train import bf16_is_fast, one_cycle, varied
+from models.whole import write_whole
 from service.analyse.residual import grown, inpainted, residual
 
 Frame = npt.NDArray[np.uint8]
@@ -176,6 +177,4 @@ def compare(
 
 def write(table: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "comparison.md"
-    path.write_text(f"# The product's network and the paper's\n\n{table}\n")
-    return path
+    return write_whole(folder / "comparison.md", f"# The product's network and the paper's\n\n{table}\n")

@@ -8,18 +8,26 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 
-from models.errors import DataError, LeakySplit
+from models.errors import DataError, LeakySplit, of_the_system
+from models.whole import write_whole
+from service.dicom.pixels import read_frames
+from service.dicom.plain import plain_rgb
+from service.errors import SonomarkError
 
 Frame = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_REPLACE = "Replace the file or remove it from the data."
 
 _THUMBNAIL = 48
 _NEAR_DUPLICATE = (
@@ -60,7 +68,7 @@ class Split:
             side: [{**asdict(f), "path": str(f.path.relative_to(root))} for f in getattr(self, side)]
             for side in ("training", "validation")
         }
-        manifest.write_text(json.dumps(sides, indent=1))
+        write_whole(manifest, json.dumps(sides, indent=1))
 
     @classmethod
     def read(cls, manifest: Path, root: Path) -> Split:
@@ -84,7 +92,7 @@ class Split:
 
 def clean_frames(folder: Path) -> list[CleanFrame]:
     """The frames listed in the folder's CSV (columns file, source, and group, anatomy where known), else every image
-    below it.
+    below it but for those of its labelled folder ``annotated``, which are for measuring.
 
     Frames that look nearly the same share a group, whatever their names say. Raises `DataError` for an empty folder,
     a listed file that is missing and an image that cannot be read.
@@ -108,41 +116,73 @@ def _listing(folder: Path) -> Path | None:
 
 def _listed(listing: Path) -> list[CleanFrame]:
     frames = []
-    with listing.open(newline="") as text:
-        rows = csv.DictReader(text)
-        refuse_missing_columns(listing, rows, "file", "source")
-        for row in rows:
-            # Paths in the CSV are relative to its folder or to the one above it.
-            places = (listing.parent / row["file"], listing.parent.parent / row["file"])
-            path = next((place for place in places if place.is_file()), None)
-            if path is None:
-                raise DataError(
-                    f"{listing} lists {row['file']}, which is not there.", cure="Restore the file or drop its row."
-                )
-            group = row.get("group") or _group(path, row["source"])
-            frames.append(CleanFrame(path, row["source"], group, row.get("anatomy", ""), row.get("licence", "")))
+    for row in rows_of(listing, "file", "source"):
+        # Paths in the CSV are relative to its folder or to the one above it.
+        places = (listing.parent / row["file"], listing.parent.parent / row["file"])
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise DataError(
+                f"{listing} lists {row['file']}, which is not there.", cure="Restore the file or drop its row."
+            )
+        group = row.get("group") or _group(path, row["source"])
+        frames.append(CleanFrame(path, row["source"], group, row.get("anatomy", ""), row.get("licence", "")))
     return frames
 
 
-def refuse_missing_columns(listing: Path, rows: csv.DictReader[str], *wanted: str) -> None:
-    """Raise `DataError` where a CSV lacks a column."""
+def rows_of(listing: Path, *wanted: str) -> list[dict[str, str]]:
+    """The rows of a CSV in UTF-8, with commas or, as spreadsheets of some countries write them, semicolons.
+
+    Raises `DataError` where it cannot be read, lacks one of the columns ``wanted`` or has a row without a file.
+    """
+    try:
+        text = listing.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as other:
+        raise DataError(f"{listing} is not in UTF-8.", cure="Save it as `CSV UTF-8`.") from other
+    header = text.partition("\n")[0]
+    separator = ";" if ";" in header and "," not in header else ","
+    rows = csv.DictReader(StringIO(text, newline=""), delimiter=separator)
     missing = [name for name in wanted if name not in (rows.fieldnames or ())]
     if missing:
         raise DataError(f"{listing} has no column {missing[0]!r}.", cure=f"It needs {', '.join(wanted)}.")
+    found = []
+    for row in rows:
+        if not row["file"]:
+            raise DataError(f"Line {rows.line_num} of {listing} names no file.", cure="Name one or drop the line.")
+        found.append({name: cell or "" for name, cell in row.items() if name})  # cells beyond the header have no name
+    return found
 
 
 def _found(folder: Path) -> list[CleanFrame]:
-    suffixes = IMAGE_SUFFIXES | DICOM_SUFFIXES
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    aside = folder / "annotated"
+    measured = (aside / "labels.csv").is_file()
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if not (measured and aside in path.parents) and path.is_file() and (_is_plain(path) or _is_dicom(path))
+    )
     return [CleanFrame(path, path.parent.name, _group(path, path.parent.name)) for path in files]
+
+
+def _is_plain(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_dicom(path: Path) -> bool:
+    """By its name or, as exports often name files by a number or a UID, by its first bytes (PS3.10, 7.1)."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _group(path: Path, source: str) -> str:
     """The patient or clip a file name speaks of: DICOM says it, else the name without its last number."""
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        import pydicom
-
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "StudyInstanceUID"])
+    if not _is_plain(path):
+        wanted = ["PatientID", "StudyInstanceUID"]
+        try:
+            header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
+        except (InvalidDicomError, ValueError, EOFError, RecursionError, AttributeError, KeyError) as damaged:
+            raise DataError(f"{path} is not an image that can be read.", cure=_REPLACE) from damaged
         identity = str(header.get("PatientID") or header.get("StudyInstanceUID") or path.stem)
         return f"{source}:{sha256(identity.encode()).hexdigest()[:16]}"
     stem = re.sub(r"[_\-.]*(\d+_)?(frame|step|slice|f|t)?[_\-]?\d+$", "", path.stem)
@@ -153,17 +193,16 @@ def _group(path: Path, source: str) -> str:
 
 
 def read_frame(path: Path) -> Frame:
-    """A frame as displayed, uint8 RGB (H, W, 3). Raises `DataError` naming the file when it cannot be read."""
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        from service.dicom.pixels import read_frames
-
-        return np.asarray(read_frames(path, [1])[0], np.uint8)
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(
-            f"{path} is not an image that can be read.", cure="Replace the file or remove it from the data."
-        )
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    """A frame as displayed, uint8 RGB (H, W, 3); of a cine the first. Raises `DataError` naming the file when it
+    cannot be read."""
+    try:
+        return plain_rgb(path.read_bytes()) if _is_plain(path) else np.asarray(read_frames(path, [1])[0], np.uint8)
+    except SonomarkError as damaged:
+        reason = damaged.what.rstrip(".")
+        raise DataError(f"{path} is not an image that can be read ({reason}).", cure=_REPLACE) from damaged
+    except OSError as refused:
+        told = of_the_system(refused)
+        raise DataError(told.what, cure=told.cure) from refused
 
 
 def _joined_near_duplicates(frames: Sequence[CleanFrame]) -> list[CleanFrame]:

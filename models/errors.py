@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from service.errors import SonomarkError
 
 
@@ -25,3 +27,19 @@ class Diverged(TrainingError):
     """The loss is not a finite number any more."""
 
     cure = "Resume from the last checkpoint with a lower `optimiser.rate` in the recipe."
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def of_the_system(error: OSError) -> TrainingError:
+    """What the operating system refused, in words."""
+    where = error.filename2 or error.filename or "A file"
+    if error.errno in _FULL:
+        cure = "Make room on the disk or take another folder, then give the same command again."
+        return TrainingError(f"{where} cannot be written: {error.strerror}.", cure=cure)
+    if error.errno in _FORBIDDEN:
+        cure = "Take a folder that you may read and write, or ask for the right to."
+        return TrainingError(f"{where} may not be used: {error.strerror}.", cure=cure)
+    return TrainingError(f"{where} cannot be used: {error.strerror or error}.")

@@ -3,7 +3,6 @@ the card."""
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 import tomllib
@@ -19,10 +18,11 @@ import tomli_w
 from rich.progress import track
 
 from models.corruption import corrupt
-from models.dataset import CleanFrame, Frame, read_frame, refuse_missing_columns
+from models.dataset import CleanFrame, Frame, read_frame, rows_of
 from models.errors import DataError
 from models.served import Output, Weights
 from models.statistics import Estimate, auroc, proportion
+from models.whole import write_whole
 from service.analyse.annotations import Evidence, Kind
 from service.analyse.residual import filled, grown, inpainted
 
@@ -108,15 +108,7 @@ def _shown(value: Any) -> str:
 def real_frames(weights: Weights, labels: Path, report: Report, pictures: Path | None = None) -> list[Reading]:
     """Image-level sensitivity, specificity and AUROC per kind on the frames of a ``labels.csv``."""
     readings, network_ms, reading_ms = [], [], []
-    with labels.open(newline="") as text:
-        listed = csv.DictReader(text)
-        refuse_missing_columns(labels, listed, "file", "source")
-        if not set(Kind) & set(listed.fieldnames or ()):
-            raise DataError(f"{labels} has no column of any kind.", cure=f"Name columns {', '.join(Kind)}.")
-        rows = list(listed)
-    if not rows:
-        raise DataError(f"{labels} lists no frame.", cure="List one frame a row, or remove the file.")
-    for row in track(rows, "Real frames", transient=True):
+    for row in track(labelled(labels), "Real frames", transient=True):
         path = labels.parent / row["file"]
         frame = read_frame(path)
         started = time.perf_counter()
@@ -150,6 +142,21 @@ def real_frames(weights: Weights, labels: Path, report: Report, pictures: Path |
         "reading marks, median": float(np.median(reading_ms)),
     }
     return readings
+
+
+def labelled(labels: Path) -> list[dict[str, str]]:
+    """The rows of a ``labels.csv``. Raises `DataError` when it lists no frame or says what is no label."""
+    rows = rows_of(labels, "file", "source")
+    if not rows:
+        raise DataError(f"{labels} lists no frame.", cure="List annotated frames, or remove the file.")
+    if not set(Kind) & set(rows[0]):
+        raise DataError(f"{labels} has no column of any kind.", cure=f"Name columns {', '.join(Kind)}.")
+    for row in rows:
+        for kind in Kind:
+            if row.get(kind, "") not in ("0", "1", "unsure", ""):
+                what = f"{labels} says {row[kind]!r} of {kind} in {row['file']}."
+                raise DataError(what, cure="Write 1, 0 or unsure.")
+    return rows
 
 
 def accuracy(scores: Sequence[float], truth: Sequence[bool], present: float) -> dict[str, Estimate]:
@@ -280,9 +287,7 @@ def record(report: Report, weights: Path) -> None:
         "restoration": report.restoration,
     }
     card["latency"] = report.latency_ms
-    beside = weights / "card.part"
-    beside.write_text(tomli_w.dumps(card))
-    beside.replace(weights / "card.toml")
+    write_whole(weights / "card.toml", tomli_w.dumps(card))
 
 
 def labels_of(data: Path) -> Path | None:

@@ -13,14 +13,13 @@ import tomli_w
 
 from models.architectures.unshuffle_unet import UnshuffleUNet, gflop, parameters
 from models.calibrate import CALIBRATION, read_calibration
+from models.checkpoint import CHECKPOINT, read_checkpoint, recipe_of, total_seconds, total_steps
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
-from models.train import CHECKPOINT, SPLIT, build, read_checkpoint, recipe_of, total_seconds, total_steps
+from models.train import SPLIT, build
 from service.analyse.annotations import Kind
 
 MAX_SIDE = 1024
-SECOND_LOOK = 0.7
-"""Scale of the look from afar: it shows twice the surroundings and costs half of the first one."""
 
 
 def export(run: Path, weights: Path) -> Path:
@@ -63,7 +62,7 @@ def described(
     name: str, graph: Path, run: Path, recipe: Recipe, state: dict[str, Any], network: UnshuffleUNet
 ) -> dict[str, Any]:
     """The card: what the weights are, what they were trained on, how their output is to be read."""
-    thresholds, calibration = read_calibration(run / CALIBRATION)
+    reading = read_calibration(run / CALIBRATION)
     return {
         "name": name,
         "version": datetime.now(UTC).strftime("%Y.%m.%d"),
@@ -72,17 +71,16 @@ def described(
         "kinds": [kind.value for kind in Kind],
         "max_side": MAX_SIDE,
         "stride": network.stride,
-        "second_look": SECOND_LOOK if any(limits.far for limits in thresholds.values()) else 0.0,
         "recipe": recipe.name,
         "seed": recipe.seed,
+        "split": asdict(recipe.split),
         "steps": total_steps(state),
         "minutes": round(total_seconds(state) / 60, 1),
         "parameters": parameters(network),
         "gflop_608x800": round(gflop(network), 2),
         "architecture": asdict(recipe.network) | {"class": "UnshuffleUNet"},
         "data": trained_on(run),
-        "thresholds": {kind.value: asdict(limits) for kind, limits in thresholds.items()},
-        "calibration": {kind.value: asdict(weights) for kind, weights in calibration.items()},
+        **reading,
     }
 
 

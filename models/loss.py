@@ -80,5 +80,7 @@ def presence_loss(probability: Tensor, kinds: Tensor) -> Tensor:
     strongest = probability[:, 1:].flatten(2).topk(_STRONGEST, dim=2, sorted=False).values.mean(dim=2)
     truth = torch.stack([(kinds == kind).flatten(1).sum(dim=1) for kind in range(1, probability.shape[1])], dim=1)
     certain = ((truth == 0) | (truth >= _STRONGEST)).float()
-    loss = functional.binary_cross_entropy(strongest.clamp(1e-4, 1 - 1e-4), (truth > 0).float(), reduction="none")
+    sure = strongest.clamp(1e-4, 1 - 1e-4)
+    # Written out: torch's own refuses what is no number, where the training loop has a better word for it.
+    loss = -torch.where(truth > 0, sure.log(), (1 - sure).log())
     return (loss * certain).sum() / certain.sum().clamp(min=1)

@@ -7,6 +7,7 @@ is used a few times, with other brightness and colour, before it is replaced.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Self
 
 import cv2
@@ -61,7 +63,9 @@ class CropPool:
     ) -> None:
         self.settings, self.capacity = settings, capacity
         context = get_context("spawn")
-        self._memory = SharedMemory(create=True, size=capacity * _BYTES_PER_PIXEL * settings.side**2)
+        size = capacity * _BYTES_PER_PIXEL * settings.side**2
+        refuse_too_little(size)
+        self._memory = SharedMemory(create=True, size=size)
         self._views = _views(self._memory, capacity, settings.side)
         self._written = [context.Value("q", 0) for _ in range(workers)]
         self._wanted = context.Value("d", _FIRST_CROPS * 4.0)
@@ -133,6 +137,17 @@ class CropPool:
         chosen = rng.choice(filled, size, replace=len(filled) < size)
         noisy, second, kinds = self._views
         return noisy[chosen], second[chosen], kinds[chosen]
+
+
+def refuse_too_little(size: int, place: Path = Path("/dev/shm")) -> None:  # noqa: S108 - where Linux keeps it
+    """Raise `TrainingError` where shared memory cannot hold ``size`` bytes: containers have 64 MB of it, and a process
+    that writes beyond dies without a word."""
+    there = shutil.disk_usage(place).free if place.is_dir() else size
+    if there < size:
+        raise TrainingError(
+            f"The crops take {size / 1e6:.0f} MB of shared memory, and {place} has {there / 1e6:.0f} MB.",
+            cure="Give the container more (`--shm-size`), or lower `pool` in the recipe.",
+        )
 
 
 def _views(memory: SharedMemory, capacity: int, side: int) -> tuple[Frame, ...]:

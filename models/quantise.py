@@ -6,7 +6,6 @@ frames. Where bytes everywhere change one, the layers next to the frame, whose e
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import time
@@ -32,6 +31,7 @@ from models.corruption import corrupt
 from models.dataset import CleanFrame, clean_frames, read_frame, split
 from models.errors import DataError, TrainingError
 from models.served import Graph, Weights, reduced
+from models.whole import beside, write_whole
 from service.analyse.annotations import Kind, Thresholds
 
 QUANTISED = "model.int8.onnx"
@@ -73,8 +73,7 @@ def quantise(weights: Path, data: Path, frames: int, tell: Callable[[str], None]
     if labels is None:
         raise DataError(f"No labels.csv in {data}.", cure="Give a folder with real annotated frames to compare on.")
     training = _training_side(served, data)
-    with labels.open(newline="") as text:
-        files = [row["file"] for row in csv.DictReader(text)]
+    files = [row["file"] for row in evaluate.labelled(labels)]
     before = verdicts(served, served.graph, labels.parent, files)
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -98,8 +97,8 @@ def quantise(weights: Path, data: Path, frames: int, tell: Callable[[str], None]
 
 
 def _training_side(served: Weights, data: Path) -> tuple[CleanFrame, ...]:
-    made = recipe.load(served.card["recipe"])
-    return split(clean_frames(data), made.split.held_out_sources, made.split.share, served.card["seed"]).training
+    made = recipe.split_of(served.card)
+    return split(clean_frames(data), made.held_out_sources, made.share, served.card["seed"]).training
 
 
 class Screens(CalibrationDataReader):
@@ -189,9 +188,8 @@ def _ship(
         "frames_per_second": speed,
     }
     # The graph first: a card that names a graph which is not there would be refused.
-    for name, content in ((QUANTISED, graph), ("card.toml", tomli_w.dumps(card).encode())):
-        beside = weights / f"{name}.part"
-        beside.write_bytes(content)
-        beside.replace(weights / name)
+    with beside(weights / QUANTISED) as part:
+        part.write_bytes(graph)
+    write_whole(weights / "card.toml", tomli_w.dumps(card))
     tell(json.dumps(card["quantised"], indent=1))
     return weights / QUANTISED

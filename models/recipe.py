@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,21 @@ def load(name: str | Path) -> Recipe:
     section."""
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as missing:
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise RecipeError(f"No recipe {path}.", cure=f"Recipes at hand: {known}.") from missing
-    except tomllib.TOMLDecodeError as broken:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
         raise RecipeError(f"{path} is not valid TOML: {broken}.", cure="Correct that line.") from broken
     return from_values({"name": path.stem, **values})
+
+
+def split_of(card: Mapping[str, Any]) -> SplitSettings:
+    """How the data were split that the weights of a card were trained on; older cards name a shipped recipe alone."""
+    if "split" in card:
+        split: SplitSettings = _built(SplitSettings, card["split"], Path("card.toml"))
+        return split
+    return load(card["recipe"]).split
 
 
 def from_values(values: dict[str, Any]) -> Recipe:

@@ -16,9 +16,10 @@ import onnxruntime
 
 from models.errors import DataError
 from service.analyse import looks
-from service.analyse.annotations import Calibration, Evidence, Kind, Thresholds, read_marks
+from service.analyse.annotations import Evidence, Kind, limits_of, read_marks, weights_of
 
 Frame = npt.NDArray[np.uint8]
+_EXPORT_AGAIN = "Export the weights again."
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,16 @@ class Weights:
 
     def __init__(self, folder: Path, threads: int = 2) -> None:
         self.card, graph = card_of(folder), folder / "model.onnx"
-        self.thresholds = {kind: Thresholds(**self.card["thresholds"][kind]) for kind in Kind}
+        try:
+            self.thresholds, self.calibration = limits_of(self.card["thresholds"]), weights_of(self.card["calibration"])
+            second_look = looks.scale_of(self.card.get("second_look", 0.0))
+            max_side, stride = int(self.card["max_side"]), int(self.card["stride"])
+        except KeyError as lacking:
+            raise DataError(f"The card of {folder} has no {lacking}.", cure=_EXPORT_AGAIN) from lacking
+        except (TypeError, ValueError, AttributeError) as wrong:
+            raise DataError(f"The card of {folder} cannot be used: {wrong}.", cure=_EXPORT_AGAIN) from wrong
         shares = [self.thresholds[kind].far for kind in Kind]
-        second_look = self.card.get("second_look", 0.0)
-        self.graph = Graph(graph, self.card["max_side"], self.card["stride"], threads, second_look, shares)
-        self.calibration = {kind: Calibration(**self.card["calibration"][kind]) for kind in Kind}
+        self.graph = Graph(graph, max_side, stride, threads, second_look, shares)
 
     def read(self, output: Output) -> Evidence:
         return read_marks(output.kinds, output.residual, self.thresholds, self.calibration)
@@ -98,13 +104,13 @@ def card_of(folder: Path) -> dict[str, Any]:
     try:
         card = tomllib.loads((folder / "card.toml").read_text())
         fits = sha256(graph.read_bytes()).hexdigest() == card["sha256"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError) as broken:
+    except (OSError, ValueError, KeyError) as broken:
         raise DataError(
             f"{folder} holds no weights that can be used ({type(broken).__name__}).",
             cure="Give a folder with model.onnx and its card.toml.",
         ) from broken
     if not fits:
-        raise DataError(f"{graph} is not the file its card describes.", cure="Export the weights again.")
+        raise DataError(f"{graph} is not the file its card describes.", cure=_EXPORT_AGAIN)
     return card
 
 

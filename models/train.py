@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import pickle
 import signal
 import sys
 import threading
@@ -22,16 +21,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from models.architectures.unshuffle_unet import UnshuffleUNet
+from models.checkpoint import CHECKPOINT, read_checkpoint, total_seconds, total_steps, write_checkpoint
 from models.dataset import Split, clean_frames, split
 from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
 from models.layers import hold_still
 from models.loss import product_loss
 from models.pool import CropPool
-from models.recipe import Recipe, from_values
+from models.recipe import Recipe
 from models.released import released
+from models.whole import write_whole
 
-CHECKPOINT = "checkpoint.pt"
 SPLIT = "split.json"
 _CHECKPOINT_EVERY_S = 60.0
 _LOG_EVERY = 20
@@ -71,6 +71,9 @@ def _train(
     start_from: Path | None,
     time_budget_min: float | None,
 ) -> None:
+    if (run / CHECKPOINT).exists() and not resume:
+        cure = "Go on with it by `--resume`, or give another folder: runs are never overwritten."
+        raise TrainingError(f"{run} holds a run already.", cure=cure)
     parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
     run.mkdir(parents=True, exist_ok=True)
     if ranks.first:
@@ -119,9 +122,11 @@ def _train(
                 restoration, logits = joined(noisy)
             loss, terms = product_loss(restoration.float(), logits.float(), second, kinds, recipe.loss)
             if ranks.any(not torch.isfinite(loss)):
-                raise Diverged(
-                    f"The loss of step {state['step']} is {loss.item()}; the checkpoint in {run} is from before."
-                )
+                what = f"The loss of step {state['step']} is {loss.item()}"
+                if (run / CHECKPOINT).exists():
+                    raise Diverged(f"{what}; the checkpoint in {run} is from before.")
+                cure = "Begin again with a lower `optimiser.rate` in the recipe."
+                raise Diverged(f"{what}, and there is no checkpoint in {run} yet.", cure=cure)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), recipe.optimiser.largest_gradient)
@@ -204,32 +209,26 @@ def build(recipe: Recipe) -> UnshuffleUNet:
     return UnshuffleUNet(channels=settings.channels, top_blocks=settings.top_blocks, dilations=settings.dilations)
 
 
-def total_steps(state: dict[str, Any]) -> int:
-    """Steps of this run and of those it started from."""
-    return int(state["step"] + state.get("earlier_steps", 0))
-
-
-def total_seconds(state: dict[str, Any]) -> float:
-    return float(state["elapsed_s"] + state.get("earlier_s", 0.0))
-
-
 def average_runs(runs: Sequence[Path], out: Path) -> Path:
     """A run whose weights are the mean of those of ``runs``, cycles that started from one another (Wortsman et al.
     2022): steadier than either alone. Its state and split are the last run's. Raises `RecipeError` for other networks
     and `LeakySplit` when the runs held out other frames.
     """
+    if (out / CHECKPOINT).exists():
+        raise TrainingError(f"{out} holds a run already.", cure="Give another folder: runs are never overwritten.")
     checkpoints = [read_checkpoint(run / CHECKPOINT) for run in runs]
     if len({str(checkpoint["recipe"]["network"]) for checkpoint in checkpoints}) > 1:
         raise RecipeError("The runs hold different networks, which have no mean.", cure="Average runs of one recipe.")
-    if len({(run / SPLIT).read_text() for run in runs}) > 1:
+    splits = {(run / SPLIT).read_text() for run in runs}
+    if len(splits) > 1:
         raise LeakySplit("The runs held out different frames.", cure="Average runs with the same data and split.")
     last = checkpoints[-1]
     for name, weight in last["average"].items():
         if weight.is_floating_point():
             last["average"][name] = torch.stack([each["average"][name] for each in checkpoints]).mean(dim=0)
     out.mkdir(parents=True, exist_ok=True)
-    torch.save(last, out / CHECKPOINT)
-    (out / SPLIT).write_text((runs[-1] / SPLIT).read_text())
+    write_whole(out / SPLIT, splits.pop())
+    write_checkpoint(out / CHECKPOINT, last)
     return out
 
 
@@ -239,16 +238,11 @@ def refuse_other_split(run: Path, parts: Split, data: Path, resume: bool) -> Non
     before = manifest.read_text() if resume and manifest.exists() else None
     parts.write(manifest, data)
     if before is not None and before != manifest.read_text():
-        manifest.write_text(before)
+        write_whole(manifest, before)
         raise RecipeError(
             f"The data or the split in {run} changed since the run began.",
             cure="Start a new run, or bring back the data it used.",
         )
-
-
-def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
-    """The recipe a checkpoint was trained by."""
-    return from_values(checkpoint["recipe"])
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -363,24 +357,7 @@ def save(
         "optimiser": optimiser.state_dict(),
         "state": dict(state),
     }
-    beside = path.with_suffix(".part")
-    torch.save(checkpoint, beside)
-    beside.replace(path)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises `TrainingError` when there is none or it is damaged."""
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
-    except FileNotFoundError as missing:
-        raise TrainingError(
-            f"{path.parent} holds no checkpoint.", cure="Train first: `python -m models train RECIPE --data FOLDER`."
-        ) from missing
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as broken:
-        raise TrainingError(
-            f"The checkpoint {path} is damaged ({type(broken).__name__}).", cure="Train again, into a new folder."
-        ) from broken
-    return checkpoint
+    write_checkpoint(path, checkpoint)
 
 
 def restore(

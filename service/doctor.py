@@ -93,9 +93,11 @@ def onnxruntime(_: Settings) -> str:
 
 
 def _network(settings: Settings) -> str:
+    from service.analyse.pipeline import reading
     from service.analyse.restoration import load_network  # half a second and 60 MB that other roles do without
 
     network = load_network(settings)
+    reading(network.card)
     return f"{network.name} on {network.provider}"
 
 

@@ -3,6 +3,7 @@
 The restoration paints yellow pixels black, the residual is what that changed, and the caliper plane is certain there.
 """
 
+import tomllib
 from hashlib import sha256
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def write_weights(folder: Path, name: str = "tiny") -> Path:
             for kind in Kind
         },
     }
+    (folder / "card.toml").write_text(tomli_w.dumps(card))
+    return folder
+
+
+def look_again(folder: Path, share: float) -> Path:
+    """The weights with a look from afar that has this share in what is called a caliper."""
+    card = tomllib.loads((folder / "card.toml").read_text())
+    card["second_look"] = 0.5
+    card["thresholds"]["caliper"]["far"] = share
     (folder / "card.toml").write_text(tomli_w.dumps(card))
     return folder
 

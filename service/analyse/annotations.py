@@ -8,8 +8,10 @@ score.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import MISSING, astuple, dataclass, fields
 from enum import StrEnum
+from math import isfinite
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,6 +97,39 @@ class Calibration:
         weights = np.asarray(astuple(self), np.float64)
         logit = weights[0] + features @ weights[1:]
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit, -40.0, 40.0))), np.float64)
+
+
+def limits_of(tables: Mapping[str, Any]) -> dict[Kind, Thresholds]:
+    """Every kind's thresholds from a card. Raises ValueError, which says what is wrong with which."""
+    limits = {kind: Thresholds(**_numbers(Thresholds, tables, kind, "thresholds")) for kind in Kind}
+    for kind, each in limits.items():
+        for name in ("pixel", "absent", "present", "outline", "beside", "far"):
+            if not 0 <= getattr(each, name) <= 1:
+                raise ValueError(f"thresholds.{kind}.{name} is {getattr(each, name)} and must lie between 0 and 1")
+        if each.absent > each.present:
+            raise ValueError(f"thresholds.{kind}.absent is above {kind}.present")
+    return limits
+
+
+def weights_of(tables: Mapping[str, Any]) -> dict[Kind, Calibration]:
+    """Every kind's calibration from a card. Raises ValueError, which says what is wrong with which."""
+    return {kind: Calibration(**_numbers(Calibration, tables, kind, "calibration")) for kind in Kind}
+
+
+def _numbers(entry: type, tables: Mapping[str, Any], kind: Kind, section: str) -> dict[str, Any]:
+    """The table of a kind, which has the fields of ``entry`` and no others, all of them finite numbers."""
+    table = tables.get(kind)
+    if not isinstance(table, Mapping):
+        raise ValueError(f"it has no table {section}.{kind}")
+    unknown = table.keys() - {field.name for field in fields(entry)}
+    lacking = {field.name for field in fields(entry) if field.default is MISSING} - table.keys()
+    if unknown or lacking:
+        problem = f"knows no {min(unknown)}" if unknown else f"lacks {min(lacking)}"
+        raise ValueError(f"{section}.{kind} {problem}")
+    for name, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(f"{section}.{kind}.{name} is {value!r} and must be a number")
+    return dict(table)
 
 
 @dataclass(frozen=True)

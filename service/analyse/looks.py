@@ -6,6 +6,7 @@ and arrows are seen from nearby only (docs/adr/13-a-second-look-from-afar.md).
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import cv2
 import numpy as np
@@ -13,6 +14,24 @@ import numpy.typing as npt
 
 Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
 Planes = npt.NDArray[np.uint8]  # (kinds, rows, columns), probability x 255
+
+
+def scale_of(value: object) -> float:
+    """A card's ``second_look``. Raises ValueError unless it is 0, for none, or a scale below 1."""
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"second_look is {value!r} and must be a number from 0, for none, to less than 1")
+    return float(value)
+
+
+def share_of(value: object) -> float:
+    """A card's ``far`` of a kind. Raises ValueError unless it is in [0, 1]."""
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"far is {value!r} and must be a number from 0 to 1")
+    return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def from_afar(frame: Frame, scale: float) -> Frame:

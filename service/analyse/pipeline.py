@@ -13,10 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from service.analyse import residual
-from service.analyse.annotations import Annotation, Calibration, Evidence, Kind, Thresholds, read_marks
+from service.analyse.annotations import (
+    Annotation,
+    Calibration,
+    Evidence,
+    Kind,
+    Thresholds,
+    limits_of,
+    read_marks,
+    weights_of,
+)
 from service.analyse.devices import Device
 from service.analyse.overlays import burned, drawn_on, overlaid
-from service.analyse.restoration import Network, Restored, load_network
+from service.analyse.restoration import Card, Network, Restored, load_network
 from service.analyse.text import Read, TextReader, text_reader, with_text
 from service.dicom.overlays import Overlay, read_overlays
 from service.dicom.pixels import close_decoders, iterate_frames, look, start_decoder
@@ -97,7 +106,7 @@ class Pipeline:
         self._asks_for_text = asks_for_text
         self._text_threads = threads
         self._cine_frames = cine_frames or settings().cine_frames
-        self._thresholds, self._calibration = _reading(network)
+        self._thresholds, self._calibration = reading(network.card)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
     @classmethod
@@ -336,16 +345,14 @@ def spread(frames: int, at_most: int) -> Sequence[int]:
     return [(2 * share + 1) * frames // (2 * count) + 1 for share in range(count)]
 
 
-def _reading(network: Network) -> tuple[dict[Kind, Thresholds], dict[Kind, Calibration]]:
-    card = network.card
+def reading(card: Card) -> tuple[dict[Kind, Thresholds], dict[Kind, Calibration]]:
+    """How the output of weights is read. Raises `NetworkError` when their card does not say it."""
     if card.kinds != tuple(Kind):
         raise NetworkError(f"{card.name} knows other kinds of annotation than this version.", cure=_RETRAIN)
     try:
-        thresholds = {kind: Thresholds(**card.thresholds[kind]) for kind in Kind}
-        return thresholds, {kind: Calibration(**card.calibration[kind]) for kind in Kind}
-    except (KeyError, TypeError) as error:
-        what = f"The card of {card.name} lacks thresholds or calibration ({error})."
-        raise NetworkError(what, cure=_RETRAIN) from error
+        return limits_of(card.thresholds), weights_of(card.calibration)
+    except ValueError as error:
+        raise NetworkError(f"The card of {card.name} cannot be used: {error}.", cure=_RETRAIN) from error
 
 
 def _scaled(mark: Annotation, scale: tuple[float, float]) -> Annotation:

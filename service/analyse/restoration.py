@@ -89,10 +89,10 @@ class Card:
 
     @classmethod
     def read(cls, path: Path) -> "Card":
-        """Raises `NetworkError` when the card is missing or incomplete."""
+        """Raises `NetworkError` when the card is missing, incomplete or says what cannot be."""
         try:
             card = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls(
+            read = cls(
                 name=card["name"],
                 version=str(card["version"]),
                 sha256=card["sha256"],
@@ -101,13 +101,20 @@ class Card:
                 max_side=int(card.get("max_side", 2048)),
                 thresholds=card["thresholds"],
                 calibration=card["calibration"],
-                second_look=float(card.get("second_look", 0.0)),
+                second_look=looks.scale_of(card.get("second_look", 0.0)),
                 quantised=card.get("quantised", {}).get("sha256", ""),
             )
+            if read.stride < 1 or read.max_side < read.stride:
+                raise ValueError(f"stride is {read.stride} and max_side {read.max_side}, which holds no frame")
+            for kind in read.kinds:
+                looks.share_of(read.thresholds[kind].get("far", 0.0))
+            return read
         except FileNotFoundError:
             raise NetworkError(f"There is no network at {path.parent}.", cure=_CURE) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            raise NetworkError(f"The card {path} cannot be used ({error!r}).", cure=_CURE) from error
+        except KeyError as lacking:
+            raise NetworkError(f"The card {path} cannot be used: it has no {lacking}.", cure=_MEND_CARD) from lacking
+        except (OSError, TypeError, ValueError, AttributeError) as error:
+            raise NetworkError(f"The card {path} cannot be used: {error}.", cure=_MEND_CARD) from error
 
 
 class Network:
@@ -341,5 +348,6 @@ def _batches(indices: list[int], at_most: int) -> list[list[int]]:
 
 
 _CURE = "Set SONOMARK_NETWORK to a name under models/weights or to a folder with model.onnx and its card.toml."
+_MEND_CARD = "Mend what it says, or export the weights again."
 _COPY_AGAIN = "One of the two was changed or copied by halves: copy model.onnx and card.toml there again, together."
 _GPU_FAILED = "Look at `nvidia-smi` and the kernel's log; the worker starts again by itself."

@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import cv2
 import numpy as np
 from pydicom import config, dcmread, uid
 from pydicom.dataset import Dataset, FileDataset
@@ -17,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 from service.dicom.codecs import RESEND, Layout, decode, read_jpeg_marks
 from service.dicom.display import RGB, Display
 from service.dicom.overlays import OVERLAY_DATA
+from service.dicom.plain import plain_rgb
 from service.errors import NotDicom, Undecodable
 
 config.settings.reading_validation_mode = config.IGNORE
@@ -166,11 +166,9 @@ class PlainPicture:
         _within_budget(self.rows, self.columns, max_pixels)
 
     def rgb(self, number: int) -> RGB:
-        image = cv2.imdecode(np.frombuffer(self._data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise Undecodable("The image file is damaged.", cure="Export the image again.")
+        image = plain_rgb(self._data)
         self.rows, self.columns = image.shape[:2]  # the orientation tag may have turned it
-        return image  # type: ignore[return-value]
+        return image
 
 
 def _read_header(path: Path) -> tuple[FileDataset, int]:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
+from service.analyse.pipeline import reading
 from service.analyse.restoration import Card, folder_of, installed, verify_weights
 from service.db import audit, heartbeats, scores, switches
 from service.db.session import database
@@ -112,6 +113,7 @@ def _require_fit(chosen: Installed, reason: str) -> None:
     """Raises NotAllowed without a reason, NetworkError unless the weights are those of their card."""
     if not reason.strip():
         raise NotAllowed("Say why; the audit trail keeps it.")
+    reading(chosen.card)
     verify_weights(chosen.path, chosen.card)
 
 

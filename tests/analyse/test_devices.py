@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from service.analyse import devices, restoration
+from service.analyse import devices, looks, restoration
 from service.analyse.devices import Bound, Options, choose_device, open_session, providers
 from service.analyse.restoration import Network, load_network
 from service.errors import NetworkError
 from service.settings import Settings
-from tests.tiny_network import YELLOW, write_weights
+from tests.tiny_network import YELLOW, look_again, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,23 @@ def test_a_gpu_gives_the_answers_of_the_cpu(weights: Path, with_gpu: list[str], 
     assert gpu.provider == provider and gpu.batch == 8
     for one, other in zip(gpu.restore(frames), cpu.restore(frames), strict=True):
         assert (one.kinds == other.kinds).all() and (one.restoration == other.restoration).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gpu_looks_twice_as_the_cpu_does(
+    weights: Path, with_gpu: list[str], house: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Each look has its own buffers; where the GPU fails between them, the CPU takes the second one of all frames."""
+    folder = look_again(write_weights(tmp_path / "weights"), 0.5)
+    gpu = load_network(house.model_copy(update={"network": str(folder), "provider": "auto"}))
+    frames = [frame for seed in range(5) for frame in speckle(seed, rows=40 + 8 * (seed % 2), columns=90)]
+    expected = Network(folder).restore(frames)
+    if fails:
+        from_afar = looks.from_afar
+        monkeypatch.setattr(looks, "from_afar", lambda *given: with_gpu.append("run") or from_afar(*given))
+    for one, other in zip(gpu.restore(frames), expected, strict=True):
+        assert (one.kinds == other.kinds).all() and (one.restoration == other.restoration).all()
+    assert gpu.provider == ("cpu" if fails else "cuda")
 
 
 def test_a_gpu_that_fails_at_work_makes_way_for_the_cpu(weights: Path, with_gpu: list[str], house: Settings) -> None:

@@ -1,7 +1,9 @@
 """The network's folder, its device, and what goes in and comes out."""
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,11 +19,12 @@ from onnx import TensorProto, helper
 from service import demo
 from service.analyse import restoration
 from service.analyse.annotations import Calibration, Kind, Thresholds, read_marks
-from service.analyse.devices import choose_device, devices
+from service.analyse.devices import GPUS, choose_device, devices
+from service.analyse.pipeline import reading
 from service.analyse.restoration import Network, Restored, load_network
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
-from tests.tiny_network import YELLOW, write_weights
+from tests.tiny_network import YELLOW, look_again, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +69,18 @@ def test_a_batch_gives_what_single_frames_give(network: Network, monkeypatch: py
         assert (one.kinds == batched.kinds).all() and (one.restoration == batched.restoration).all()
 
 
-def look_again(folder: Path, share: float) -> Path:
-    """The weights with a look from afar that has this share in what is called a caliper."""
-    card = tomllib.loads((folder / "card.toml").read_text())
-    card["second_look"] = 0.5
-    card["thresholds"]["caliper"]["far"] = share
-    (folder / "card.toml").write_text(tomli_w.dumps(card))
-    return folder
+def test_both_looks_of_many_frames_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes mixed, none a multiple of the stride, some smaller than it, one larger than the network takes."""
+    sizes = [(48, 64), (20, 30), (45, 61), (20, 30), (48, 64), (1, 1), (1030, 40), (20, 30)]
+    frames = [np.roll(marked(rows, columns), shift, axis=1) for shift, (rows, columns) in enumerate(sizes)]
+    folder = look_again(write_weights(tmp_path / "weights"), 0.5)
+    single = [Network(folder).restore([frame])[0] for frame in frames]
+    monkeypatch.setattr(restoration, "BATCH", dict.fromkeys(("openvino", "cpu"), 2))
+    for device in [each for each in devices() if each not in GPUS]:
+        for one, batched in zip(single, Network(folder, device).restore(frames), strict=True):
+            assert one.kinds.shape == (5, *batched.frame.shape[:2])
+            assert np.abs(one.kinds.astype(int) - batched.kinds).max() <= 1
+            assert (one.restoration == batched.restoration).all()
 
 
 def test_a_mark_that_only_one_look_sees_is_half_as_probable(tmp_path: Path) -> None:
@@ -132,6 +140,37 @@ def test_weights_that_are_not_what_they_claim_are_refused(tmp_path: Path, damage
     with pytest.raises(NetworkError, match=reason) as refused:
         Network(folder)
     assert refused.value.cure
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card.update(second_look=2.0), "second_look is 2.0"),
+        (lambda card: card.update(second_look=-1), "second_look is -1"),
+        (lambda card: card.update(second_look="x"), "second_look is 'x'"),
+        (lambda card: card.update(second_look=float("nan")), "second_look is nan"),
+        (lambda card: card.update(second_look=True), "second_look is True"),
+        (lambda card: card["thresholds"]["text"].update(far="x"), "far is 'x'"),
+        (lambda card: card["thresholds"]["text"].update(far=-0.1), "far is -0.1"),
+        (lambda card: card["thresholds"].pop("text"), "has no 'text'"),
+        (lambda card: card.update(stride=0), "stride is 0"),
+        (lambda card: card.update(quantised="yes"), "cannot be used"),
+        (lambda card: card["thresholds"]["text"].update(near=0.5), "thresholds.text knows no near"),
+        (lambda card: card["thresholds"]["text"].update(absent=0.9), "thresholds.text.absent is above"),
+        (lambda card: card["calibration"]["text"].update(mass=float("inf")), "calibration.text.mass is inf"),
+        (lambda card: card["calibration"].pop("text"), "no table calibration.text"),
+    ],
+)
+def test_a_card_that_says_what_cannot_be_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    folder = write_weights(tmp_path / "weights")
+    card = tomllib.loads((folder / "card.toml").read_text())
+    change(card)
+    (folder / "card.toml").write_text(tomli_w.dumps(card))
+    with pytest.raises(NetworkError, match="card") as refused:
+        reading(Network(folder).card)
+    assert said in str(refused.value) and refused.value.cure
 
 
 def quantised(folder: Path, digest: str | None = None) -> Path:

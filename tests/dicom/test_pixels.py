@@ -321,6 +321,16 @@ def test_frames_in_several_fragments_are_joined(write: Write, screen: RGB) -> No
         assert np.abs(frame.astype(int) - screen).mean() < 2
 
 
+def test_half_a_jpeg_file_is_refused(tmp_path: Path, screen: RGB) -> None:
+    """Its decoder would show grey below, in which no mark is found."""
+    whole = jpeg(screen)
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Undecodable, match="cut off"):
+        read_frames(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes(whole + b"what a modality appends")
+    assert len(read_frames(tmp_path / "cut.jpg")) == 1
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_plain_pictures_are_read(tmp_path: Path, screen: RGB, suffix: str) -> None:
     path = tmp_path / f"screen.{suffix}"

@@ -10,12 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tomli_w
 
 from models import adapt as adaptation
 from models import quantise as quantisation
 from models.adapt import Plan, adapt, prepare
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.dataset import CleanFrame, clean_frames, read_frame
+from models.dataset import CleanFrame, clean_frames, read_frame, split
 from models.errors import DataError, RecipeError, TrainingError
 from models.layers import hold_still
 from models.recipe import load
@@ -73,6 +74,31 @@ def test_an_adaptation_that_fails_leaves_nothing(weights: Path, site: Path, tmp_
     with pytest.raises(TrainingError, match="measure"):
         adapt(weights, site, tmp_path / "adapted", PLAN, None, silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_frames_are_drawn_anew_where_thresholds_can_be_fitted(site: Path) -> None:
+    """The draw that set the test frames aside leaves one group below the share; thresholds need many."""
+    chosen = load("adapt")
+    frames = [CleanFrame(Path(f"{number}.png"), "ward", f"patient {number}") for number in range(200)]
+    training = split(frames, (), adaptation.TEST_SHARE, chosen.seed).training
+    drawn = adaptation._with_validation(chosen, training)
+    assert len(split(training, (), drawn.split.share, drawn.seed).validation) >= adaptation.ENOUGH_FRAMES
+    assert adaptation._with_validation(chosen, training[:40]) == chosen
+    assert len(split(training[:40], (), chosen.split.share, chosen.seed).validation) == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_adapted_weights_look_again_as_their_parent_does(site: Path, tmp_path: Path) -> None:
+    """Its thresholds were fitted at its own scale; an own recipe's split is in the card, not among the recipes."""
+    parent = write_tiny_weights(tmp_path / "parent")
+    card = tomllib.loads((parent / "card.toml").read_text())
+    card["thresholds"]["body_marker"]["far"] = 0.25
+    card |= {"second_look": 0.5, "recipe": "our-own", "split": {"held_out_sources": [], "share": 0.4}}
+    (parent / "card.toml").write_text(tomli_w.dumps(card))
+    adapted = adapt(parent, site, tmp_path / "adapted", PLAN, site, silent)
+    child = tomllib.loads((adapted / "card.toml").read_text())
+    assert child["second_look"] == 0.5 and child["thresholds"] == card["thresholds"]
+    assert child["split"]["share"] == load("adapt").split.share
 
 
 def test_weights_are_never_overwritten(weights: Path, site: Path) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import tomli_w
 import torch
+from pydicom import examples
 
-from models import evaluate, export, recipe
+from models import evaluate, export, pool, recipe
 from models import train as training
-from models.dataset import Split, clean_frames, split
-from models.errors import DataError, LeakySplit, TrainingError
+from models.checkpoint import read_checkpoint, write_checkpoint
+from models.dataset import Split, clean_frames, read_frame, split
+from models.errors import DataError, Diverged, LeakySplit, TrainingError
 from models.served import Weights
-from models.train import CHECKPOINT, SPLIT, train
-from tests.models.tiny_weights import write_speckle, write_tiny_weights
+from models.train import CHECKPOINT, SPLIT, average_runs, train
+from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +115,161 @@ def test_a_few_patients_are_enough_for_a_split(data: Path, seed: int) -> None:
     assert parts.training and parts.validation
     with pytest.raises(DataError, match="no frame for"):
         split(frames[:1], (), 0.25, seed)
+
+
+def test_a_run_is_never_written_over(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    run = train(replace(tiny, steps=1), data, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(replace(tiny, seed=9), data, run)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        average_runs([run, run], run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_loss_that_is_no_number_says_whether_there_is_a_checkpoint(
+    data: Path, tiny: recipe.Recipe, tmp_path: Path
+) -> None:
+    wild = replace(tiny, optimiser=replace(tiny.optimiser, rate=float("inf")))
+    with pytest.raises(Diverged, match=r"no checkpoint in .*run yet\. Begin again"):
+        train(wild, data, tmp_path / "run")
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+    train(replace(tiny, steps=1), data, tmp_path / "other")
+    with pytest.raises(Diverged, match="is from before"):
+        train(wild, data, tmp_path / "other", resume=True)
+
+
+def test_what_is_for_measuring_is_never_trained_on(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "ward")
+    write_speckle(folder / "annotated", 2, side=120)
+    assert len(clean_frames(folder)) == 8, "a folder of that name alone says nothing"
+    write_labels(folder / "annotated", ["tissue_0a.png", "tissue_1a.png"])
+    assert {frame.path.parent for frame in clean_frames(folder)} == {folder}
+
+
+def test_a_spreadsheets_csv_is_read(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "Bilder für Größe")
+    (folder / "frames.csv").write_bytes("file;source\r\ntissue_0a.png;Bäder\r\ntissue_1a.png\r\n".encode("utf-8-sig"))
+    assert [frame.source for frame in clean_frames(folder)] == ["Bäder", ""]
+    (folder / "frames.csv").write_bytes("file,source\ntissue_0a.png,Bäder\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"frames\.csv is not in UTF-8"):
+        clean_frames(folder)
+    (folder / "frames.csv").write_text("file,source\n,here\n")
+    with pytest.raises(DataError, match=r"Line 2 of .*frames\.csv names no file"):
+        clean_frames(folder)
+
+
+@pytest.mark.parametrize("said", ["yes", "2", "True"])
+def test_a_label_that_is_none_is_refused(data: Path, tmp_path: Path, said: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"file,source,caliper,arrow\na.png,here,1,\nb.png,here,{said},0\n")
+    with pytest.raises(DataError, match=f"says '{said}' of caliper in b.png") as refused:
+        evaluate.labelled(tmp_path / "labels.csv")
+    assert "unsure" in refused.value.cure
+
+
+def without_pixels() -> bytes:
+    from io import BytesIO
+
+    header, file = examples.rgb_color, BytesIO()
+    del header.PixelData
+    header.save_as(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.jpg", lambda: jpeg()[: len(jpeg()) // 2]),
+        ("cut.png", lambda: cv2.imencode(".png", speckled())[1].tobytes()[:900]),
+        ("nothing.png", lambda: b""),
+        ("letter.dcm", lambda: b"Dear colleague, " * 30),
+        ("report.dcm", without_pixels),
+    ],
+)
+def test_a_file_that_is_no_image_is_named(data: Path, tmp_path: Path, name: str, content: Callable[[], bytes]) -> None:
+    folder = shutil.copytree(data, tmp_path / "frames")
+    (folder / name).write_bytes(content())
+    with pytest.raises(DataError, match=f"{name} is not an image that can be read") as refused:
+        clean_frames(folder)
+    assert refused.value.cure
+
+
+def speckled() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
+
+
+def jpeg() -> bytes:
+    return cv2.imencode(".jpg", speckled())[1].tobytes()
+
+
+def test_frames_of_any_kind_and_size_are_read_as_displayed(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    cv2.imwrite(str(tmp_path / "grey.png"), deep.astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "clear.png"), np.dstack([speckled(), speckled()[..., 0]]))
+    cv2.imwrite(str(tmp_path / "large.jpg"), np.zeros((4000, 6000, 3), np.uint8))
+    shutil.copy(examples.get_path("rgb_color"), tmp_path / "1.2.840.7")
+    frames = {frame.path.name: read_frame(frame.path) for frame in clean_frames(tmp_path)}
+    shapes = {name: frame.shape for name, frame in frames.items()}
+    tall, wide = shapes.pop("1.2.840.7")[:2]
+    assert min(tall, wide) > 200
+    assert shapes == {
+        "deep.png": (20, 30, 3),
+        "grey.png": (20, 30, 3),
+        "clear.png": (90, 120, 3),
+        "large.jpg": (4000, 6000, 3),
+    }
+    assert (frames["deep.png"][..., 0] == deep >> 8).all() and (frames["clear.png"] == speckled()[..., ::-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card.update(second_look=2.0), "second_look is 2.0"),
+        (lambda card: card.update(second_look=-1), "second_look is -1"),
+        (lambda card: card.update(second_look="x"), "second_look is 'x'"),
+        (lambda card: card["thresholds"]["caliper"].update(far="x"), "thresholds.caliper.far is 'x'"),
+        (lambda card: card["thresholds"]["caliper"].update(far=1.5), "thresholds.caliper.far is 1.5"),
+        (lambda card: card["thresholds"]["arrow"].update(near=0.5), "thresholds.arrow knows no near"),
+        (lambda card: card["calibration"]["text"].pop("mass"), "calibration.text lacks mass"),
+        (lambda card: card["thresholds"].pop("text"), "no table thresholds.text"),
+        (lambda card: card.pop("calibration"), "has no 'calibration'"),
+        (lambda card: card.update(max_side="large"), "cannot be used"),
+    ],
+)
+def test_a_card_that_says_what_cannot_be_is_refused(
+    tmp_path: Path, change: Callable[[dict], object], said: str
+) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    card = tomllib.loads((weights / "card.toml").read_text())
+    change(card)
+    (weights / "card.toml").write_text(tomli_w.dumps(card))
+    with pytest.raises(DataError, match="card") as refused:
+        Weights(weights)
+    assert said in str(refused.value) and refused.value.cure
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    """A real process whose files may not grow beyond 100 kB."""
+    run, mean = train(replace(tiny, steps=1), data, tmp_path / "run"), tmp_path / "mean [1]"
+    command = f"ulimit -f 100; exec {sys.executable} -m models average '{run}' '{run}' --out '{mean}'"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert f"{mean}/checkpoint.pt cannot be written" in ended.stderr and "Make room" in ended.stderr
+    assert not list(mean.glob("checkpoint*"))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT
+    write_checkpoint(path, {"step": 1})
+    path.with_name(f"{CHECKPOINT}.part").mkdir()  # in the way
+    with pytest.raises(OSError, match="part"):
+        write_checkpoint(path, {"step": 2})
+    assert read_checkpoint(path) == {"step": 1}
+
+
+def test_too_little_shared_memory_is_told_before_a_worker_dies_of_it(tmp_path: Path) -> None:
+    pool.refuse_too_little(1, tmp_path)
+    with pytest.raises(TrainingError, match="MB of shared memory") as refused:
+        pool.refuse_too_little(10**15, tmp_path)
+    assert "--shm-size" in refused.value.cure

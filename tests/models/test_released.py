@@ -17,8 +17,10 @@ from models import recipe
 from models.errors import DataError, RecipeError
 from models.graph import Served
 from models.released import released
-from models.served import Graph
+from models.served import Graph, Weights
 from models.train import CHECKPOINT, mixed_primaries, train
+from service.analyse.restoration import Network
+from tests.models.tiny_weights import write_tiny_weights
 
 WEIGHTS = Path("models/weights/sonomark")
 
@@ -98,3 +100,18 @@ def test_mixed_primaries_leave_greys_alone() -> None:
     matrices = [mixed_primaries(rng) for _ in range(40)]
     assert np.allclose([matrix.sum(axis=1) for matrix in matrices], 1, atol=1e-6)
     assert any(np.abs(matrix - np.eye(3)).max() > 0.2 for matrix in matrices)
+
+
+def test_training_and_service_look_twice_alike(tmp_path: Path) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    card = tomllib.loads((weights / "card.toml").read_text())
+    card["second_look"] = 0.7
+    card["thresholds"]["body_marker"]["far"], card["thresholds"]["text"]["far"] = 0.5, 1.0
+    (weights / "card.toml").write_text(tomli_w.dumps(card))
+    rng = np.random.default_rng(3)
+    frames = [rng.integers(0, 255, (*size, 3), np.uint8) for size in ((20, 30), (75, 131), (96, 1100))]
+    for frame, served in zip(frames, Network(weights).restore(frames), strict=True):
+        trained = Weights(weights).graph(frame)
+        assert (trained.kinds == served.kinds).all() and (trained.residual == served.residual).all()
+        near = Graph(weights / "model.onnx", 1024)(frame).kinds
+        assert (trained.kinds[[1, 2, 4]] == near[[1, 2, 4]]).all() and (trained.kinds[[0, 3]] != near[[0, 3]]).any()

@@ -13,6 +13,7 @@ from service.db import audit, heartbeats, peers, scores, switches
 from service.db.peers import Tally
 from service.db.session import Database
 from service.db.tables import Instance, PeerActivity, Role, now
+from service.review import models
 from service.settings import WEIGHTS, Settings
 from tests.review import ward
 
@@ -171,6 +172,13 @@ def test_weights_are_compared_and_put_in_use(admin: TestClient, db: Database, ho
     assert "not those their card describes" in refused.text and "copy model.onnx and card.toml" in refused.text
     assert 'value="roll back"' in refused.text, "what was typed is kept"
     (copied / "model.onnx").write_bytes(graph)
+    models.read.cache_clear()
+    (copied / "card.toml").write_text(card.replace("pixel = 0.31", 'pixel = "x"'))
+    unreadable = admin.post("/models/older/activate", data=asked)
+    assert unreadable.status_code == 422, "workers could not read with such a card"
+    assert ".pixel is &#39;x&#39; and must be a number" in unreadable.text
+    models.read.cache_clear()
+    (copied / "card.toml").write_text(card)
     assert admin.post("/models/older/activate", data=asked).status_code == 303
     with db.read() as session:
         assert switches.network(session) == "older"

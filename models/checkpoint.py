@@ -1,0 +1,58 @@
+"""A run's checkpoint: recipe, network, averaged weights, optimiser and state, in one file."""
+
+from __future__ import annotations
+
+import pickle
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.errors import TrainingError
+from models.recipe import Recipe, from_values
+from models.whole import beside
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Raises OSError when the disk does not take it."""
+    whole = BytesIO()  # torch's own writer says of a full disk only that something failed
+    torch.save(checkpoint, whole)
+    with beside(path) as part:
+        part.write_bytes(whole.getbuffer())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Raises `TrainingError` when there is none or it is damaged."""
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    except FileNotFoundError as missing:
+        raise TrainingError(
+            f"{path.parent} holds no checkpoint.", cure="Train first: `python -m models train RECIPE --data FOLDER`."
+        ) from missing
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as broken:
+        raise TrainingError(
+            f"The checkpoint {path} is damaged ({type(broken).__name__}).", cure="Train again, into a new folder."
+        ) from broken
+    return checkpoint
+
+
+def recipe_of_run(run: Path) -> Recipe | None:
+    """The recipe a run was trained by, None where only its split is at hand."""
+    return recipe_of(read_checkpoint(run / CHECKPOINT)) if (run / CHECKPOINT).exists() else None
+
+
+def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
+    """The recipe a checkpoint was trained by."""
+    return from_values(checkpoint["recipe"])
+
+
+def total_steps(state: dict[str, Any]) -> int:
+    """Steps of this run and of those it started from."""
+    return int(state["step"] + state.get("earlier_steps", 0))
+
+
+def total_seconds(state: dict[str, Any]) -> float:
+    return float(state["elapsed_s"] + state.get("earlier_s", 0.0))
