@@ -112,6 +112,12 @@ class TestCine:
         frames = (frame(1, body_marker=0.9), frame(2, body_marker=0.5), frame(3))
         assert judge_instance(rules, image(1, *frames)).verdict is Verdict.INDETERMINATE
 
+    @pytest.mark.parametrize("doubtful", [0.9, 0.5])
+    def test_half_of_the_frames_are_not_most(self, doubtful: float) -> None:
+        rules = rule('expect = { annotation = "body_marker" }\ncine = "most"')
+        frames = (frame(1, body_marker=0.9), frame(2, body_marker=doubtful), frame(3), frame(4))
+        assert judge_instance(rules, image(1, *frames)).verdict is Verdict.NON_COMPLIANT
+
     def test_what_must_not_be_there_may_be_on_no_frame(self) -> None:
         rules = rule('expect = { without = "body_marker" }')
         assert judge_instance(rules, image(1, *self.FRAMES)).verdict is Verdict.NON_COMPLIANT
@@ -270,6 +276,20 @@ class TestExpectations:
         assert (verdict(on, box, inside), verdict(on, box, outside)) == ("compliant", "non_compliant")
         assert (verdict(off, box, inside), verdict(off, box, outside)) == ("non_compliant", "compliant")
         assert (verdict(within, inside), verdict(within, outside)) == ("compliant", "non_compliant")
+        # It is the mark's centre that lies in the region: these two reach over its lower edge.
+        above, below = (Mark("caliper", 0.9, (300, top, 8, 12)) for top in (243, 245))
+        assert (verdict(within, above), verdict(within, below)) == ("compliant", "non_compliant")
+        doubtful = image(1, frame(marks=(box,), caliper=0.45, color_box=0.9), regions=regions)
+        assert judge_instance(rule(f"expect = {on}"), doubtful).verdict is Verdict.INDETERMINATE
+
+    def test_only_marks_of_the_place_that_is_asked_for_count(self) -> None:
+        rules = rule('expect = { annotation = "caliper", count = 2, found_in = "pixels" }')
+        seen, overlaid = Mark("caliper", 0.9, (10, 10, 8, 8)), Mark("caliper", 1.0, (40, 10, 8, 8), "overlay")
+
+        def verdict(*marks: Mark) -> Verdict:
+            return judge_instance(rules, image(1, frame(marks=marks, caliper=0.9))).verdict
+
+        assert (verdict(seen, seen), verdict(seen, overlaid)) == ("compliant", "non_compliant")
 
     @pytest.mark.parametrize(("apart", "touching"), [(8, False), (4, True)])
     def test_a_mark_does_not_touch_itself(self, apart: int, touching: bool) -> None:
@@ -317,7 +337,10 @@ class TestApplicability:
             ("{ min_age = 18 }", True),
             ('{ pregnancy = ["possible", "definite"] }', True),
             ('{ pregnancy = "none" }', False),
+            ("{ min_age = 40 }", True),
+            ("{ min_age = 41 }", False),
             ("{ max_age = 17 }", False),
+            ("{ max_age = 40 }", True),
             ('{ region = "tissue" }', True),
             ('{ region = "pw_doppler" }', False),
         ],
@@ -331,6 +354,12 @@ class TestApplicability:
     def test_unless(self) -> None:
         rules = rule('expect = { annotation = "text" }\nunless = { exam = "biopsy" }')
         assert judge_instance(rules, image(1, words={"exam": "BREAST BIOPSY"})).verdict is Verdict.NOT_APPLICABLE
+        assert judge_instance(rules, image(1, words={"exam": "BREAST"})).verdict is Verdict.NON_COMPLIANT
+
+    @pytest.mark.parametrize("condition", ["min_age = 18", "max_age = 17"])
+    def test_of_an_unknown_age_no_condition_on_ages_holds(self, condition: str) -> None:
+        rules = rule(f'expect = {{ annotation = "text" }}\napplies_to = {{ {condition} }}')
+        assert judge_instance(rules, image(1, patient_age=None)).verdict is Verdict.NOT_APPLICABLE
 
 
 class TestExcuses:
