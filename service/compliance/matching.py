@@ -25,10 +25,9 @@ def fits_any(matches: Iterable[Match], image: InstanceFacts) -> bool:
 
 def applies(requirement: Requirement, image: InstanceFacts) -> bool:
     """Whether the requirement speaks of an image with this header."""
-    wanted = requirement.applies_to
-    if wanted and not (fits(wanted[0], image) if len(wanted) == 1 else fits_any(wanted, image)):
+    if requirement.applies_to and not fits_any(requirement.applies_to, image):
         return False
-    return not (requirement.unless and fits_any(requirement.unless, image))
+    return not fits_any(requirement.unless, image)
 
 
 def is_silent(match: Match, image: InstanceFacts) -> bool:

@@ -356,6 +356,11 @@ class TestApplicability:
         assert judge_instance(rules, image(1, words={"exam": "BREAST BIOPSY"})).verdict is Verdict.NOT_APPLICABLE
         assert judge_instance(rules, image(1, words={"exam": "BREAST"})).verdict is Verdict.NON_COMPLIANT
 
+    def test_unless_it_is_a_cine(self) -> None:
+        rules = rule('expect = { annotation = "text" }\nunless = { image = "cine" }')
+        assert judge_instance(rules, image(1, frame(1), frame(2))).verdict is Verdict.NOT_APPLICABLE
+        assert judge_instance(rules, image(1)).verdict is Verdict.NON_COMPLIANT
+
     @pytest.mark.parametrize("condition", ["min_age = 18", "max_age = 17"])
     def test_of_an_unknown_age_no_condition_on_ages_holds(self, condition: str) -> None:
         rules = rule(f'expect = {{ annotation = "text" }}\napplies_to = {{ {condition} }}')
