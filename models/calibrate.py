@@ -93,7 +93,15 @@ class Fitted:
 
 
 def fit(found: list[Case], kind: Kind) -> Fitted:
-    """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins."""
+    """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins.
+
+    Raises `TrainingError` where no frame shows the kind, or every one does.
+    """
+    marked = [int(case.marked[list(Kind).index(kind)]) for case in found]
+    for there, what in ((max(marked) >= _VISIBLE_PIXELS, "shows"), (min(marked) == 0, "lacks")):
+        if not there:
+            cure = "Draw more of them by `--samples`, or hold out more frames in the recipe's `split`."
+            raise TrainingError(f"Of {len(found)} validation frames none {what} the kind {kind}.", cure=cure)
     far = _FAR.get(kind, 0.0) if all(case.output.far is not None for case in found) else 0.0
     found = seen(found, kind, far)
     best = min((_fit_at(found, kind, pixel, far) for pixel in _PIXEL), key=lambda fitted: fitted.loss)

@@ -135,8 +135,9 @@ def _page(request: Request, *, problem: str = "", status: int = 200) -> Response
             "decided": decided,
         }
     active = _active(named)
-    others = [each for each in _all() if active is None or each.path != active.path]
-    context |= {"active": active, "named": named, "others": others, "problem": problem}
+    found, unreadable = _all()
+    others = [each for each in found if active is None or each.path != active.path]
+    context |= {"active": active, "named": named, "others": others, "unreadable": unreadable, "problem": problem}
     return render(request, "models.html", context, status=status)
 
 
@@ -164,18 +165,19 @@ def read(folder: str) -> Installed:
     return Installed(Path(folder), card, tomllib.loads(path.read_text(encoding="utf-8")))
 
 
-def _all() -> list[Installed]:
-    found = []
+def _all() -> tuple[list[Installed], list[tuple[str, str]]]:
+    """The weights that can be read, and the folders of the others with what is wrong there."""
+    found, unreadable = [], []
     for folder in installed(settings()):
         try:
             found.append(read(str(folder)))
-        except NetworkError:
-            continue  # half-written weights are none
-    return found
+        except NetworkError as error:
+            unreadable.append((folder.name, str(error)))
+    return found, unreadable
 
 
 def _chosen(name: str) -> Installed:
-    found = next((each for each in _all() if each.folder == name), None)
+    found = next((each for each in _all()[0] if each.folder == name), None)
     if found is None:
         raise NotFound("There are no such weights.", cure="Put model.onnx and card.toml into DATA_DIR/weights/NAME.")
     return found

@@ -243,6 +243,14 @@ def test_large_kinds_are_fitted_on_both_looks() -> None:
     assert once.thresholds.far == 0.0 and min(once.sensitivity, once.specificity) < 1.0
 
 
+def test_a_kind_that_no_frame_shows_cannot_be_fitted() -> None:
+    cases = [looked_at(Kind.COLOR_BOX, there, there, there, 200) for there in (True, False)] * 4
+    for some, kind, what in ((cases, Kind.ARROW, "none shows the kind arrow"), (cases[::2], Kind.COLOR_BOX, "lacks")):
+        with pytest.raises(TrainingError, match=what) as refused:
+            fit(some, kind)
+        assert "--samples" in refused.value.cure
+
+
 def test_thin_kinds_are_seen_from_nearby_alone() -> None:
     cases = [
         looked_at(Kind.CALIPER, there, True, there, strength)

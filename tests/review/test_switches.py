@@ -173,6 +173,9 @@ def test_weights_are_compared_and_put_in_use(admin: TestClient, db: Database, ho
     assert 'value="roll back"' in refused.text, "what was typed is kept"
     (copied / "model.onnx").write_bytes(graph)
     models.read.cache_clear()
+    (copied / "card.toml").write_text("second_look = 2.0\n" + card.replace("second_look = ", "was = ", 1))
+    listed = admin.get("/models").text
+    assert "second_look is 2.0 and must be" in listed and "/models/older/activate" not in listed
     (copied / "card.toml").write_text(card.replace("pixel = 0.31", 'pixel = "x"'))
     unreadable = admin.post("/models/older/activate", data=asked)
     assert unreadable.status_code == 422, "workers could not read with such a card"
