@@ -1,11 +1,13 @@
 """Pausing, draining, peers, models and the self-test's page."""
 
 import shutil
+import tomllib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import tomli_w
 from fastapi.testclient import TestClient
 
 from service.analyse.restoration import Card
@@ -232,3 +234,15 @@ def test_models_reads_only_folders_of_weights(house: Settings, admin: TestClient
     (Path(house.data_dir) / "weights" / "broken").mkdir(parents=True)
     (Path(house.data_dir) / "weights" / "broken" / "card.toml").write_text("name = 1")
     assert admin.get("/models").status_code == 200
+
+
+def test_weights_of_a_hospitals_own_frames_have_their_page(house: Settings, admin: TestClient, db: Database) -> None:
+    """Adapted weights have no figures until they are evaluated, and frames of one's own no licence."""
+    own = house.data_dir / "weights" / "sonomark"
+    shutil.copytree(WEIGHTS / "sonomark", own)
+    card = tomllib.loads((own / "card.toml").read_text())
+    card |= {"data": [{"source": "Ward 3", "training": 26, "validation": 1}], "metrics": {}, "version": "own"}
+    (own / "card.toml").write_text(tomli_w.dumps(card))
+    page = admin.get("/models")
+    assert page.status_code == 200 and "Ward 3" in page.text
+    assert admin.get("/models/sonomark/activate").status_code == 200
