@@ -51,6 +51,13 @@ def test_a_drawn_mark_is_found_where_it_is() -> None:
     assert (evidence.mask == 2).sum() == 800
 
 
+@pytest.mark.parametrize(("gap", "found"), [(4, 1), (40, 2)])
+def test_pieces_that_lie_near_each_other_are_one_mark(gap: int, found: int) -> None:
+    kinds = np.zeros((len(Kind), SIDE, SIDE), np.uint8)
+    kinds[1, 20:30, 10:20] = kinds[1, 20:30, 20 + gap : 30 + gap] = 250
+    assert len(read(kinds).annotations) == found
+
+
 def test_wrong_number_of_planes_is_refused() -> None:
     with pytest.raises(ValueError, match="planes"):
         read(np.zeros((3, SIDE, SIDE), np.uint8))

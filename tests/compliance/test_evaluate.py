@@ -396,6 +396,12 @@ class TestExcuses:
         assert self.judged("", date(2026, 3, 31), waiver).state is FindingState.NOT_APPLICABLE
         assert self.judged("", date(2026, 4, 1), waiver).state is FindingState.MISSING
 
+    def test_a_waiver_begins(self) -> None:
+        days = "since = 2026-03-10\nuntil = 2026-03-31"
+        waiver = f'[[waiver]]\nrequirement = "r"\nreason = "licence ordered"\n{days}'
+        assert self.judged("", date(2026, 3, 9), waiver).state is FindingState.MISSING
+        assert self.judged("", date(2026, 3, 10), waiver).state is FindingState.NOT_APPLICABLE
+
 
 class TestVersions:
     def test_the_newest_version_counts_and_a_person_is_asked(self) -> None:

@@ -37,6 +37,7 @@ def test_p_chart() -> None:
     assert p_limits(0.99, 10) == (pytest.approx(0.8956, abs=1e-4), 1.0)
     assert is_small(0.95, 50)
     assert not is_small(0.9, 60)
+    assert not is_small(0.5, 10)  # five are expected, and five are enough
 
 
 def test_kappa() -> None:
