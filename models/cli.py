@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from models.errors import of_the_system
+from models.errors import DataError, of_the_system
 from service.errors import SonomarkError
 
 app = typer.Typer(help="Train, calibrate, evaluate and export Sonomark's networks.", no_args_is_help=True)
@@ -202,6 +202,8 @@ def evaluate(
         report = evaluation.Report(served.card["name"])
         folder = out or Path("runs") / f"evaluation-{served.card['name']}"
         labels = evaluation.labels_of(data)
+        if labels is None and run is None:
+            raise DataError(f"{data} holds no labels.csv to measure on.", cure="Label frames there, or give `--run`.")
         if labels is not None:
             evaluation.real_frames(served, labels, report, folder / "pictures")
         if run is not None:

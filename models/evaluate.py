@@ -278,15 +278,16 @@ def overlay(output: Output, evidence: Evidence) -> Frame:
 
 
 def record(report: Report, weights: Path) -> None:
-    """Write the figures into the card of the weights they were measured on."""
+    """Write the figures into the card of the weights they were measured on; what was not measured now stays."""
     card = tomllib.loads((weights / "card.toml").read_text())
-    card["metrics"] = {
+    measured = {
         "real": {kind: {name: asdict(value) for name, value in row.items()} for kind, row in report.real.items()},
         "clean": report.clean,
         "unseen_styles": report.synthetic,
         "restoration": report.restoration,
     }
-    card["latency"] = report.latency_ms
+    card["metrics"] = card.get("metrics", {}) | {name: figures for name, figures in measured.items() if figures}
+    card["latency"] = card.get("latency", {}) | report.latency_ms
     write_whole(weights / "card.toml", tomli_w.dumps(card))
 
 

@@ -17,6 +17,7 @@ from models.checkpoint import CHECKPOINT, read_checkpoint, recipe_of, total_seco
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
 from models.train import SPLIT, build
+from models.whole import beside
 from service.analyse.annotations import Kind
 
 MAX_SIDE = 1024
@@ -30,16 +31,10 @@ def export(run: Path, weights: Path) -> Path:
     network, recipe, state = trained(run)
     served = Served(folded(network))
     weights.mkdir(parents=True, exist_ok=True)
-    graph, card = weights / "model.part", weights / "card.part"
-    try:
+    with beside(weights / "card.toml") as card, beside(weights / "model.onnx") as graph:
         write_graph(served, graph)
         refuse_disparity(served, graph)
         card.write_text(tomli_w.dumps(described(weights.name, graph, run, recipe, state, network)))
-        graph.replace(weights / "model.onnx")
-        card.replace(weights / "card.toml")
-    finally:
-        graph.unlink(missing_ok=True)
-        card.unlink(missing_ok=True)
     return weights
 
 

@@ -17,10 +17,12 @@ import pytest
 import tomli_w
 import torch
 from pydicom import examples
+from typer.testing import CliRunner
 
 from models import evaluate, export, pool, recipe
 from models import train as training
 from models.checkpoint import read_checkpoint, write_checkpoint
+from models.cli import app
 from models.dataset import Split, clean_frames, read_frame, split
 from models.errors import DataError, Diverged, LeakySplit, TrainingError
 from models.served import Weights
@@ -273,3 +275,31 @@ def test_too_little_shared_memory_is_told_before_a_worker_dies_of_it(tmp_path: P
     with pytest.raises(TrainingError, match="MB of shared memory") as refused:
         pool.refuse_too_little(10**15, tmp_path)
     assert "--shm-size" in refused.value.cure
+
+
+def test_an_export_to_a_full_disk_leaves_what_was_there(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    run = train(replace(tiny, steps=1), data, tmp_path / "run")
+    weights = write_tiny_weights(tmp_path / "weights")
+    card = tomllib.loads((weights / "card.toml").read_text())
+    reading = {name: card[name] for name in ("thresholds", "calibration")}
+    (run / "calibration.toml").write_text(tomli_w.dumps(reading))
+    before = {path.name: path.read_bytes() for path in weights.iterdir()}
+    command = f"ulimit -f 20; exec {sys.executable} -m models export '{run}' '{weights}'"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and f"{weights}/model.onnx cannot be written" in ended.stderr
+    assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
+
+
+def test_figures_that_were_not_measured_again_stay_in_the_card(tmp_path: Path) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    evaluate.record(evaluate.Report("tiny", clean={"frames": 3}), weights)
+    evaluate.record(evaluate.Report("tiny", restoration={"PSNR": 30.0}), weights)
+    metrics = tomllib.loads((weights / "card.toml").read_text())["metrics"]
+    assert metrics == {"clean": {"frames": 3}, "restoration": {"PSNR": 30.0}}
+
+
+def test_there_must_be_something_to_measure_on(data: Path, tmp_path: Path) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    told = CliRunner().invoke(app, ["evaluate", str(weights), "--data", str(data), "--out", str(tmp_path / "report")])
+    assert told.exit_code == 1 and "holds no labels.csv" in " ".join(told.output.split())
+    assert not (tmp_path / "report").exists()
