@@ -55,7 +55,8 @@ class Dates:
                 self._writing.add(study_id)
                 return False
             self._owed[study_id] = moment, moment + patience
-        self._some_owed.set()
+        if not self._some_owed.is_set():  # whoever was told looks after clearing it
+            self._some_owed.set()
         return True
 
     def committed(self, *, well: bool) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ClauseElement, Dialect, Table, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import JSON, ClauseElement, Dialect, Table, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
@@ -323,30 +323,43 @@ def _insert(cursor: Cursor, table: Table, values: dict[str, Any]) -> int | None:
     for name, make in _made(table):
         if name not in values:
             values[name] = make(None)
-    found = cursor.one(_insertion(table, tuple(values)), values)
-    return None if found is None else int(found[0])
+    return cursor.inserted(_insertion(table, tuple(values)), values)
 
 
 @lru_cache
 def _made(table: Table) -> list[tuple[str, Any]]:
     """Columns whose default is made anew for each row, and what makes it."""
-    return [(c.name, c.default.arg) for c in table.c if isinstance(c.default, CallableColumnDefault)]
+    return [
+        (column.name, column.default.arg)
+        for column in table.c
+        if isinstance(column.default, CallableColumnDefault) and not isinstance(column.type, JSON)
+    ]
+
+
+@lru_cache
+def _constants(table: Table) -> dict[str, Any]:
+    """Defaults that every row gets alike. An empty JSON is one, though its maker is called for each row elsewhere."""
+    constants: dict[str, Any] = {}
+    for column in table.c:
+        if isinstance(column.default, ScalarElementColumnDefault):
+            constants[column.name] = column.default.arg
+        elif isinstance(column.default, CallableColumnDefault) and isinstance(column.type, JSON):
+            make: Any = column.default.arg
+            constants[column.name] = make(None)
+    return constants
 
 
 @lru_cache
 def _insertion(table: Table, names: tuple[str, ...]) -> Statement:
     """INSERT of these columns; the others get the constants that the table gives them."""
-    constants = {
-        column.name: column.default.arg
-        for column in table.c
-        if isinstance(column.default, ScalarElementColumnDefault) and column.name not in names
-    }
+    constants = {name: constant for name, constant in _constants(table).items() if name not in names}
     values = {**constants, **{name: bindparam(name, type_=table.c[name].type) for name in names}}
 
     def write(dialect: Dialect) -> ClauseElement:
         insertion: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
-        statement: ClauseElement = insertion(table).values(values).on_conflict_do_nothing().returning(table.c.id)
-        return statement
+        statement: Any = insertion(table).values(values).on_conflict_do_nothing()
+        clause: ClauseElement = statement if dialect.name == "sqlite" else statement.returning(table.c.id)
+        return clause
 
     return Statement(write)
 

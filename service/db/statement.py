@@ -28,6 +28,14 @@ class Cursor:
         self.run(statement, values)
         return list(self.raw.fetchall())
 
+    def inserted(self, statement: "Statement", values: Mapping[str, Any]) -> int | None:
+        """The id of the row that an INSERT made; None when there was one already."""
+        self.run(statement, values)
+        if self.dialect.name == "sqlite":  # RETURNING would build a table of its own each time
+            return int(self.raw.lastrowid) if self.raw.rowcount else None
+        row = self.raw.fetchone()
+        return int(row[0]) if row else None
+
     def changed(self, statement: "Statement", values: Mapping[str, Any]) -> int:
         """How many rows it changed."""
         self.run(statement, values)

@@ -5,6 +5,7 @@ Pixels are never touched, and no value a modality wrote makes this fail: what ca
 
 import mmap
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from service.dicom.elements import (
     Encoding,
     walk,
 )
-from service.dicom.regions import regions
+from service.dicom.regions import SEQUENCE_OF_ULTRASOUND_REGIONS, regions
 from service.dicom.values import Values, encodings_of
 from service.errors import NotDicom
 
@@ -176,27 +177,28 @@ def _header(of: Values, elements: dict[int, Element], transfer_syntax: str) -> H
     body_part = of.text(0x00180015) or _meaning(of, 0x00082218)
     laterality = of.text(0x00200062) or of.text(0x00200060)
     procedure = of.text(0x00321060) or _meaning(of, 0x00081032) or _meaning(of, 0x00321064)
+    study = {
+        "patient_name": of.text(0x00100010),
+        "patient_id": of.text(0x00100020),
+        "patient_birth_date": of.date(0x00100030),
+        "patient_sex": of.text(0x00100040),
+        "accession_number": of.text(0x00080050),
+        "study_date": of.date(0x00080020),
+        "description": of.text(0x00081030),
+        "procedure": procedure,
+        "body_part": body_part,
+        "laterality": laterality,
+        "institution": of.text(0x00080080),
+        "station": of.text(0x00081010),
+        "operator": of.text(0x00081070),
+    }
     return Header(
         sop_class_uid=of.text(0x00080016),
         sop_instance_uid=of.text(0x00080018),
         study_instance_uid=of.text(0x0020000D),
         series_instance_uid=of.text(0x0020000E),
         transfer_syntax_uid=transfer_syntax,
-        study={
-            "patient_name": of.text(0x00100010),
-            "patient_id": of.text(0x00100020),
-            "patient_birth_date": of.date(0x00100030),
-            "patient_sex": of.text(0x00100040),
-            "accession_number": of.text(0x00080050),
-            "study_date": of.date(0x00080020),
-            "description": of.text(0x00081030),
-            "procedure": procedure,
-            "body_part": body_part,
-            "laterality": laterality,
-            "institution": of.text(0x00080080),
-            "station": of.text(0x00081010),
-            "operator": of.text(0x00081070),
-        },
+        study=study,
         series={
             "modality": of.text(0x00080060),
             "description": of.text(0x0008103E),
@@ -210,7 +212,7 @@ def _header(of: Values, elements: dict[int, Element], transfer_syntax: str) -> H
             "number_of_frames": _frames(of, elements),
             "photometric_interpretation": of.text(0x00280004),
         },
-        facts=_facts(of),
+        facts=_facts(of, elements, study),
     )
 
 
@@ -219,57 +221,17 @@ PREGNANCY = {1: "none", 2: "possible", 3: "definite", 4: "unknown"}
 
 
 # Which of them an image bears is a fact that rules ask for; what they say is the study's, and nobody else's.
-IDENTIFIERS = (("patient_name", 0x00100010), ("patient_id", 0x00100020), ("accession_number", 0x00080050))
+IDENTIFIERS = ("patient_name", "patient_id", "accession_number")
 
 
-def _facts(of: Values) -> dict[str, Any]:
+def _facts(of: Values, elements: dict[int, Element], study: dict[str, Any]) -> dict[str, Any]:
     """Everything a rule may ask of the header, empty values left out."""
-    facts: dict[str, Any] = {
-        "modality": of.text(0x00080060),
-        "manufacturer": of.text(0x00080070),
-        "model": of.text(0x00081090),
-        "station": of.text(0x00081010),
-        "institution": of.text(0x00080080),
-        "department": of.text(0x00081040),
-        "patient_sex": of.text(0x00100040),
-        "patient_age": of.text(0x00101010),
-        "pregnancy": PREGNANCY.get(of.integer(0x001021C0) or 0, ""),
-        "study_description": of.text(0x00081030),
-        "series_description": of.text(0x0008103E),
-        "protocol": of.text(0x00181030),
-        "procedure": of.text(0x00321060),
-        "procedure_codes": _codes(of, 0x00081032) + _codes(of, 0x00321064),
-        "body_part": of.text(0x00180015),
-        "anatomic_regions": _codes(of, 0x00082218),
-        "laterality": of.text(0x00200060),
-        "image_laterality": of.text(0x00200062),
-        "patient_orientation": of.texts(0x00200020),
-        "view": of.text(0x0008212A) or _meaning(of, 0x00540220) or of.text(0x00185101),
-        "view_codes": _codes(of, 0x00540220),
-        "stage": of.text(0x00082120),
-        "image_type": of.texts(0x00080008),
-        "image_comments": of.text(0x00204000),
-        "content_date": of.text(0x00080023),
-        "content_time": of.text(0x00080033),
-        "acquisition_datetime": of.text(0x0008002A),
-        "transducer": of.texts(0x00185010),
-        "mechanical_index": of.number(0x00185022),
-        "bone_thermal_index": of.number(0x00185024),
-        "cranial_thermal_index": of.number(0x00185026),
-        "soft_tissue_thermal_index": of.number(0x00185027),
-        "frame_time_ms": of.number(0x00181063),
-        "ultrasound_color_data_present": _flag(of.integer(0x00280014)),
-        "burned_in_annotation": of.text(0x00280301),
-        "lossy_compression": of.text(0x00282110),
-        "samples_per_pixel": of.integer(0x00280002),
-        "bits_allocated": of.integer(0x00280100),
-        "regions": regions(of),
-    }
+    facts = {name: read(of, tag) for name, (tag, read) in _FACTS.items() if tag in elements}
+    facts["procedure_codes"] = [code for tag in (0x00081032, 0x00321064) if tag in elements for code in _codes(of, tag)]
+    facts["view"] = of.text(0x0008212A) or _meaning(of, 0x00540220) or of.text(0x00185101)
     said = {name: value for name, value in facts.items() if value not in ("", None, [])}
-    return {
-        **said,
-        "identifiers": [name for name, tag in IDENTIFIERS if of.text(tag)],
-    }  # none of them says something too
+    said["identifiers"] = [name for name in IDENTIFIERS if study[name]]  # none of them says something too
+    return said
 
 
 def _codes(of: Values, tag: int) -> list[dict[str, str]]:
@@ -281,7 +243,7 @@ def _codes(of: Values, tag: int) -> list[dict[str, str]]:
 
 
 def _meaning(of: Values, tag: int) -> str:
-    return next((item.text(0x00080104) for item in of.items(tag)), "")
+    return next((item.text(0x00080104) for item in of.items(tag)), "") if tag in of else ""
 
 
 def _frames(of: Values, elements: dict[int, Element]) -> int:
@@ -295,5 +257,52 @@ def _column(number: int | None) -> int | None:
     return None if number is None else max(-LARGEST_INTEGER, min(number, LARGEST_INTEGER))
 
 
-def _flag(number: int | None) -> bool | None:
+def _flagged(of: Values, tag: int) -> bool | None:
+    number = of.integer(tag)
     return None if number is None else bool(number)
+
+
+def _pregnancy(of: Values, tag: int) -> str:
+    return PREGNANCY.get(of.integer(tag) or 0, "")
+
+
+# Facts that one element tells, and how it is read. Most images have a few of these elements: the others cost nothing.
+_FACTS: dict[str, tuple[int, Callable[[Values, int], Any]]] = {
+    "modality": (0x00080060, Values.text),
+    "manufacturer": (0x00080070, Values.text),
+    "model": (0x00081090, Values.text),
+    "station": (0x00081010, Values.text),
+    "institution": (0x00080080, Values.text),
+    "department": (0x00081040, Values.text),
+    "patient_sex": (0x00100040, Values.text),
+    "patient_age": (0x00101010, Values.text),
+    "pregnancy": (0x001021C0, _pregnancy),
+    "study_description": (0x00081030, Values.text),
+    "series_description": (0x0008103E, Values.text),
+    "protocol": (0x00181030, Values.text),
+    "procedure": (0x00321060, Values.text),
+    "body_part": (0x00180015, Values.text),
+    "anatomic_regions": (0x00082218, _codes),
+    "laterality": (0x00200060, Values.text),
+    "image_laterality": (0x00200062, Values.text),
+    "patient_orientation": (0x00200020, Values.texts),
+    "view_codes": (0x00540220, _codes),
+    "stage": (0x00082120, Values.text),
+    "image_type": (0x00080008, Values.texts),
+    "image_comments": (0x00204000, Values.text),
+    "content_date": (0x00080023, Values.text),
+    "content_time": (0x00080033, Values.text),
+    "acquisition_datetime": (0x0008002A, Values.text),
+    "transducer": (0x00185010, Values.texts),
+    "mechanical_index": (0x00185022, Values.number),
+    "bone_thermal_index": (0x00185024, Values.number),
+    "cranial_thermal_index": (0x00185026, Values.number),
+    "soft_tissue_thermal_index": (0x00185027, Values.number),
+    "frame_time_ms": (0x00181063, Values.number),
+    "ultrasound_color_data_present": (0x00280014, _flagged),
+    "burned_in_annotation": (0x00280301, Values.text),
+    "lossy_compression": (0x00282110, Values.text),
+    "samples_per_pixel": (0x00280002, Values.integer),
+    "bits_allocated": (0x00280100, Values.integer),
+    "regions": (SEQUENCE_OF_ULTRASOUND_REGIONS, lambda of, _: regions(of)),
+}

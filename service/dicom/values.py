@@ -13,8 +13,8 @@ from pydicom.charset import convert_encodings, decode_bytes
 from service.dicom.elements import Buffer, Element, items
 
 SPECIFIC_CHARACTER_SET = 0x00080005
-_INTEGERS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": "q"}
-_FLOATS = {b"FL": ("f", 4), b"FD": ("d", 8)}
+_BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": "q", b"FL": "f", b"FD": "d"}
+_LITTLE, _BIG = ({vr: struct.Struct(order + code) for vr, code in _BINARY.items()} for order in "<>")
 # PS3.5 section 6.1.2.3: the character set in force falls back to the first one at these.
 _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
 # Six times what the longest value that is asked for may be (LT, PS3.5 section 6.2): a peer may announce gigabytes.
@@ -28,7 +28,8 @@ class Values:
     def __init__(self, data: Buffer, elements: dict[int, Element], encodings: list[str] | None = None) -> None:
         self._data = data
         self._elements = elements
-        self._encodings = encodings or encodings_of(self._raw(SPECIFIC_CHARACTER_SET))
+        declared = elements.get(SPECIFIC_CHARACTER_SET)
+        self._encodings = encodings or encodings_of(b"" if declared is None else self._raw(declared))
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._elements
@@ -38,8 +39,7 @@ class Values:
         element = self._elements.get(tag)
         if element is None:
             return ""
-        raw = self._raw(tag)
-        return _decoded(raw, self._encodings).replace("\x00", "").strip()
+        return _decoded(self._raw(element), self._encodings).replace("\x00", "").strip()
 
     def texts(self, tag: int) -> list[str]:
         """The values of a multi-valued element."""
@@ -58,6 +58,8 @@ class Values:
 
     def date(self, tag: int) -> date | None:
         """A DA value; None when absent or no date."""
+        if tag not in self._elements:
+            return None
         digits = self.text(tag).replace(".", "").replace("-", "")[:8]
         try:
             return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
@@ -72,25 +74,19 @@ class Values:
                 own = self._encodings if SPECIFIC_CHARACTER_SET not in elements else None
                 yield Values(self._data, elements, own)
 
-    def _raw(self, tag: int) -> bytes:
-        element = self._elements.get(tag)
-        if element is None:
-            return b""
-        return bytes(self._data[element.start : min(element.stop, element.start + LONGEST_VALUE)])
+    def _raw(self, element: Element) -> bytes:
+        _, start, stop, _ = element
+        return bytes(self._data[start : stop if stop - start < LONGEST_VALUE else start + LONGEST_VALUE])
 
     def _number(self, tag: int) -> int | float | None:
         element = self._elements.get(tag)
         if element is None:
             return None
-        raw = self._raw(tag)
-        order = "<" if element.encoding.little else ">"
-        if element.vr in _FLOATS:
-            code, width = _FLOATS[element.vr]
-            number = struct.unpack_from(order + code, raw)[0] if len(raw) >= width else None
+        vr, start, stop, encoding = element
+        binary = (_LITTLE if encoding.little else _BIG).get(vr)
+        if binary is not None:
+            number = binary.unpack_from(self._data, start)[0] if stop - start >= binary.size else None
             return number if number is not None and math.isfinite(number) else None
-        if element.vr in _INTEGERS:
-            width = struct.calcsize(_INTEGERS[element.vr])
-            return struct.unpack_from(order + _INTEGERS[element.vr], raw)[0] if len(raw) >= width else None
         try:
             number = float(self.texts(tag)[0])
         except (ValueError, IndexError):

@@ -13,6 +13,7 @@ from service.dicom.header import Header
 from service.dicom.uid import require_uid as require_uid
 from service.errors import DataSetMismatch, NotAllowed, OutcomeUnknown, OutOfSpace
 from service.failpoints import fp
+from service.jobs import enqueue
 from service.receive.bell import Bell
 from service.receive.filing import Filing
 from service.receive.incoming import Incoming, StoreRequest
@@ -40,6 +41,8 @@ class Intake:
         """Take the journal into use, after what a crash left in it has been filed."""
         self._filing.start(journal_bytes // LANE_BYTES, self._reserve_bytes)
         self._dates.start()
+        self._ledger.rehearse()
+        enqueue.prepare()
 
     def stop(self, timeout: float) -> None:
         """Empty the journal. What time is not enough for the next start files."""

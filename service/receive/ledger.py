@@ -5,6 +5,7 @@ whoever comes while nobody commits, commits for all who wait or are about to.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -12,6 +13,7 @@ from service.archive.store import ArchiveStore
 from service.db.dates import Dates
 from service.db.instances import Arrival, Registration, Settle, register_all
 from service.db.session import Database
+from service.dicom.header import EXPLICIT_VR_LITTLE_ENDIAN, parse_header
 from service.errors import DatabaseAway, StorageError
 from service.failpoints import fp
 from service.receive.filing import Filing
@@ -20,6 +22,13 @@ from service.receive.incoming import Incoming
 # The disk writes a small one while its rows are made. The sync of a large one would hold the transaction up.
 SMALL = 1 << 20
 NAPS, NAP_S = 4, 0.00005  # a nap takes some 0.1 ms in truth, an instance 0.3 from its last byte on
+
+
+_NOBODYS = b"\x08\x00\x18\x00UI\x02\x001\x00"  # a data set of one element, its SOP Instance UID
+
+
+class _TakenBack(Exception):
+    """The end of a rehearsal."""
 
 
 @dataclass(slots=True)
@@ -46,6 +55,14 @@ class Ledger:
         self._coming = 0  # of `expect`
         self._waiting_lock = Lock()
         self._committing = Lock()
+
+    def rehearse(self) -> None:
+        """Enter an instance that nobody sent, and take it back: what is made once for all is made before the first
+        sender waits for it. Never raises; whoever comes first hears what hinders it."""
+        nobodys = Arrival(parse_header(_NOBODYS, EXPLICIT_VR_LITTLE_ENDIAN), sha256="", size=0, archive_key="")
+        with suppress(Exception), self._database.cursor() as cursor:
+            register_all(cursor, [nobodys], self._settle)
+            raise _TakenBack
 
     def expect(self) -> None:
         """An instance is complete and will be entered, unless `give_up` is told."""

@@ -29,4 +29,6 @@ def test_arrivals_are_registered_once(any_db: Database) -> None:
             ("1.2.3", True, 1),
             ("1.2.4", False, 1),
         ]
+        analyses = [analysis for row in rows for analysis in row.analyses]
+        assert all(analysis.bands == {} and analysis.milliseconds == {} for analysis in analyses)
         assert all(row.study.patient_id == "P" and not row.study.settled for row in rows)

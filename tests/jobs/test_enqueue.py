@@ -42,6 +42,12 @@ def test_a_bell_carries_an_id_and_nothing_else(db: Database) -> None:
     assert [body[:2] for body in bodies] == [[[7], {}], [[8], {}]]
 
 
+def test_preparing_rings_for_nobody_and_a_bell_after_it_for_one(db: Database) -> None:
+    enqueue.prepare()
+    assert not waiting_messages()
+    assert enqueue.ring([7]) and waiting_messages() == 1
+
+
 def test_a_broker_that_is_away_is_told_of_and_left_alone(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
