@@ -1,7 +1,10 @@
 /** The live worklist: rows change in place, new ones wait behind a counted button, and the badge never claims too much. */
 import { showBanners } from "./banners";
 import { find, say, timeOfDay, warn } from "./page";
-import type { Asked } from "./pieces";
+import { type Asked, isStream } from "./pieces";
+
+const PATIENCE_MS = 10_000; // a line that opens slowly is not worth a word
+const REOPEN_MS = 2000;
 
 /** What htmx keeps of the list's stream. */
 interface Connection {
@@ -22,6 +25,17 @@ export function startLive(): void {
     badge.className = `live ${on ? "on" : "off"}`;
     badge.textContent = words;
   };
+  window.setTimeout(() => {
+    if (!badge.textContent) live(false, `not live since ${timeOfDay(new Date(Date.now() - PATIENCE_MS))}`);
+  }, PATIENCE_MS);
+  // A line that stood once comes back by itself; one that never opened is opened again from here.
+  for (const failure of ["htmx:response:error", "htmx:error"])
+    document.addEventListener(failure, (event) => {
+      if (!isStream(event)) return;
+      if (!badge.classList.contains("off")) live(false, `not live since ${timeOfDay()}`);
+      if ((event as CustomEvent<Asked>).detail.ctx.response?.status === 401) return;
+      window.setTimeout(() => find("feed")?.dispatchEvent(new Event("reopen")), REOPEN_MS * (1 + Math.random()));
+    });
   document.addEventListener("htmx:sse:after:connection", (event) => {
     stream = (event as CustomEvent<{ connection: Connection }>).detail.connection;
     live(true, `live ${timeOfDay()}`);

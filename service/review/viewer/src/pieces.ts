@@ -6,7 +6,12 @@ import { find, spoken, timeOfDay, warn } from "./page";
 
 /** What htmx tells of a piece that it asked for. */
 export interface Asked {
-  ctx: { target?: Element; text?: string; response?: { status: number } };
+  ctx: { sourceElement?: Element; target?: Element; text?: string; response?: { status: number } };
+}
+
+/** Whether it was the list's stream that was asked for: whoever listens to it says what has become of it. */
+export function isStream(event: Event): boolean {
+  return (event as CustomEvent<Partial<Asked>>).detail.ctx?.sourceElement?.id === "feed";
 }
 
 export function startPieces(): void {
@@ -19,9 +24,11 @@ export function startPieces(): void {
   document.addEventListener("htmx:response:error", (event) => {
     const { response, text } = (event as CustomEvent<Asked>).detail.ctx;
     if (response?.status === 401) return void document.dispatchEvent(new Event("sonomark:signed-out"));
-    fail(spoken(text ?? "", response?.status ?? 0));
+    if (!isStream(event)) fail(spoken(text ?? "", response?.status ?? 0));
   });
-  document.addEventListener("htmx:error", () => fail("The server cannot be reached."));
+  document.addEventListener("htmx:error", (event) => {
+    if (!isStream(event)) fail("The server cannot be reached.");
+  });
   document.addEventListener("htmx:after:swap", (event) => {
     const status = (event as CustomEvent<Asked>).detail.ctx.response?.status ?? 0;
     if (!said || status < 200 || status >= 400) return; // of a refusal htmx says the same
