@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     )
     disk_reserve_mb: int = Field(512, ge=0, description="C-STORE answers 0xA700 below this much free space.")
     journal_mb: int = Field(
-        512,
+        1024,
         ge=0,
         description="Disk in the archive's folder where instances wait for files of their own; 0: they do not.",
     )

@@ -14,6 +14,7 @@ from service.db.tables import Base
 from service.settings import Settings, settings
 
 os.environ["SONOMARK_TIME_ZONE"] = "UTC"  # the days of reports are the same wherever the tests run
+os.environ.setdefault("SONOMARK_JOURNAL_MB", "96")  # a receiver at rest writes all of its journal beforehand
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from service.archive.disk import fsync_folder, storage
 from service.archive.lanes import LANE_BYTES, Entry, Lane
 from service.errors import StorageError
 
-FIRST_LANES = 8  # written beforehand, for a first burst
+FIRST_LANES = 8  # written at once, for a first burst
+MOST_OF_FREE = 8  # lanes written before anybody needs them take at most this part of what is free on the disk
 # An association takes a new lane when less than this is left of its own: few instances are larger.
 LEAST_ROOM = LANE_BYTES // 2
 
@@ -77,17 +78,23 @@ class Journal:
         self._renew_if_done(lane)
 
     @property
+    def short(self) -> bool:
+        """Whether more lanes are wanted now, busy or not."""
+        return self._own < FIRST_LANES or len(self._free) <= self._own // 4
+
+    @property
     def scarce(self) -> bool:
         """Whether the records should be filed now, busy or not."""
-        return self._own >= self._most and len(self._free) <= self._most // 2
+        return self._own >= self._most and len(self._free) <= self._most // 4
 
     def grow(self, free_bytes: int, *, busy: bool = False) -> bool:
-        """Add a lane when few are free, the setting allows it and the disk has room; whether one was added.
+        """Add a lane when the setting allows it and the disk has room; whether one was added.
 
-        While the door is ``busy`` the disk is the senders', and fewer lanes must be left before one is added.
+        A burst shall find all of them written: a lane that is added while instances come is written twice before the
+        first answer from it. So while the door is ``busy`` one is added only when few are left.
         """
-        few = self._own < FIRST_LANES or len(self._free) <= self._own // (4 if busy else 2)
-        if not few or self._own >= self._most or free_bytes < 2 * LANE_BYTES:
+        room = 2 * LANE_BYTES if self.short else MOST_OF_FREE * (self._own + 1) * LANE_BYTES
+        if (busy and not self.short) or self._own >= self._most or free_bytes < room:
             return False
         path = self.folder / f"{uuid4().hex}.lane"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.archive import lanes
-from service.archive.journal import Journal
+from service.archive.journal import FIRST_LANES, Journal
 from service.archive.lanes import LANE_BYTES, Lane
 from service.archive.store import ArchiveStore
 from service.receive.filing import Filing
@@ -96,6 +96,34 @@ def test_a_lane_whose_name_went_meanwhile_is_not_used(
     assert removed
     lane = journal.take()
     assert lane is None or lane.path.exists()
+
+
+def test_all_lanes_are_written_before_a_burst_needs_them(tmp_path: Path) -> None:
+    """In a burst each new one is twice to the disk what it takes: the bytes, and the zeros before."""
+    journal, plenty = Journal(tmp_path / "journal"), 1 << 40
+    journal.open(12)
+    while journal.grow(plenty):
+        pass
+    assert len(list(journal.folder.glob("*.lane"))) == 12
+    assert not journal.scarce
+
+
+def test_on_a_disk_with_little_room_lanes_come_when_they_are_needed(tmp_path: Path) -> None:
+    journal, little = Journal(tmp_path / "journal"), 16 * LANE_BYTES
+    journal.open(12)
+    while journal.grow(little):
+        pass
+    assert len(list(journal.folder.glob("*.lane"))) == FIRST_LANES
+    taken = [journal.take() for _ in range(FIRST_LANES)]
+    assert all(taken) and journal.grow(little, busy=True)
+
+
+def test_while_instances_come_no_lane_is_written_that_nobody_needs(tmp_path: Path) -> None:
+    journal, plenty = Journal(tmp_path / "journal"), 1 << 40
+    journal.open(12)
+    while journal.grow(plenty, busy=True):
+        pass
+    assert len(list(journal.folder.glob("*.lane"))) == FIRST_LANES
 
 
 def test_a_record_that_cannot_be_copied_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

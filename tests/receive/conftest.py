@@ -103,7 +103,6 @@ def start_receiver(house: Settings, db: Database, tmp_path: Path) -> Iterator[St
             "SONOMARK_DICOM_HOST": "127.0.0.1",
             "SONOMARK_DISK_RESERVE_MB": "0",
             "SONOMARK_TESTING": "1",
-            "SONOMARK_JOURNAL_MB": "96",
             **{f"SONOMARK_{name}": value for name, value in more.items()},
         }
         receiver = RunningReceiver(environment, tmp_path / f"receive{len(running)}.log", before)
