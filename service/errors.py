@@ -80,6 +80,8 @@ class NotDicom(DicomError):
 class DataSetMismatch(DicomError):
     """Data set and C-STORE command, or data set and itself, disagree."""
 
+    cure = "Send the file as the modality made it; if that is what came, tell the sender's vendor."
+
 
 class Undecodable(DicomError):
     """Pixels are missing, oversized or in a syntax that no decoder here reads."""
@@ -91,6 +93,8 @@ class DecoderFailed(Undecodable):
 
 class StorageError(SonomarkError):
     """The archive cannot keep or return bytes."""
+
+    cure = "Look at the archive's disk and the kernel's log. Nothing was acknowledged: the sender brings it again."
 
 
 class OutOfSpace(StorageError):
@@ -133,6 +137,8 @@ class LeaseLost(SonomarkError):
 
 class PeerError(SonomarkError):
     """Another system, mostly a DICOM node, refused or did not answer."""
+
+    cure = "Look at the other system's own log, and at what it expects of Sonomark."
 
 
 class PeerRefused(PeerError):

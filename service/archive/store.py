@@ -205,7 +205,7 @@ class ArchiveStore:
     def place(self, key: str) -> Path:
         """Where in the folder the object ``key`` lies or will lie."""
         if key.startswith("/") or ".." in key.split("/") or key.strip("./") == "":
-            raise StorageError(f"'{key}' is no archive key.")
+            raise StorageError(f"'{key}' is no archive key.", cure="This is Sonomark's own fault: report it.")
         return Path(f"{self.root}/{key}")
 
     def exists(self, key: str) -> bool:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import JSON, ClauseElement, Dialect, Table, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import JSON, ClauseElement, Dialect, Table, bindparam, delete, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
@@ -174,25 +174,10 @@ def first_analysis(session: Session, instance_id: int) -> int:
     return int(session.connection().execute(queued, {"instance_id": instance_id}).scalar_one())
 
 
-def find_version(session: Session, sop_instance_uid: str, sha256: str) -> Instance | None:
-    """The row of exactly these bytes, if they are stored."""
-    return session.scalar(
-        select(Instance).where(Instance.sop_instance_uid == sop_instance_uid, Instance.sha256 == sha256)
-    )
-
-
 def of_uids(session: Session, sop_instance_uids: Sequence[str]) -> list[Instance]:
     """Every stored version of these SOP instances, in the order of their arrival."""
     found = select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids)).order_by(Instance.id)
     return list(session.scalars(found))
-
-
-def archive_keys(session: Session, after_id: int, limit: int) -> list[tuple[int, str]]:
-    """Row ids and archive keys of instances in ascending order, a page at a time."""
-    rows = session.execute(
-        select(Instance.id, Instance.archive_key).where(Instance.id > after_id).order_by(Instance.id).limit(limit)
-    )
-    return [(row.id, row.archive_key) for row in rows]
 
 
 def correlation_ids(session: Session, study_id: int) -> list[str]:
@@ -203,11 +188,6 @@ def correlation_ids(session: Session, study_id: int) -> list[str]:
 def known_keys(session: Session, keys: list[str]) -> set[str]:
     """Those of ``keys`` that some instance's row names."""
     return set(session.scalars(select(Instance.archive_key).where(Instance.archive_key.in_(keys))))
-
-
-def count_instances(session: Session) -> int:
-    """How many instances are stored."""
-    return session.scalar(select(func.count()).select_from(Instance)) or 0
 
 
 class _Found(NamedTuple):

@@ -1,6 +1,7 @@
 """The connection to the database. Doors open transactions; rooms behind them never commit."""
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -175,7 +176,10 @@ class Database:
 
     def _require_no_doubt(self) -> None:
         if self.in_doubt:
-            raise DatabaseAway("The database takes nothing: its disk failed, and is not proven yet.")
+            raise DatabaseAway(
+                "The database takes nothing: its disk failed, and is not proven yet.",
+                cure="Look at its disk and the kernel's log; once the disk is well it goes on by itself.",
+            )
 
     def _refusal(self, error: Exception, *, committing: bool = False) -> DatabaseAway:
         """The driver's error as the house's own; doubt begins here."""
@@ -227,7 +231,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     connection.isolation_level = None
     connection.create_function(days.SQLITE_FUNCTION, 2, days.of_sqlite, deterministic=True)
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(cursor)
     # FULL: a commit is on disk when it returns. NORMAL loses acknowledged instances in a power cut.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
@@ -235,6 +239,19 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     # The commit that carries the log past this many pages also copies them: rarely, and see `checkpoint`.
     cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Of several first connections to a new database one switches, and SQLite lets the others fail instead of wait."""
+    deadline = time.monotonic() + SQLITE_BUSY_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:

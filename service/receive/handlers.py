@@ -14,6 +14,7 @@ from service.db import commitments
 from service.db import peers as peer_rows
 from service.db.peers import Tally
 from service.db.session import Database
+from service.dicom.uid import named
 from service.errors import DatabaseAway, SonomarkError
 from service.failpoints import fp
 from service.receive.commitment import MOST_WAITING, Refusal, Refused, read_request
@@ -179,10 +180,15 @@ class Handlers:
         else:
             association.refused += 1
             self._activity.refused(calling, address, told.comment)
+            instance = named(incoming.request.sop_instance_uid)
             if isinstance(told.error, SonomarkError):
-                association.log.warning("refused", status=f"0x{told.status:04X}", reason=str(told.error))
+                association.log.warning(
+                    "refused", sop_instance_uid=instance, status=f"0x{told.status:04X}", reason=str(told.error)
+                )
             else:
-                association.log.error("store failed", error=type(told.error).__name__, exc_info=told.error)
+                association.log.error(
+                    "store failed", sop_instance_uid=instance, error=type(told.error).__name__, exc_info=told.error
+                )
         _STORED[told.status].inc()
         tracing.passed("store", association.correlation_id, told.seconds, status=told.status.label)
 

@@ -224,7 +224,10 @@ class Incoming:
             if self._sealed:
                 return
             if self.failure is None:
-                self.failure = StorageError("The association ended before the instance was complete.")
+                self.failure = StorageError(
+                    "The association ended before the instance was complete.",
+                    cure="Look at the network and at the sender; its retry brings the instance again.",
+                )
             self._only = None
             record, self.record = self.record, None
             if record is not None:

@@ -105,7 +105,10 @@ class Intake:
         header = incoming.header()
         check(header, request)
         if request.only_studies and header.study_instance_uid not in request.only_studies:
-            raise NotAllowed("Only the study of the self-test under way may come from here.")
+            raise NotAllowed(
+                "Only the study of the self-test under way may come from here.",
+                cure="If its sender shall send other studies too, add it to the peers with its address.",
+            )
         if self._archive.free_bytes() < self._reserve_bytes:
             raise OutOfSpace("The archive's disk is above its watermark.")
         fp("receive.before_fsync")

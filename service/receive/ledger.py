@@ -104,7 +104,10 @@ class Ledger:
         if entry.failure is not None:
             raise entry.failure
         if entry.registration is None:
-            raise StorageError("The instance was not entered.")
+            raise StorageError(
+                "The instance was not entered.",
+                cure="Send it again; if that does not help, restart the receiver and report what its log says.",
+            )
         return entry.registration
 
     def _await_company(self) -> None:

@@ -105,7 +105,7 @@ class Reporter:
         except DatabaseAway:
             raise
         except PeerError as error:
-            self._put_off(due, error.what)
+            self._put_off(due, error.what, error.cure)
             return
         except Exception as error:  # noqa: BLE001 - one odd request or peer must not end the reports of all others
             self._put_off(due, f"The report failed: {type(error).__name__}.")
@@ -121,11 +121,12 @@ class Reporter:
             reasons=sorted(set(failures)),
         )
 
-    def _put_off(self, due: Due, why: str) -> None:
+    def _put_off(self, due: Due, why: str, cure: str = "") -> None:
         pause = PAUSES_S[min(due.attempts, len(PAUSES_S)) - 1] if due.attempts < GIVE_UP_AFTER else None
         with self._database.begin() as session:
             commitments.put_off(session, due.id, pause, why)
-        log.warning("commitment not reported", transaction=due.transaction_uid, reason=why, again_in_s=pause)
+        reason = f"{why} {cure}".rstrip()
+        log.warning("commitment not reported", transaction=due.transaction_uid, reason=reason, again_in_s=pause)
 
     def _send(self, due: Due, event_type: int, information: Dataset) -> None:
         peer = self._peers.of(due.ae_title, due.address)
@@ -152,7 +153,10 @@ class Reporter:
             answer, _ = association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
             _require(answer.get("Status"))
         except (ValueError, RuntimeError) as error:
-            raise PeerError(f"{due.ae_title} did not accept storage commitment reports.") from error
+            raise PeerError(
+                f"{due.ae_title} did not accept storage commitment reports.",
+                cure="Let it take them from this AE title, or set `reports` of this peer to `same`.",
+            ) from error
         finally:
             association.release()
 
@@ -164,6 +168,9 @@ def _as_scp() -> SCP_SCU_RoleSelectionNegotiation:
 
 def _require(status: int | None) -> None:
     if status is None:
-        raise PeerError("The peer did not answer the report.")
+        raise PeerError("The peer did not answer the report.", cure="Look at its own log; the report is repeated.")
     if status != 0x0000:
-        raise PeerError(f"The peer refused the report with 0x{status:04X}.")
+        raise PeerError(
+            f"The peer refused the report with 0x{status:04X}.",
+            cure="Look the status up in its conformance statement; the report is repeated.",
+        )

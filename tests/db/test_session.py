@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -75,3 +78,18 @@ def test_who_finds_no_free_connection_hears_that_the_database_is_away(db: Databa
         with pytest.raises(DatabaseAway), small.read() as another:
             another.execute(text("SELECT 1"))
     small.dispose()
+
+
+def test_first_connections_to_a_new_database_wait_for_each_other(tmp_path: Path) -> None:
+    """A role that met another one at the database's first moment once heard that it was locked, and so did a test."""
+
+    def connect(path: Path, together: Barrier) -> None:
+        together.wait()
+        with Database(f"sqlite:///{path}").begin() as session:
+            session.execute(text("CREATE TABLE IF NOT EXISTS t (x)"))
+
+    for number in range(80):
+        together = Barrier(6)
+        with ThreadPoolExecutor(6) as pool:
+            for made in [pool.submit(connect, tmp_path / f"{number}.db", together) for _ in range(6)]:
+                made.result()

@@ -27,6 +27,7 @@ from service.archive.store import instance_key
 from service.db.session import Database
 from service.db.tables import AnalysisState
 from service.dicom.header import data_set_start, read_header
+from service.errors import DataSetMismatch
 from service.receive.contexts import COMPANIONS, SECONDARY_CAPTURE, TRANSFER_SYNTAXES, ULTRASOUND
 from service.settings import Settings
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
@@ -195,6 +196,8 @@ def test_uids_that_are_none_are_refused(receiver: RunningReceiver, db: Database,
     ]
     for elements in wrong:
         assert receiver.store(ultrasound(**elements)) == [MISMATCH]
+    log = receiver.log.read_text()
+    assert "etc/x" not in log and "$(x)" not in log, "what is no UID may be a name"
     assert receiver.store(ultrasound()) == [SUCCESS]
     assert len(instances(db)) == 1
     assert len(archived(house)) == 1
@@ -227,6 +230,14 @@ def _encoded(dataset: Dataset) -> bytes:
     data = encode(dataset, False, True)
     assert data is not None
     return data
+
+
+def test_a_refusal_names_instance_reason_and_cure(receiver: RunningReceiver) -> None:
+    dataset = ultrasound(StudyInstanceUID="")
+    assert receiver.store(dataset) == [MISMATCH]
+    line = receiver.wait_for(r".*] refused .*").group(0)
+    assert dataset.SOPInstanceUID in line
+    assert "Study Instance UID is missing" in line and DataSetMismatch.cure in line
 
 
 def test_data_set_and_command_must_agree(receiver: RunningReceiver, db: Database, house: Settings) -> None:
