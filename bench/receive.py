@@ -4,7 +4,7 @@
 
 All receivers run on loopback with TCP_NODELAY=1 and take turns within each round, so that a busy machine is busy for
 all of them. Orthanc's default and Sonomark answer after fsync; storescp does not sync. Medians are printed, and the
-ratio of ours to each. Needs Debian's dcmtk and orthanc, and with 1.44 MB instances 3 GB of disk a run.
+ratio of ours to each. Needs Debian's dcmtk and orthanc, and with 1.44 MB instances 4 GB of disk a run.
 """
 
 import argparse
