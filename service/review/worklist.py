@@ -86,6 +86,12 @@ def span(query: Mapping[str, str]) -> str:
     return f"{first}{UP_TO}{last}" if first or last else ""
 
 
+def period(query: Mapping[str, str]) -> str:
+    """Which of the times offered the address asks for; what it cannot read is none, as for the list itself."""
+    asked = query.get("days", "")
+    return span(query) or (asked if asked in PERIODS else "")
+
+
 def periods(query: Mapping[str, str]) -> dict[str, str]:
     """What the page's control of the time offers, with the dates that the address names, and their words."""
     asked = span(query)
@@ -140,7 +146,7 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         "narrowed": any(request.query_params.get(name) for name in FIELDS if name != "tab"),
         "at": request.query_params.get("at", ""),
         "periods": periods(request.query_params),
-        "period": span(request.query_params) or request.query_params.get("days", ""),
+        "period": period(request.query_params),
         "tabs": worklist.TABS,
         "ranks": worklist.TABS[wanted.tab],
         "with_params": lambda **changes: "?" + urlencode(_changed(request, changes)),

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import update
 
 from bench.pages import OBSERVE, weigh
 from service.db.session import Database
-from service.db.tables import AnalysisState, Role
+from service.db.tables import AnalysisState, Role, Study
 from tests.review import ward
 
 HEAVIEST = 250_000  # bytes, without frames
@@ -55,3 +56,24 @@ def test_long_words_fit_a_narrow_screen(visit: Callable[..., object], db: Databa
         box = target.bounding_box()
         if box is not None and not target.evaluate("each => each.closest('.table-wrap')"):
             assert box["x"] >= 0 and box["x"] + box["width"] <= 321, target.inner_text()
+
+
+@pytest.mark.parametrize("width", [1280, 820, 390])
+def test_what_a_row_says_is_not_cut_off(visit: Callable[..., object], db: Database, width: int) -> None:
+    ward.admit(db, 1, name="LONGENOUGH^Jane", description="Breast ultrasound, left, lesion measurement")
+    with db.begin() as session:
+        session.execute(update(Study).values(conflict=True, patient_id="CLINIC-NORTH-44182"))
+    page = visit(width=width)
+    page.goto("/worklist")
+    cell = page.locator("#rows .exam").bounding_box()
+    tag = page.locator("#rows .exam .tag").bounding_box()
+    assert cell["x"] <= tag["x"] and tag["x"] + tag["width"] <= cell["x"] + cell["width"]
+    assert cell["y"] <= tag["y"] and tag["y"] + tag["height"] <= cell["y"] + cell["height"]
+    assert page.locator("#rows .id").evaluate("each => each.getClientRects().length") == 1, "an ID is read in one piece"
+
+
+@pytest.mark.parametrize("path", ["/deliveries", "/archive", "/users", "/tokens", "/audit", "/self-test", "/reports"])
+def test_headings_keep_their_words_whole(visit: Callable[..., object], path: str) -> None:
+    page = visit(Role.ADMIN, width=320, height=640)
+    page.goto(path)
+    assert page.locator("main h1").first.evaluate("each => each.getBoundingClientRect().height") <= 30

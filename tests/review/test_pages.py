@@ -36,6 +36,8 @@ def test_controls_equal_the_address(reviewer: TestClient, db: Database) -> None:
     assert "<option selected>US-03</option>" in page and 'value="doe"' in page
     assert '<option value="non_compliant" selected>' in page and '<option value="7" selected>' in page
     assert '<option value="SONO^Grapher" selected>' in page
+    page = reviewer.get("/worklist?days=banana").text
+    assert ">DOE, Jane</a>" in page and '<option value="" selected>Any date</option>' in page
 
 
 def test_what_the_controls_do_not_offer_still_shows_in_them(reviewer: TestClient, db: Database) -> None:

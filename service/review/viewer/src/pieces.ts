@@ -29,6 +29,11 @@ export function startPieces(): void {
   document.addEventListener("htmx:error", (event) => {
     if (!isStream(event)) fail("The server cannot be reached.");
   });
+  // Asked twice for the same, by Enter after a pause, it is one step of the history all the same.
+  document.addEventListener("htmx:before:history:update", (event) => {
+    const { path } = (event as CustomEvent<{ history: { path: string } }>).detail.history;
+    if (path === window.location.pathname + window.location.search) event.preventDefault();
+  });
   document.addEventListener("htmx:after:swap", (event) => {
     const status = (event as CustomEvent<Asked>).detail.ctx.response?.status ?? 0;
     if (!said || status < 200 || status >= 400) return; // of a refusal htmx says the same
