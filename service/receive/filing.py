@@ -85,8 +85,8 @@ class Filing:
     def _run(self) -> None:
         while self._waiting or not self._stopping.is_set():
             try:
-                hurried = self._journal.short
-                if not self._file_some() and not (self._grow() and hurried):
+                if not (self._journal.short and self._grow()) and not self._file_some():
+                    self._grow()  # one at a time beforehand: the disk is not ours alone
                     self._stopping.wait(QUIET_S / 2)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread: the lanes would never be free again
                 self._failed(error)
