@@ -156,6 +156,18 @@ def test_what_comes_too_early_ends_the_association_at_once(receiver: RunningRece
     assert receiver.store(ultrasound()) == [0]
 
 
+@pytest.mark.parametrize("context_id", [0, 2, 128])
+def test_a_request_that_cannot_be_understood_is_answered_at_once(receiver: RunningReceiver, context_id: int) -> None:
+    """Context ids are odd (PS3.8 section 9.3.2.2). pynetdicom's thread died of others, and the connection stayed."""
+    with connect(receiver) as connection:
+        connection.sendall(associate_request({context_id: (US_IMAGE, ExplicitVRLittleEndian)}, "US01", "SONOMARK"))
+        connection.settimeout(5)
+        assert connection.recv(16) == bytes.fromhex("07000000000400000206")  # A-ABORT, invalid parameter value
+        assert closed_within(connection, 5)
+    assert "Traceback" not in receiver.log.read_text()
+    assert receiver.store(ultrasound()) == [0]
+
+
 def test_who_hangs_up_before_a_request_takes_no_place(receiver: RunningReceiver) -> None:
     """More than one address may have open at once, within the time that a request may take."""
     for round_ in range(3):
