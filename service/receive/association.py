@@ -38,7 +38,7 @@ from service.receive.peers import Peer
 from service.receive.seats import Seats
 from service.receive.status import Answer
 from service.receive.tls import Tls, names_of
-from service.receive.upper_layer import UpperLayer
+from service.receive.upper_layer import ABORT, UpperLayer
 from service.settings import settings
 
 log = logs.get(__name__)
@@ -133,6 +133,12 @@ class Acceptor(Association):
         """Serve until released, aborted or cut off; nothing incomplete stays behind."""
         try:
             super().run_reactor()
+        except Exception as error:  # noqa: BLE001 - whatever the peer wrote, its connection ends with its thread
+            self.log.error("association failed, connection closed", error=type(error).__name__)
+            if self.dul.socket is not None:
+                self.dul.socket.send(ABORT)
+                self.dul.socket.close()
+            self.kill()
         finally:
             self.dimse.discard()
             if isinstance(self.dul, UpperLayer):

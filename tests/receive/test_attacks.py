@@ -47,6 +47,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 import service
 from service.db.session import Database
+from service.receive.upper_layer import ABORT
 from service.settings import Settings
 from tests.faults.images import Image, image
 from tests.faults.sender import A_ASSOCIATE_AC, Association, Refused, associate_request, store_pdus
@@ -166,6 +167,21 @@ def test_a_request_that_cannot_be_understood_is_answered_at_once(receiver: Runni
         assert closed_within(connection, 5)
     assert "Traceback" not in receiver.log.read_text()
     assert receiver.store(ultrasound()) == [0]
+
+
+FAILING = "from pynetdicom.acse import ACSE; ACSE.negotiate_association = lambda self: 1 / 0"
+
+
+def test_an_association_that_fails_takes_its_connection_along(start_receiver: StartReceiver) -> None:
+    """Else the connection stays, and its seat, until the peer has had enough."""
+    receiver = start_receiver(before=FAILING, MAX_ASSOCIATIONS="1")
+    for _ in range(3):
+        with connect(receiver) as connection:
+            connection.sendall(associate_request({1: (US_IMAGE, ExplicitVRLittleEndian)}, "US01", "SONOMARK"))
+            connection.settimeout(5)
+            assert connection.recv(16) == ABORT
+            assert closed_within(connection, 5)
+    assert "Traceback" not in receiver.log.read_text()
 
 
 def test_who_hangs_up_before_a_request_takes_no_place(receiver: RunningReceiver) -> None:
