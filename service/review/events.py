@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from time import monotonic
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.db import users, worklist
@@ -35,13 +36,17 @@ class Ticker:
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[Change]] = set()
         self._known: dict[int, datetime] = {}  # when each study changed, as the last look saw it
+        self._told: deque[Change] = deque(maxlen=int(OVERLAP / timedelta(seconds=LOOK_EVERY_S)))
         self._task: asyncio.Task[None] | None = None
         # All streams speak at the same moment: few at a time, lest whoever loads a page waits behind all of them.
         self.turns = CapacityLimiter(2)
 
-    def listen(self) -> asyncio.Queue[Change]:
-        """A queue that receives what changed; hand it to `leave` in the end."""
+    def listen(self, since: datetime | None = None) -> asyncio.Queue[Change]:
+        """A queue that receives what changed, since a moment within OVERLAP too; hand it to `leave` in the end."""
         queue: asyncio.Queue[Change] = asyncio.Queue(maxsize=100)
+        for change in self._told:
+            if since is not None and change.at >= since:
+                queue.put_nowait(change)
         self._listeners.add(queue)
         if self._task is None or self._task.done():
             self._known = {}
@@ -66,23 +71,34 @@ class Ticker:
                     self._tell(Change(fresh))
 
     def _tell(self, change: Change) -> None:
+        self._told.append(change)
         for queue in self._listeners:
             with suppress(asyncio.QueueFull):  # a listener that does not read is about to be cut off anyway
                 queue.put_nowait(change)
 
 
 @router.get("/events")
-def events(request: Request, account: Reader, last_event_id: Annotated[str, Header(max_length=64)] = "") -> Response:
-    """A stream of server-sent events for the worklist that the query names."""
+def events(
+    request: Request,
+    account: Reader,
+    since: Annotated[str, Query(max_length=64)] = "",
+    last_event_id: Annotated[str, Header(max_length=64)] = "",
+) -> Response:
+    """A stream of server-sent events for the worklist that the query names, and that was read at `since`."""
     query = dict(request.query_params)
-    stream = _stream(request, account, query, last_event_id)
+    stream = _stream(request, account, query, last_event_id, since)
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _stream(request: Request, account: Account, query: dict[str, str], last: str) -> AsyncIterator[str]:
+async def _stream(
+    request: Request, account: Account, query: dict[str, str], last: str, since: str = ""
+) -> AsyncIterator[str]:
     ticker: Ticker = request.app.state.ticker
-    queue = ticker.listen()
+    opened = _moment(since)
+    if since and not last and (opened is None or opened < now() - OVERLAP):
+        last = since  # a page that was so long in coming is told like one that was away
+    queue = ticker.listen(opened)
     try:
         begun = f"retry: 1000\n{_mark()}"
         if not last:

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from service.db import audit, choices, days, double_reads, reviews, studies, worklist
 from service.db.session import database
-from service.db.tables import Decision, Verdict
+from service.db.tables import Decision, Verdict, now
 from service.errors import Conflict, NotFound
 from service.review import schemas, shaping
 from service.review.deps import Account, Reader, note
@@ -119,6 +119,7 @@ def front_door(account: Reader) -> Response:
 @router.get("/worklist", include_in_schema=False)
 def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str = "") -> Response:
     """What needs me: flagged studies, oldest first."""
+    read_at = now()
     with database().read() as session:
         try:
             page = worklist.page(session, wanted, cursor, PAGE)
@@ -143,6 +144,7 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         "Decision": Decision,
         "params": dict(request.query_params),
         "queue": queue_query(request.query_params),
+        "read_at": read_at,
         "narrowed": any(request.query_params.get(name) for name in FIELDS if name != "tab"),
         "at": request.query_params.get("at", ""),
         "periods": periods(request.query_params),

@@ -71,6 +71,27 @@ def test_a_list_that_cannot_be_narrowed_stays_and_says_so(
     assert page.locator("#rows tr").count() == 1
 
 
+def test_what_was_searched_without_a_network_is_found_when_it_is_back(
+    visit: Callable[..., object], db: Database
+) -> None:
+    """Else the controls say what the list does not show."""
+    ward.admit(db, 1, name="DOE^Jane")
+    ward.admit(db, 2, name="ROE^Ann")
+    page = visit()
+    page.goto("/worklist")
+    page.wait_for_selector(".live.on")
+    page.context.set_offline(True)
+    until(page, "document.querySelector('#alert').textContent.includes('No network since')")
+    page.fill("#q", "roe")
+    until(page, "document.querySelector('#alert').textContent.includes('could not be refreshed')")
+    assert page.locator("#rows tr").count() == 2
+    page.context.set_offline(False)
+    until(page, "document.querySelectorAll('#rows tr').length === 1")
+    assert page.input_value("#q") == "roe" and "q=roe" in page.url
+    until(page, "document.querySelector('#alert').textContent === ''")
+    page.wait_for_selector(".live.on")
+
+
 def test_a_flow_that_could_not_be_asked_goes_on(
     visit: Callable[..., object], db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

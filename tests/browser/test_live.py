@@ -38,6 +38,26 @@ def test_a_page_is_live_every_time_that_it_opens(visit: Callable[..., object], d
         page.context.new_cdp_session(page).send("Network.clearBrowserCache")
 
 
+def test_what_came_while_the_page_was_loading_is_told(visit: Callable[..., object], db: Database) -> None:
+    """Another page is open, so that the stream has already told everybody else."""
+    ward.admit(db, 1)
+    other = visit()
+    other.goto("/worklist")
+    other.wait_for_selector(".live.on")
+    page = visit()
+    held: list[object] = []
+    page.route("**/hx-sse*", lambda route: held.append(route))
+    page.goto("/worklist", wait_until="commit")
+    page.wait_for_selector("#rows tr")
+    ward.admit(db, 2)
+    other.wait_for_selector("#new-studies:not([hidden])")
+    other.wait_for_timeout(1500)
+    held[0].continue_()
+    page.wait_for_selector(".live.on")
+    page.wait_for_selector("#new-studies:not([hidden])")
+    assert page.inner_text("#new-studies").startswith("1 new study")
+
+
 @pytest.mark.parametrize("path", ["/worklist", "/studies/{uid}"])
 @pytest.mark.parametrize("answer", [503, None])
 def test_a_line_that_did_not_open_at_first_is_opened_again(

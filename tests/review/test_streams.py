@@ -109,6 +109,23 @@ def test_a_page_that_was_away_is_told_what_stands_by_now(client: TestClient, db:
     assert json.loads(heard.split("event: changed\ndata: ")[1].split("\n")[0]) == {"fitting": [], "many": True}
 
 
+@pytest.mark.parametrize("loading", [timedelta(seconds=1), timedelta(minutes=1)])
+def test_what_changed_while_the_page_was_loading_is_told(
+    client: TestClient, db: Database, reader: Account, loading: timedelta
+) -> None:
+    """Others listen already: whoever looks at the database for all of them has told of it, and tells it once."""
+    app, read_at = client.app, now() - loading
+    uid = ward.admit(db, 1)
+    with db.read() as session:
+        number = studies.brief(session, uid).id
+    app.state.ticker._tell(Change({number}))
+    stream = events._stream(asked_of(app), reader, {"tab": "all"}, "", read_at.isoformat())
+    heard = asyncio.run(told(stream, app, lambda heard: f"[{number}]" in heard))
+    assert "DOE, Jane" in heard
+    later = events._stream(asked_of(app), reader, {"tab": "all"}, "", now().isoformat())
+    assert "DOE, Jane" not in asyncio.run(told(later, app, lambda heard: heard.count("event: changed") > 3))
+
+
 def test_a_stream_that_cannot_ask_ends_and_is_begun_again(
     client: TestClient, db: Database, reader: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

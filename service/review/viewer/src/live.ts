@@ -19,7 +19,7 @@ export function startLive(): void {
   let fresh = new Set<number>();
   let tooMany = false; // more has changed than the rows here were told of
   let stream: Connection | undefined;
-  let lost = false;
+  let lost = ""; // what was said when the network went
 
   const live = (on: boolean, words: string): void => {
     badge.className = `live ${on ? "on" : "off"}`;
@@ -40,8 +40,8 @@ export function startLive(): void {
     stream = (event as CustomEvent<{ connection: Connection }>).detail.connection;
     live(true, `live ${timeOfDay()}`);
     if (!lost) return;
-    lost = false;
-    warn("");
+    if (find("alert")?.textContent === lost) warn("");
+    lost = "";
     say("The network is back, and the list is live again.");
   });
   document.addEventListener("htmx:sse:after:message", () => live(true, `live ${timeOfDay()}`));
@@ -55,9 +55,9 @@ export function startLive(): void {
   });
   // A cut line may look open for minutes, and after many tries the next one is far away: neither is waited for.
   window.addEventListener("offline", () => {
-    lost = true;
     live(false, `not live since ${timeOfDay()}`);
-    warn(`No network since ${timeOfDay()}. What you see stays as it was; nothing can be decided until it is back.`);
+    lost = `No network since ${timeOfDay()}. What you see stays as it was; nothing can be decided until it is back.`;
+    warn(lost);
     void stream?.reader?.cancel();
   });
   window.addEventListener("online", () => stream?.delayCanceller?.());

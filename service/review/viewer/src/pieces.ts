@@ -16,18 +16,20 @@ export function isStream(event: Event): boolean {
 
 export function startPieces(): void {
   let said = false;
-  const fail = (words: string): void => {
+  let owed = false; // the controls say what the list does not show yet
+  const fail = (event: Event, words: string): void => {
     said = true;
-    const list = `The list could not be refreshed (${timeOfDay()}). What you see stays; change the filter again to try again.`;
+    owed ||= (event as CustomEvent<Partial<Asked>>).detail.ctx?.sourceElement?.id === "filters";
+    const list = `The list could not be refreshed (${timeOfDay()}). What you see stays; it is asked again when it is live again, and when you change the filter.`;
     warn(find("list") ? list : `${words} What you see is as it was at ${timeOfDay()}.`);
   };
   document.addEventListener("htmx:response:error", (event) => {
     const { response, text } = (event as CustomEvent<Asked>).detail.ctx;
     if (response?.status === 401) return void document.dispatchEvent(new Event("sonomark:signed-out"));
-    if (!isStream(event)) fail(spoken(text ?? "", response?.status ?? 0));
+    if (!isStream(event)) fail(event, spoken(text ?? "", response?.status ?? 0));
   });
   document.addEventListener("htmx:error", (event) => {
-    if (!isStream(event)) fail("The server cannot be reached.");
+    if (!isStream(event)) fail(event, "The server cannot be reached.");
   });
   // Asked twice for the same, by Enter after a pause, it is one step of the history all the same.
   document.addEventListener("htmx:before:history:update", (event) => {
@@ -37,7 +39,10 @@ export function startPieces(): void {
   document.addEventListener("htmx:after:swap", (event) => {
     const status = (event as CustomEvent<Asked>).detail.ctx.response?.status ?? 0;
     if (!said || status < 200 || status >= 400) return; // of a refusal htmx says the same
-    said = false;
+    said = owed = false;
     warn("");
+  });
+  document.addEventListener("htmx:sse:after:connection", () => {
+    if (owed) find<HTMLFormElement>("filters")?.requestSubmit();
   });
 }
