@@ -184,7 +184,7 @@ def associate_request(offers: dict[int, tuple[str, str]], calling: str, called: 
 def store_pdus(context: int, message_id: int, image: Image) -> Iterator[bytes]:
     """One C-STORE request: the command in one PDU, the data set in as many as it takes."""
     yield p_data(context, store_request(message_id, image.sop_class, image.uid), is_command=True)
-    for start in range(0, len(image.data), FRAGMENT):
+    for start in range(0, max(1, len(image.data)), FRAGMENT):  # an empty data set has its fragment, too
         fragment = image.data[start : start + FRAGMENT]
         yield p_data(context, fragment, is_last=start + FRAGMENT >= len(image.data))
 
