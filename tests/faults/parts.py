@@ -46,6 +46,7 @@ class Parts:
             "DICOM_HOST": "127.0.0.1",
             "HTTP_PORT": str(self.http_port),
             "DISK_RESERVE_MB": "0",
+            "JOURNAL_MB": "96",  # a receiver at rest writes all of it beforehand
             "STUDY_SETTLE_S": "0.5",
             "SWEEP_INTERVAL_S": "0.3",
             "LEASE_S": "3",
