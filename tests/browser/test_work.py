@@ -6,13 +6,22 @@ from time import monotonic
 import pytest
 from sqlalchemy import select, update
 
-from service.db import users
+from service.db import peers, reevaluations, rulebooks, users
 from service.db.session import Database
-from service.db.tables import Credential, Decision, Study, now
+from service.db.tables import Credential, Decision, Role, Study, now
 from tests.review import ward
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 
+BOOK = """name = "small"
+version = "1"
+title = "One rule"
+[[requirement]]
+id = "marker"
+title = "Body marker"
+severity = "major"
+expect = { annotation = "body_marker" }
+"""
 CANARY = '"><img src=x onerror=alert(1)>'
 
 
@@ -226,3 +235,28 @@ def test_pages_work_without_scripts(chromium, address: str, db: Database) -> Non
     page.click("#confirm")
     assert decisions(db) == [Decision.CONFIRM]
     page.context.close()
+
+
+def test_the_focus_stays_on_what_replaces_itself(visit: Callable[..., object], db: Database) -> None:
+    """A peer is asked again and again by keyboard; a what-if is cancelled while it counts."""
+    ward.admit(db, 1)
+    with db.begin() as session:
+        number = peers.add(session, "US07", "127.0.0.1", 1, "Room 4", "admin").id
+        book = rulebooks.save(session, BOOK, "admin").id
+        asked = reevaluations.ask(session, book, reevaluations.Range(), "admin", records=False).id
+    page = visit(Role.ADMIN)
+    page.goto("/peers")
+    page.focus(f"#echo-button-{number}")
+    for _ in range(2):
+        with page.expect_response(f"**/peers/{number}/echo"):
+            page.keyboard.press("Enter")
+        until(page, f"document.querySelector('#echo-{number} .chip') !== null")
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.activeElement.id") == f"echo-button-{number}"
+    page.goto(f"/rulebooks?version={book}&ask={asked}")
+    page.focus("#what-if-cancel")
+    for _ in range(2):
+        with page.expect_response(f"**/what-if/{asked}"):
+            pass
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.activeElement.id") == "what-if-cancel"
