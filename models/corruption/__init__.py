@@ -10,7 +10,7 @@ from models.corruption import arrows, body_markers, calipers, color_boxes, cutti
 from models.corruption.degradation import Degradation
 from models.corruption.layouts import Layout
 from models.corruption.strokes import Canvas, Image
-from models.corruption.styles import pen, pick, scanner_scale
+from models.corruption.styles import ANY_COLOUR, pen, pick, scanner_scale
 
 KINDS = ("body_marker", "caliper", "color_box", "text", "arrow")
 BODY_MARKER, CALIPER, COLOR_BOX, TEXT, ARROW = range(1, 6)
@@ -69,7 +69,7 @@ def corrupt(frame: Image, rng: np.random.Generator, *, held_out: bool = False, s
 
 def chosen(rng: np.random.Generator) -> tuple[int, ...]:
     """The kinds to draw on one marked frame: one, or several together."""
-    likely = np.array([0.24, 0.3, 0.22, 0.14, 0.1])
+    likely = np.array([0.24, 0.28, 0.21, 0.12, 0.15])
     several = rng.random() < SEVERAL_SHARE / (1 - CLEAN_SHARE)
     count = pick(rng, (2, 3, 4), (0.6, 0.3, 0.1)) if several else 1
     return tuple(int(kind) + 1 for kind in rng.choice(len(KINDS), size=count, replace=False, p=likely))
@@ -82,10 +82,10 @@ def mark(clean: Image, rng: np.random.Generator, layout: Layout, kinds: tuple[in
         return canvas
     scale = scanner_scale(rng, canvas.width, canvas.height)
     if COLOR_BOX in kinds:
-        color_boxes.draw(canvas, rng, pen(rng, scale, held_out), COLOR_BOX, layout)
+        color_boxes.draw(canvas, rng, pen(rng, scale, held_out, ANY_COLOUR), COLOR_BOX, layout)
     screens.letter(canvas, rng, layout, TEXT)
     for kind in kinds:
-        own = pen(rng, scale, held_out)
+        own = pen(rng, scale, held_out, ANY_COLOUR)
         if kind == BODY_MARKER:
             body_markers.draw(canvas, rng, own, BODY_MARKER, layout)
         elif kind == CALIPER:

@@ -21,7 +21,7 @@ ARROWS: tuple[str, ...] = (
 )
 
 # Share of training arrows made up on the spot: head, shaft and tail of any make.
-MADE_UP = 0.25
+MADE_UP = 0.4
 
 _HAND = np.array(
     [

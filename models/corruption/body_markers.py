@@ -13,7 +13,7 @@ FAMILIES: tuple[str, ...] = tuple(OUTLINES)
 # Departments that mark nearly every image draw these.
 COMMON = ("breast", "thyroid", "abdomen", "leg", "neck")
 # Share of training markers with an outline made up on the spot: a vendor's next pictogram is in no table either.
-UNNAMED = 0.2
+UNNAMED = 0.3
 PROBES: tuple[str, ...] = (
     "bar",
     "thick L",

@@ -34,7 +34,7 @@ GLYPHS: tuple[str, ...] = (
     "open cross",
 )
 # Share of training measurements whose end marks are made up on the spot.
-MADE_UP = 0.12
+MADE_UP = 0.18
 LINES: tuple[str, ...] = (
     "dotted",
     "dashed",

@@ -69,6 +69,8 @@ def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) ->
 def line_colour(rng: np.random.Generator, pen: Pen) -> Colour:
     if pen.held_out:
         return shaded(rng, pick(rng, HELD_OUT_COLOURS))
+    if pen.any_hue:
+        return pen.colour
     olive = ((150, 150, 60), (170, 165, 80), (200, 195, 110), (130, 130, 50))
     return shaded(
         rng,

@@ -5,6 +5,7 @@ A table of styles is split once, by name: what is held out for testing is never 
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +23,9 @@ CYANS: tuple[Colour, ...] = ((0, 255, 255), (90, 220, 235), (130, 200, 230))
 GREENS: tuple[Colour, ...] = ((0, 255, 0), (60, 220, 90), (140, 230, 120))
 REDS: tuple[Colour, ...] = ((255, 60, 50), (230, 90, 60))
 BLUES: tuple[Colour, ...] = ((90, 140, 255), (120, 170, 240))
+# Share of training marks in a colour of any hue, and of what a scanner draws by itself: colour alone tells no kind.
+ANY_COLOUR = 0.3
+ANY_UI_COLOUR = 0.1
 # Colours no training mark has: orange, magenta, mint, lilac, peach.
 HELD_OUT_COLOURS: tuple[Colour, ...] = (
     (255, 150, 40),
@@ -60,6 +64,8 @@ class Pen:
     edge: bool
     colour: Colour
     held_out: bool
+    any_hue: bool = False
+    """Whether the colour is of no palette, and everything the pen draws has it."""
 
 
 def mark_colour(rng: np.random.Generator, held_out: bool) -> Colour:
@@ -69,8 +75,19 @@ def mark_colour(rng: np.random.Generator, held_out: bool) -> Colour:
     return shaded(rng, pick(rng, palette))
 
 
+def any_colour(rng: np.random.Generator) -> Colour:
+    """A bright colour of any hue that is not near those kept for testing: no palette holds every vendor's ink."""
+    while True:
+        red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 1.0), rng.uniform(0.6, 1.0))
+        colour = round(red * 255), round(green * 255), round(blue * 255)
+        if all(max(abs(a - b) for a, b in zip(colour, other, strict=True)) > 40 for other in HELD_OUT_COLOURS):
+            return colour
+
+
 def ui_colour(rng: np.random.Generator) -> Colour:
     """The colour of something the scanner draws by itself."""
+    if rng.random() < ANY_UI_COLOUR:
+        return any_colour(rng)
     return shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, GREENS), (0.45, 0.25, 0.14, 0.08, 0.08))))
 
 
@@ -79,7 +96,8 @@ def scanner_scale(rng: np.random.Generator, width: int, height: int) -> float:
     return float(np.clip((width * height) ** 0.5 / 620 * np.exp(rng.normal(0, 0.22)), 0.55, 3.2))
 
 
-def pen(rng: np.random.Generator, scale: float, held_out: bool, colour: Colour | None = None) -> Pen:
+def pen(rng: np.random.Generator, scale: float, held_out: bool, any_colour_share: float = 0.0) -> Pen:
+    any_hue = not held_out and any_colour_share > 0 and bool(rng.random() < any_colour_share)
     crisp = rng.random() < 0.4
     width = float(pick(rng, (1.0, 1.3, 1.7, 2.2, 3.0), (0.5, 0.16, 0.16, 0.12, 0.06)) * max(1.0, scale**0.7))
     return Pen(
@@ -88,6 +106,7 @@ def pen(rng: np.random.Generator, scale: float, held_out: bool, colour: Colour |
         fineness=1 if crisp else FINENESS,
         alpha=1.0 if rng.random() < 0.7 else float(rng.uniform(0.5, 1.0)),
         edge=bool(rng.random() < 0.25),
-        colour=colour or mark_colour(rng, held_out),
+        colour=any_colour(rng) if any_hue else mark_colour(rng, held_out),
         held_out=held_out,
+        any_hue=any_hue,
     )

@@ -24,7 +24,7 @@ from models.corruption.degradation import VISIBLE, Degradation
 from models.corruption.doppler import MAPS
 from models.corruption.layouts import Fan, Layout
 from models.corruption.strokes import Canvas, Stroke, dashed, line
-from models.corruption.styles import HELD_OUT_COLOURS, Pen, mark_colour, pen, split
+from models.corruption.styles import HELD_OUT_COLOURS, Pen, any_colour, mark_colour, pen, split
 
 
 def ink(*, held_out: bool = False, fineness: int = 4) -> Pen:
@@ -189,7 +189,9 @@ def test_held_out_styles_are_never_trained_on(table: tuple[str, ...]) -> None:
 
 def test_held_out_colours_are_far_from_those_of_training() -> None:
     rng = np.random.default_rng(0)
-    trained = np.array([mark_colour(rng, held_out=False) for _ in range(2000)])
+    trained = np.array(
+        [draw(rng) for draw in (lambda rng: mark_colour(rng, held_out=False), any_colour) for _ in range(2000)]
+    )
     for colour in HELD_OUT_COLOURS:
         assert np.abs(trained - colour).max(axis=1).min() > 20
 
