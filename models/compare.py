@@ -89,7 +89,7 @@ def rival(frames: Sequence[CleanFrame], recipe: Recipe, minutes: float) -> Costu
         while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
             for group in optimiser.param_groups:
                 group["lr"] = _RATE * one_cycle(done, 0.1)
-            noisy, second, kinds = varied(*pool.batch(rng, _BATCH), rng)
+            noisy, second, kinds = varied(*(torch.from_numpy(part) for part in pool.batch(rng, _BATCH)), rng)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(torch.device("cpu"))):
                 restoration = network(noisy)
             loss = restoration_loss(restoration.float(), second, kinds > 0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from models.checkpoint import CHECKPOINT, read_checkpoint, total_seconds, total_
 from models.dataset import Split, clean_frames, split
 from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
+from models.feed import Feed
 from models.layers import hold_still
 from models.loss import product_loss
 from models.pool import CropPool
@@ -81,6 +83,7 @@ def _train(
     ranks.wait()
 
     device = ranks.device
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
     torch.manual_seed(recipe.seed + ranks.seed_offset)
     rng = np.random.default_rng(recipe.seed + ranks.seed_offset)
     network = build(recipe).to(device, memory_format=torch.channels_last)
@@ -103,12 +106,16 @@ def _train(
         TimeRemainingColumn(),
     )
     seed = recipe.seed + state["step"] + ranks.seed_offset
-    pool = CropPool(parts.training, recipe.crops, recipe.pool, recipe.workers, seed)
-    with pool, _events(run, ranks) as events, Progress(*columns, transient=True, disable=not ranks.first) as progress:
+    workers = recipe.workers or max(1, len(os.sched_getaffinity(0)) - 2)
+    pool = CropPool(parts.training, recipe.crops, recipe.pool, workers, seed)
+    feed = Feed(pool, recipe.batch, device, np.random.default_rng(seed))
+    progress = Progress(*columns, transient=True, disable=not ranks.first)
+    with pool, feed, _events(run, ranks) as events, progress:
         bar = progress.add_task(recipe.name, total=recipe.steps if budget_s is None else int(budget_s))
         pool.wait()
         if start_from is not None:
-            examples, _, _ = varied(*pool.batch(rng, _EXAMPLES), rng)
+            crops = (torch.from_numpy(part) for part in pool.batch(rng, _EXAMPLES))
+            examples, _, _ = varied(*crops, rng)
             state |= begin_from(start_from, recipe, network, average, examples.to(device))
         joined = ranks.joined(network)
         if state["step"] == 0:
@@ -117,7 +124,7 @@ def _train(
         while not ranks.any((done := _progress(recipe, state["step"], time.monotonic() - started, budget_s)) >= 1.0):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.optimiser.rate * one_cycle(done, recipe.optimiser.warm_up)
-            noisy, second, kinds = (part.to(device) for part in varied(*pool.batch(rng, recipe.batch), rng))
+            noisy, second, kinds = varied(*feed.batch(), rng)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
                 restoration, logits = joined(noisy)
             loss, terms = product_loss(restoration.float(), logits.float(), second, kinds, recipe.loss)
@@ -268,33 +275,32 @@ def one_cycle(done: float, warm_up: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (done - warm_up) / (1 - warm_up)))) * 0.999 + 0.001
 
 
-def varied(
-    noisy: np.ndarray, second: np.ndarray, kinds: np.ndarray, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops as tensors in [0, 1], each with its own gain, gamma and share of colour, the same for input and target.
+def varied(noisy: Tensor, second: Tensor, kinds: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops as `Feed` gives them, in [0, 1] and where they were, each with its own gain and share of colour, the same
+    for input and target.
 
     Colour must not be a shortcut: some scanners draw boxes and markers in grey, some archives keep grey frames only,
     and no palette holds every vendor's ink. Half of the crops therefore get their primaries mixed anew, which leaves
     grey tissue as it is.
     """
-    count = len(noisy)
-    both = torch.from_numpy(np.concatenate([noisy, second])).permute(0, 3, 1, 2).float().div_(255)
-    mixing = torch.from_numpy(np.stack([mixed_primaries(rng) for _ in range(count)])).repeat(2, 1, 1)
-    both = torch.einsum("nij,njhw->nihw", mixing, both)
-    gain = torch.from_numpy(rng.uniform(0.75, 1.2, count).astype(np.float32)).repeat(2).view(-1, 1, 1, 1)
-    grey = torch.from_numpy((rng.random(count) < 0.25).astype(np.float32)).repeat(2).view(-1, 1, 1, 1)
-    luminance = (both * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    count, device = len(noisy), noisy.device
+
+    def of_each(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device).repeat(2, *[1] * (values.ndim - 1))
+
+    both = torch.cat([noisy, second]).permute(0, 3, 1, 2).float().div_(255)
+    both = torch.einsum("nij,njhw->nihw", of_each(np.stack([mixed_primaries(rng) for _ in range(count)])), both)
+    gain = of_each(rng.uniform(0.75, 1.2, count)).view(-1, 1, 1, 1)
+    grey = of_each(rng.random(count) < 0.25).view(-1, 1, 1, 1)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
+    luminance = (both * weights).sum(dim=1, keepdim=True)
     both = torch.lerp(both, luminance.expand_as(both), grey).mul_(gain).clamp_(0, 1)
     noise = float(rng.choice([0.0, 0.0, 0.01, 0.02]))
     frame = both[:count]
     if noise:
         frame = (frame + noise * torch.randn_like(frame[:, :1])).clamp_(0, 1)
     layout = torch.channels_last
-    return (
-        frame.contiguous(memory_format=layout),
-        both[count:].contiguous(memory_format=layout),
-        torch.from_numpy(kinds.astype(np.int64)),
-    )
+    return frame.contiguous(memory_format=layout), both[count:].contiguous(memory_format=layout), kinds.long()
 
 
 def mixed_primaries(rng: np.random.Generator) -> np.ndarray:

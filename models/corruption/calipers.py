@@ -8,7 +8,7 @@ import numpy as np
 
 from models.corruption.layouts import Layout, Pane
 from models.corruption.strokes import Canvas, Points, Stroke, arc, dashed, line, rectangle, smooth, turned
-from models.corruption.styles import Pen, pick, split
+from models.corruption.styles import Pen, any_dashes, pick, split
 from models.corruption.texts import fonts, write
 
 GLYPHS: tuple[str, ...] = (
@@ -34,7 +34,9 @@ GLYPHS: tuple[str, ...] = (
     "open cross",
 )
 # Share of training measurements whose end marks are made up on the spot.
-MADE_UP = 0.18
+MADE_UP = 0.25
+# Share of training lines whose dashes are.
+ANY_DASHES = 0.2
 LINES: tuple[str, ...] = (
     "dotted",
     "dashed",
@@ -171,6 +173,8 @@ class Style:
     digits: bool
     own: tuple[Points, ...] = ()
     """Strokes of an end mark of its own, in units of half its size, instead of `glyph`."""
+    dashes: tuple[float, ...] = ()
+    """Dashes and gaps of a line of its own, in its widths, instead of `line`."""
 
     def mark(self, x: float, y: float, toward: float) -> list[Stroke]:
         """Strokes of one end mark at an end of a line running `toward` degrees."""
@@ -179,6 +183,22 @@ class Style:
                 Stroke(turned(part * (self.size / 2), toward) + np.array([x, y]), self.glyph_width) for part in self.own
             ]
         return glyph(self.glyph, x, y, self.size, self.glyph_width, toward)
+
+    def joined(self, path: Points) -> list[Stroke]:
+        """Strokes of the line between two end marks, where there is one."""
+        if self.dashes:
+            return [Stroke(piece, self.line_width) for piece in dashed(path, *self._pattern())]
+        return connection(self.line, path, self.line_width, pitch=self.pitch)
+
+    def outlined(self, path: Points) -> list[Stroke]:
+        """Strokes of a closed line: an ellipse or a trace, which is dotted where nothing joins end marks."""
+        if self.dashes:
+            return [Stroke(piece, self.line_width) for piece in dashed(path, *self._pattern(), closed=True)]
+        name = self.line if self.line != "none" else "dotted"
+        return connection(name, path, self.line_width, pitch=self.pitch, closed=True)
+
+    def _pattern(self) -> list[float]:
+        return [length * self.line_width for length in self.dashes]
 
 
 def style(rng: np.random.Generator, pen: Pen, made_up_share: float = MADE_UP) -> Style:
@@ -207,6 +227,7 @@ def style(rng: np.random.Generator, pen: Pen, made_up_share: float = MADE_UP) ->
         font=pick(rng, fonts(pen.held_out)),
         digits=bool(rng.random() < 0.6),
         own=tuple(made_up(rng)) if made_up_share and not pen.held_out and rng.random() < made_up_share else (),
+        dashes=any_dashes(rng) if joined != "none" and not pen.held_out and rng.random() < ANY_DASHES else (),
     )
 
 
@@ -238,14 +259,7 @@ def draw(
         turn = np.linspace(0, 2 * np.pi, 11, endpoint=False) + rng.normal(0, 0.1, 11)
         reach = radius * rng.uniform(0.75, 1.1, 11)
         outline = smooth(np.stack([x + reach * np.cos(turn), y + 0.7 * reach * np.sin(turn)], 1), closed=True)
-        _ink(
-            canvas,
-            pen,
-            connection(
-                look.line if look.line != "none" else "dotted", outline, look.line_width, pitch=look.pitch, closed=True
-            ),
-            kind,
-        )
+        _ink(canvas, pen, look.outlined(outline), kind)
         _ink(canvas, pen, look.mark(float(outline[0, 0]), float(outline[0, 1]), 0), kind)
         results.append("Area")
     if shape == "angle":
@@ -270,18 +284,7 @@ def draw(
         ends = turned(line(mid[0] - reach, mid[1], mid[0] + reach, mid[1]), angle, *mid)
         if shape == "ellipse" and number == 2:
             outline = turned(arc(x, y, radius, reach, steps=64), angle - 90, x, y)
-            _ink(
-                canvas,
-                pen,
-                connection(
-                    look.line if look.line != "none" else "dotted",
-                    outline,
-                    look.line_width,
-                    pitch=look.pitch,
-                    closed=True,
-                ),
-                kind,
-            )
+            _ink(canvas, pen, look.outlined(outline), kind)
         _pair(canvas, rng, pen, look if number % 2 else other, ends, angle, number, kind)
         angle += rng.normal(90, 7)
         results.append(str(number))
@@ -324,7 +327,7 @@ def _pair(
         span = np.hypot(*(ends[1] - ends[0]))
         trim = min(0.4, look.size / 2 / max(span, 1))
         inner = ends + (ends[::-1] - ends) * trim
-    _ink(canvas, pen, connection(look.line, inner, look.line_width, pitch=look.pitch), kind)
+    _ink(canvas, pen, look.joined(inner), kind)
     for (x, y), toward in zip(ends, (angle, angle + 180), strict=True):
         _ink(canvas, pen, look.mark(float(x), float(y), toward), kind)
     if rng.random() < 0.06:

@@ -7,10 +7,22 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from models.corruption.doppler import MAPS, blood, colour_map
+from models.corruption.doppler import ANY_MAP, MAPS, any_stops, blood, colour_map, stops_of
 from models.corruption.layouts import Fan, Layout, Pane
 from models.corruption.strokes import Canvas, Colour, Image, Points, Stroke, dashed, rectangle, turned
-from models.corruption.styles import BLUES, CYANS, GREENS, HELD_OUT_COLOURS, WHITES, YELLOWS, Pen, pick, shaded, split
+from models.corruption.styles import (
+    BLUES,
+    CYANS,
+    GREENS,
+    HELD_OUT_COLOURS,
+    WHITES,
+    YELLOWS,
+    Pen,
+    any_dashes,
+    pick,
+    shaded,
+    split,
+)
 
 SHAPES: tuple[str, ...] = (
     "rectangle",
@@ -33,6 +45,9 @@ LINES: tuple[str, ...] = (
     "thin",
     "dash-dot",
 )
+
+# Share of training boxes whose dashes no table has.
+ANY_DASHES = 0.2
 
 
 def outline(name: str, rng: np.random.Generator, pane: Pane, fan: Fan | None) -> Points:
@@ -99,7 +114,10 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     style = pick(rng, split(LINES, pen.held_out))
     width = {"solid thin": 1.0, "thin": 1.0, "solid dim": 1.0}.get(style, min(pen.width, 2.2))
     colour = line_colour(rng, pen)
-    if style == "dashed":
+    if not pen.held_out and rng.random() < ANY_DASHES:
+        pattern = [length * width for length in any_dashes(rng)]
+        strokes = [Stroke(piece, width) for piece in dashed(box, *pattern, closed=True)]
+    elif style == "dashed":
         pieces = dashed(box, rng.uniform(3, 8) * width, rng.uniform(2, 6) * width, closed=True)
         strokes = [Stroke(piece, width) for piece in pieces]
     elif style in ("dotted", "dash-dot"):
@@ -134,7 +152,9 @@ def flow(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, box: Poi
     if rng.random() < 0.5:
         # Colour shows where the grey image is dark: in vessels.
         coverage = _in_the_dark(canvas, coverage, left, top)
-    paint = colour_map(rng, pick(rng, split(MAPS, pen.held_out)), velocity)
+    made_up = not pen.held_out and rng.random() < ANY_MAP
+    stops = any_stops(rng) if made_up else stops_of(pick(rng, split(MAPS, pen.held_out)))
+    paint = colour_map(rng, stops, velocity)
     canvas.stamp(
         np.asarray(cv2.min(coverage, inside), np.uint8), left, top, paint, kind, alpha=float(rng.uniform(0.7, 1.0))
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+
 import cv2
 import numpy as np
 
@@ -27,12 +29,34 @@ _STOPS: dict[str, tuple[Colour, ...]] = {
     "blue-green": ((0, 60, 160), (0, 120, 190), (0, 70, 90), (0, 90, 40), (60, 180, 60), (190, 255, 120)),
 }
 MAPS: tuple[str, ...] = tuple(_STOPS)
+# Share of training boxes whose flow has a map made up on the spot.
+ANY_MAP = 0.2
 
 
-def colour_map(rng: np.random.Generator, name: str, velocity: Image) -> Image:
-    """Colour a velocity image (0-255, 128 = no flow) by a Doppler map, now and then upside down."""
+def stops_of(name: str) -> tuple[Colour, ...]:
+    """The six colours of a map of the table, from the fastest flow away from the probe to the fastest towards it."""
+    return _STOPS[name]
+
+
+def any_stops(rng: np.random.Generator) -> tuple[Colour, ...]:
+    """A map no table has: one hue or two that drift as they brighten, of one direction (power) or of both."""
+
+    def ramp(steps: int) -> list[Colour]:
+        hue, drift, saturation = rng.random(), rng.uniform(-0.15, 0.15), rng.uniform(0.5, 1.0)
+        levels = np.linspace(rng.uniform(0.15, 0.5), rng.uniform(0.75, 1.0), steps)
+        shades = [
+            colorsys.hsv_to_rgb((hue + drift * i / steps) % 1, saturation * (1 - 0.4 * i / steps), level)
+            for i, level in enumerate(levels)
+        ]
+        return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in shades]
+
+    return tuple(ramp(6)) if rng.random() < 0.3 else (*reversed(ramp(3)), *ramp(3))
+
+
+def colour_map(rng: np.random.Generator, stops: tuple[Colour, ...], velocity: Image) -> Image:
+    """Colour a velocity image (0-255, 128 = no flow) by a Doppler map's six stops, now and then upside down."""
     at = np.linspace(0, 255, 6)
-    table = np.stack([np.interp(np.arange(256), at, [stop[c] for stop in _STOPS[name]]) for c in range(3)], axis=1)
+    table = np.stack([np.interp(np.arange(256), at, [stop[c] for stop in stops]) for c in range(3)], axis=1)
     if rng.random() < 0.3:
         table = table[::-1]
     return np.asarray(table.astype(np.uint8)[velocity], np.uint8)

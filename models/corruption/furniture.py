@@ -7,10 +7,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from models.corruption.doppler import MAPS, colour_map
+from models.corruption.doppler import ANY_MAP, MAPS, any_stops, colour_map, stops_of
 from models.corruption.layouts import Layout, Lettering, Pane
 from models.corruption.strokes import Canvas, Colour, Image, Stroke, arc, line, rectangle, smooth, turned
-from models.corruption.styles import pick, shaded, ui_colour
+from models.corruption.styles import pick, shaded, split, ui_colour
 from models.corruption.traces import ecg, motion, spectrum, tinted
 
 
@@ -80,7 +80,9 @@ def grey_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pan
 def colour_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """The scale of a colour map, with its limits."""
     height = int(pane[3] * rng.uniform(0.12, 0.4))
-    left, top = _bar(canvas, rng, pane, np.linspace(255, 0, height).astype(np.uint8), pick(rng, MAPS))
+    # No map that is kept for testing: shown in bars alone, it would be learned as never being flow.
+    stops = any_stops(rng) if rng.random() < ANY_MAP else stops_of(pick(rng, split(MAPS, held_out=False)))
+    left, top = _bar(canvas, rng, pane, np.linspace(255, 0, height).astype(np.uint8), stops)
     if rng.random() < 0.6:
         speed = f"{rng.uniform(2, 90):.1f}" if rng.random() < 0.6 else f"{int(rng.integers(3, 99))}"
         size = rng.uniform(8, 12) * scale
@@ -91,7 +93,9 @@ def colour_bar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: P
         ]
 
 
-def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name: str | None) -> tuple[int, int]:
+def _bar(
+    canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, stops: tuple[Colour, ...] | None
+) -> tuple[int, int]:
     x, y, w, h = pane
     width = int(rng.integers(5, 22))
     if rng.random() < 0.5:
@@ -100,7 +104,7 @@ def _bar(canvas: Canvas, rng: np.random.Generator, pane: Pane, ramp: Image, name
         left = min(canvas.width - width - 2, x + w + int(rng.integers(8, 40)))
     top = y + int(rng.uniform(-0.03, 0.5) * h)
     plane = ramp[:, None].repeat(width, 1)
-    paint = tinted(rng, plane) if name is None else colour_map(rng, name, plane)
+    paint = tinted(rng, plane) if stops is None else colour_map(rng, stops, plane)
     canvas.stamp(np.full_like(plane, 255), left, top, paint)
     if rng.random() < 0.35:
         canvas.draw(

@@ -155,19 +155,22 @@ def _upright(plane: Image, ends: npt.NDArray[np.int32], thickness: int) -> None:
     plane[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = 255
 
 
-def dashed(points: Points, on: float, off: float, *, closed: bool = False) -> list[Points]:
-    """Cut a polyline into dashes of length `on` with gaps of `off` (pixels along the line)."""
+def dashed(points: Points, *pattern: float, closed: bool = False) -> list[Points]:
+    """Cut a polyline into dashes; `pattern` gives dash, gap, dash, gap … in turn, in pixels along the line."""
     if closed:
         points = np.vstack([points, points[:1]])
     lengths = np.hypot(*np.diff(points, axis=0).T)
     along = np.concatenate([[0.0], np.cumsum(lengths)])
-    starts = np.arange(0.0, along[-1], on + off)
+    offsets = np.concatenate([[0.0], np.cumsum(pattern)])
     dashes = []
-    for start in starts:
-        stop = min(start + on, along[-1])
-        inner = points[(along > start) & (along < stop)]
-        ends = [[np.interp(s, along, points[:, 0]), np.interp(s, along, points[:, 1])] for s in (start, stop)]
-        dashes.append(np.vstack([ends[:1], inner, ends[1:]]))
+    for origin in np.arange(0.0, along[-1], offsets[-1]):
+        for start, stop in zip(origin + offsets[:-1:2], origin + offsets[1::2], strict=True):
+            if start >= along[-1]:
+                break
+            stop = min(stop, along[-1])
+            inner = points[(along > start) & (along < stop)]
+            ends = [[np.interp(s, along, points[:, 0]), np.interp(s, along, points[:, 1])] for s in (start, stop)]
+            dashes.append(np.vstack([ends[:1], inner, ends[1:]]))
     return dashes
 
 

@@ -53,6 +53,10 @@ def shaded(rng: np.random.Generator, colour: Colour, spread: int = 12) -> Colour
     return r, g, b
 
 
+# What the held-out lines of calipers (dense dotted, long dashed) and boxes (dotted, dash-dot) measure, in widths.
+HELD_OUT_DASHES: tuple[tuple[float, float], ...] = ((0.6, 1.2), (9.0, 4.0), (0.7, 2.5), (7.0, 3.0))
+
+
 @dataclass(frozen=True)
 class Pen:
     """How one scanner draws: scale (1 on 620² pixels), line width in pixels, fineness, opacity, dark edge, colour."""
@@ -82,6 +86,22 @@ def any_colour(rng: np.random.Generator) -> Colour:
         colour = round(red * 255), round(green * 255), round(blue * 255)
         if all(max(abs(a - b) for a, b in zip(colour, other, strict=True)) > 40 for other in HELD_OUT_COLOURS):
             return colour
+
+
+def any_dashes(rng: np.random.Generator) -> tuple[float, ...]:
+    """Dash, gap, dash, gap … of a line, in its widths: one to three of each, none near the lines kept for testing."""
+    while True:
+        count = pick(rng, (1, 2, 3), (0.6, 0.3, 0.1))
+        dashes = [rng.uniform(0.5, 1.6) if rng.random() < 0.45 else rng.uniform(2, 14) for _ in range(count)]
+        gaps = [float(rng.uniform(1.3, 6))] * count if rng.random() < 0.7 else rng.uniform(1.3, 6, count).tolist()
+        pattern = tuple(float(length) for pair in zip(dashes, gaps, strict=True) for length in pair)
+        if not any(_alike(pattern, kept) for kept in HELD_OUT_DASHES):
+            return pattern
+
+
+def _alike(pattern: tuple[float, ...], kept: tuple[float, ...]) -> bool:
+    pairs = zip(pattern, kept, strict=False)
+    return len(pattern) == len(kept) and all(abs(np.log(a / b)) < 0.4 for a, b in pairs)
 
 
 def ui_colour(rng: np.random.Generator) -> Colour:

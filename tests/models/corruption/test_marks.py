@@ -16,15 +16,25 @@ from models.corruption import (
     calipers,
     color_boxes,
     cutting,
+    furniture,
     screens,
     texts,
 )
 from models.corruption.body_outlines import OUTLINES
 from models.corruption.degradation import VISIBLE, Degradation
-from models.corruption.doppler import MAPS
+from models.corruption.doppler import MAPS, any_stops, stops_of
 from models.corruption.layouts import Fan, Layout
 from models.corruption.strokes import Canvas, Stroke, dashed, line
-from models.corruption.styles import HELD_OUT_COLOURS, Pen, any_colour, mark_colour, pen, split
+from models.corruption.styles import (
+    HELD_OUT_COLOURS,
+    HELD_OUT_DASHES,
+    Pen,
+    any_colour,
+    any_dashes,
+    mark_colour,
+    pen,
+    split,
+)
 
 
 def ink(*, held_out: bool = False, fineness: int = 4) -> Pen:
@@ -225,6 +235,40 @@ def test_look_alikes_have_no_label() -> None:
 def test_dashes_cover_their_share_of_the_line() -> None:
     pieces = dashed(line(0, 0, 100, 0), 4, 6)
     assert sum(float(np.hypot(*(piece[-1] - piece[0]))) for piece in pieces) == pytest.approx(40)
+
+
+def test_dashes_take_turns() -> None:
+    ends = [(float(piece[0, 0]), float(piece[-1, 0])) for piece in dashed(line(0, 0, 40, 0), 6, 4, 1, 4)]
+    assert ends == [(0, 6), (10, 11), (15, 21), (25, 26), (30, 36)]
+
+
+def test_made_up_dashes_are_never_near_those_kept_for_testing() -> None:
+    rng = np.random.default_rng(0)
+    patterns = [any_dashes(rng) for _ in range(3000)]
+    assert {len(pattern) for pattern in patterns} == {2, 4, 6}
+    for pattern in patterns:
+        assert min(pattern) > 0
+        for kept in HELD_OUT_DASHES:
+            assert len(pattern) > 2 or np.abs(np.log(np.divide(pattern, kept))).max() >= 0.4
+
+
+def test_made_up_maps_brighten_with_speed() -> None:
+    rng = np.random.default_rng(0)
+    maps = [any_stops(rng) for _ in range(200)]
+    assert len(set(maps)) == 200
+    for stops in maps:
+        levels = [max(stop) for stop in stops]
+        assert levels == sorted(levels) or levels[:3] == sorted(levels[:3], reverse=True)
+        assert levels[-1] > levels[3] and max(max(stop) for stop in stops) <= 255
+
+
+def test_a_bar_shows_no_map_that_is_kept_for_testing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(furniture, "stops_of", lambda name: shown.append(name) or stops_of(name))
+    for seed in range(60):
+        board = canvas()
+        furniture.colour_bar(board, np.random.default_rng(seed), layout(board), (40, 40, 300, 200), 1.0)
+    assert set(shown) == set(split(MAPS, held_out=False))
 
 
 def test_a_sector_box_lies_within_its_fan() -> None:

@@ -1,0 +1,57 @@
+"""The feed gives what the pool gives, in its order, and what goes wrong under way is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models.errors import TrainingError
+from models.feed import Feed
+from models.loss import summed_by_kind
+from models.train import varied
+
+CPU = torch.device("cpu")
+
+
+class Pool:
+    """Batches of which each is told from the others."""
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        noisy = rng.integers(0, 256, (size, 8, 8, 3)).astype(np.uint8)
+        return noisy, noisy[::-1].copy(), rng.integers(0, 6, (size, 8, 8)).astype(np.uint8)
+
+
+def test_batches_are_those_of_the_pool_in_order() -> None:
+    wanted = [Pool().batch(rng, 4) for rng in [np.random.default_rng(7)] for _ in range(5)]
+    with Feed(Pool(), 4, CPU, np.random.default_rng(7)) as feed:  # type: ignore[arg-type]
+        for expected in wanted:
+            for part, want in zip(feed.batch(), expected, strict=True):
+                assert np.array_equal(part.numpy(), want)
+
+
+def test_what_fails_under_way_is_raised_where_the_batch_is_asked_for() -> None:
+    class Dead(Pool):
+        def batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            raise TrainingError("A drawing worker ended.", cure="Resume.")
+
+    with Feed(Dead(), 4, CPU, np.random.default_rng(0)) as feed, pytest.raises(TrainingError, match="drawing worker"):  # type: ignore[arg-type]
+        feed.batch()
+
+
+def test_varied_crops_keep_what_is_grey_grey_and_what_is_drawn_where_it_is() -> None:
+    rng = np.random.default_rng(0)
+    grey = torch.randint(0, 256, (6, 16, 16, 1), dtype=torch.uint8).expand(-1, -1, -1, 3)
+    kinds = torch.randint(0, 6, (6, 16, 16), dtype=torch.uint8)
+    for _ in range(20):
+        noisy, second, labels = varied(grey, grey, kinds, rng)
+        assert noisy.shape == second.shape == (6, 3, 16, 16)
+        assert float(noisy.min()) >= 0 and float(noisy.max()) <= 1
+        assert float((second - second.mean(dim=1, keepdim=True)).abs().max()) < 1e-5
+        assert torch.equal(labels, kinds.long())
+
+
+def test_sums_by_kind_are_those_of_its_pixels() -> None:
+    values, kinds = torch.rand(2, 9, 7, dtype=torch.float64), torch.randint(0, 4, (2, 9, 7))
+    expected = torch.stack([values[kinds == kind].sum() for kind in range(5)])
+    assert torch.allclose(summed_by_kind(values, kinds, 5), expected)
