@@ -16,7 +16,7 @@ import cv2
 import tomli_w
 
 from models import evaluate, recipe
-from models.calibrate import CALIBRATION, SECOND_LOOK, calibrate
+from models.calibrate import CALIBRATION, calibrate
 from models.dataset import CleanFrame, Split, clean_frames, read_frame, split
 from models.errors import TrainingError
 from models.export import MAX_SIDE, export, graph_of
@@ -147,7 +147,8 @@ def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable
     enough = _enough(parts.validation)
     if enough:
         with TemporaryDirectory() as folder:
-            graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE, second_look=SECOND_LOOK)
+            looked = float(card.get("second_look", 0.0))  # as often as its parent, and from where it did
+            graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE, second_look=looked)
             calibrate(graph, parts, run, 10 * len(parts.validation), _SEED, tell)
     else:
         tell("Too few frames to fit thresholds on: the parent's are kept.")

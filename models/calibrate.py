@@ -25,9 +25,8 @@ from service.analyse.annotations import Calibration, Kind, Thresholds, by_itself
 from service.analyse.looks import blended
 
 CALIBRATION = "calibration.toml"
-SECOND_LOOK = 0.7
-"""Scale of the look from afar: it shows twice the surroundings and costs half of the first one."""
 
+_SECOND_LOOK = 0.7  # the scale of all cards that did not say theirs
 # Candidates for the pixel threshold; the calibrated score decides among them.
 _PIXEL = (0.3, 0.4, 0.5, 0.6)
 # Share of the look from afar, for the kinds that are large on a screen. Strokes of the others are thin and fade.
@@ -266,4 +265,4 @@ def read_calibration(path: Path) -> dict[str, Any]:
     reading = {name: tables[name] for name in ("thresholds", "calibration")}
     # Files from before the scale was written beside the shares were all fitted at the same one.
     seen_far = any(limits.get("far") for limits in reading["thresholds"].values())
-    return {"second_look": tables.get("second_look", SECOND_LOOK if seen_far else 0.0)} | reading
+    return {"second_look": tables.get("second_look", _SECOND_LOOK if seen_far else 0.0)} | reading

@@ -77,6 +77,9 @@ def calibrate(
     data: Data,
     samples: Annotated[int, typer.Option(help="Synthetic validation frames.")] = 400,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic frames.")] = 11,
+    second_look: Annotated[
+        float, typer.Option(min=0, max=0.95, help="Scale of a second look from afar; 0 for none.")
+    ] = 0.0,
 ) -> None:
     """Fit presence scores and thresholds on the run's validation frames."""
     from models import calibrate as calibration
@@ -89,7 +92,7 @@ def calibrate(
         graph = exporting.graph_of(run, Path(folder) / "model.onnx")
         parts = Split.read(run / SPLIT, data)
         path = calibration.calibrate(
-            Graph(graph, exporting.MAX_SIDE, second_look=calibration.SECOND_LOOK),
+            Graph(graph, exporting.MAX_SIDE, second_look=second_look),
             parts,
             run,
             samples,

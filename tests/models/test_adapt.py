@@ -101,6 +101,20 @@ def test_adapted_weights_look_again_as_their_parent_does(site: Path, tmp_path: P
     assert child["split"]["share"] == load("adapt").split.share
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_thresholds_of_a_site_are_fitted_on_its_parents_looks(
+    scale: float, weights: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(adaptation, "_enough", lambda frames: True)
+    monkeypatch.setattr(adaptation, "graph_of", lambda run, path: weights / "model.onnx")
+    monkeypatch.setattr(adaptation, "calibrate", lambda graph, *_: looked.append(graph.second_look))
+    (tmp_path / "run").mkdir()
+    split(clean_frames(site), (), 0.4, 1).write(tmp_path / "run" / "split.json", site)
+    assert adaptation._thresholds(tmp_path / "run", site, {"second_look": scale}, silent)
+    assert looked == [scale]
+
+
 def test_weights_are_never_overwritten(weights: Path, site: Path) -> None:
     with pytest.raises(TrainingError, match="there already"):
         adapt(weights, site, weights, PLAN, None, silent)
