@@ -31,6 +31,7 @@ Frame = npt.NDArray[np.uint8]
 _BYTES_PER_PIXEL = 7  # frame RGB, second RGB, kind
 _WAIT_S = 300.0
 _FIRST_CROPS = 256
+_TRAINER_CORES = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class CropSettings:
 
 
 class CropPool:
-    """``capacity`` crops in shared memory; `batch` draws from those filled so far."""
+    """``capacity`` crops in shared memory; `batch` draws from those filled so far. Of 0 ``workers`` there are as many
+    as cores beside the trainer's own."""
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class CropPool:
         niceness: int = 5,
     ) -> None:
         self.settings, self.capacity = settings, capacity
+        workers = workers or max(1, len(os.sched_getaffinity(0)) - _TRAINER_CORES)
         context = get_context("spawn")
         size = capacity * _BYTES_PER_PIXEL * settings.side**2
         refuse_too_little(size)

@@ -61,7 +61,7 @@ class Recipe:
     seed: int = 20261123
     pool: int = 8000
     workers: int = 1
-    """Processes that draw crops; 0 for as many as there are cores beside the trainer's own two."""
+    """Processes that draw crops; 0 for as many as there are cores to spare."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loss: LossSettings = field(default_factory=LossSettings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import os
 import signal
 import sys
 import threading
@@ -106,8 +105,7 @@ def _train(
         TimeRemainingColumn(),
     )
     seed = recipe.seed + state["step"] + ranks.seed_offset
-    workers = recipe.workers or max(1, len(os.sched_getaffinity(0)) - 2)
-    pool = CropPool(parts.training, recipe.crops, recipe.pool, workers, seed)
+    pool = CropPool(parts.training, recipe.crops, recipe.pool, recipe.workers, seed)
     feed = Feed(pool, recipe.batch, device, np.random.default_rng(seed))
     progress = Progress(*columns, transient=True, disable=not ranks.first)
     with pool, feed, _events(run, ranks) as events, progress:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from models.dataset import CleanFrame
 from models.errors import TrainingError
 from models.feed import Feed
 from models.loss import summed_by_kind
+from models.pool import CropPool, CropSettings
 from models.train import varied
 
 CPU = torch.device("cpu")
@@ -55,3 +60,16 @@ def test_sums_by_kind_are_those_of_its_pixels() -> None:
     values, kinds = torch.rand(2, 9, 7, dtype=torch.float64), torch.randint(0, 4, (2, 9, 7))
     expected = torch.stack([values[kinds == kind].sum() for kind in range(5)])
     assert torch.allclose(summed_by_kind(values, kinds, 5), expected)
+
+
+def test_without_a_number_there_are_as_many_workers_as_cores_to_spare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "frame.png"), np.random.default_rng(0).integers(0, 200, (96, 96, 3), np.uint8))
+    frames = [CleanFrame(tmp_path / "frame.png", "made", "made:0")]
+    for cores, expected in ((1, 1), (2, 1), (4, 2)):
+        monkeypatch.setattr("models.pool.os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        with CropPool(frames, CropSettings(side=32), 8, 0, 0) as pool:
+            pool.wait(2)
+            assert len(pool.batch(np.random.default_rng(0), 4)[0]) == 4
+            assert len(pool._workers) == expected
