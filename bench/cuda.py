@@ -22,7 +22,7 @@ from models.corruption import corrupt
 from models.dataset import clean_frames, read_frame
 from models.graph import Served, folded
 from models.released import released
-from models.served import Graph, Output, Weights
+from models.served import Graph, Output, Weights, verdict
 from service.analyse.annotations import Kind
 
 ROWS, COLUMNS = 608, 800
@@ -150,15 +150,7 @@ def compare(served: Served, folder: Path, data: Path, count: int) -> None:
 
 def verdicts(weights: Weights, output: Output) -> list[str]:
     scores = weights.read(output).scores
-    limits = {kind: weights.thresholds[kind] for kind in Kind}
-    return [
-        "present"
-        if scores[kind] >= limits[kind].present
-        else "absent"
-        if scores[kind] < limits[kind].absent
-        else "uncertain"
-        for kind in Kind
-    ]
+    return [verdict(scores[kind], weights.thresholds[kind]) for kind in Kind]
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def dice_loss(probability: Tensor, of_truth: Tensor, kinds: Tensor, count: Tenso
 
 def summed_by_kind(values: Tensor, kinds: Tensor, planes: int) -> Tensor:
     """Sums of ``values`` (N, H, W) over the pixels of each kind, (planes,)."""
-    # A product, for millions of pixels added to six sums one after another hold a GPU up.
+    # A product: index_add_ would be millions of atomic additions to six places.
     member = kinds.flatten() == torch.arange(planes, device=kinds.device)[:, None]
     return member.to(values.dtype) @ values.flatten()
 

@@ -30,9 +30,9 @@ from models import evaluate, recipe
 from models.corruption import corrupt
 from models.dataset import CleanFrame, clean_frames, read_frame, split
 from models.errors import DataError, TrainingError
-from models.served import Graph, Weights, reduced
+from models.served import Graph, Weights, reduced, verdict
 from models.whole import beside, write_whole
-from service.analyse.annotations import Kind, Thresholds
+from service.analyse.annotations import Kind
 
 QUANTISED = "model.int8.onnx"
 KEPT_IN_FLOAT: dict[str, tuple[str, ...]] = {
@@ -144,14 +144,8 @@ def verdicts(served: Weights, graph: Graph, folder: Path, files: Sequence[str]) 
     found = []
     for file in files:
         scores = served.read(graph(read_frame(folder / file))).scores
-        found.append([_verdict(scores[kind], served.thresholds[kind]) for kind in Kind])
+        found.append([verdict(scores[kind], served.thresholds[kind]) for kind in Kind])
     return found
-
-
-def _verdict(score: float, limits: Thresholds) -> str:
-    if score >= limits.present:
-        return "present"
-    return "absent" if score < limits.absent else "uncertain"
 
 
 def changes(before: Sequence[Sequence[str]], after: Sequence[Sequence[str]], files: Sequence[str]) -> list[Change]:

@@ -16,7 +16,7 @@ import onnxruntime
 
 from models.errors import DataError
 from service.analyse import looks
-from service.analyse.annotations import Evidence, Kind, limits_of, read_marks, weights_of
+from service.analyse.annotations import Evidence, Kind, Thresholds, limits_of, read_marks, weights_of
 
 Frame = npt.NDArray[np.uint8]
 _EXPORT_AGAIN = "Export the weights again."
@@ -96,6 +96,13 @@ class Weights:
 
     def read(self, output: Output) -> Evidence:
         return read_marks(output.kinds, output.residual, self.thresholds, self.calibration)
+
+
+def verdict(score: float, limits: Thresholds) -> str:
+    """What the thresholds of a kind say of its presence score."""
+    if score >= limits.present:
+        return "present"
+    return "absent" if score < limits.absent else "uncertain"
 
 
 def card_of(folder: Path) -> dict[str, Any]:

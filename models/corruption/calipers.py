@@ -49,6 +49,18 @@ LINES: tuple[str, ...] = (
     "thin solid",
     "long dashed",
 )
+# Dash and gap of lines that have some, in line widths.
+DASHES: dict[str, tuple[float, float]] = {
+    "dotted": (0.7, 1.9),
+    "dense dotted": (0.6, 1.2),
+    "coarse dotted": (1.0, 4.5),
+    "dashed": (4.0, 3.0),
+    "long dashed": (9.0, 4.0),
+    "dash-dot": (5.0, 2.5),
+    "ends only": (6.0, 3.0),
+}
+# Share that is left of every second dash of "dash-dot".
+DOT = 0.15
 
 
 def glyph(name: str, x: float, y: float, size: float, width: float, toward: float) -> list[Stroke]:
@@ -144,20 +156,12 @@ def connection(name: str, path: Points, width: float, *, pitch: float = 1.0, clo
     if name in ("solid", "thin solid"):
         return [Stroke(path, 1.0 if name == "thin solid" else width, closed)]
     w = max(1.0, width)
-    on, off = {
-        "dotted": (w * 0.7, 1.9 * w),
-        "dense dotted": (w * 0.6, 1.2 * w),
-        "coarse dotted": (w, 4.5 * w),
-        "dashed": (4 * w, 3 * w),
-        "long dashed": (9 * w, 4 * w),
-        "dash-dot": (5 * w, 2.5 * w),
-        "ends only": (6 * w, 3 * w),
-    }[name]
-    pieces = dashed(path, on * pitch, off * pitch, closed=closed)
+    on, off = DASHES[name]
+    pieces = dashed(path, on * w * pitch, off * w * pitch, closed=closed)
     if name == "ends only" and len(pieces) > 6:
         pieces = pieces[:3] + pieces[-3:]
     if name == "dash-dot":
-        pieces = [p if i % 2 == 0 else p[:1] + (p[-1:] - p[:1]) * [[0.0], [0.15]] for i, p in enumerate(pieces)]
+        pieces = [p if i % 2 == 0 else p[:1] + (p[-1:] - p[:1]) * [[0.0], [DOT]] for i, p in enumerate(pieces)]
     return [Stroke(p, w) for p in pieces]
 
 
@@ -186,19 +190,17 @@ class Style:
 
     def joined(self, path: Points) -> list[Stroke]:
         """Strokes of the line between two end marks, where there is one."""
-        if self.dashes:
-            return [Stroke(piece, self.line_width) for piece in dashed(path, *self._pattern())]
-        return connection(self.line, path, self.line_width, pitch=self.pitch)
+        return self._line(self.line, path)
 
     def outlined(self, path: Points) -> list[Stroke]:
         """Strokes of a closed line: an ellipse or a trace, which is dotted where nothing joins end marks."""
-        if self.dashes:
-            return [Stroke(piece, self.line_width) for piece in dashed(path, *self._pattern(), closed=True)]
-        name = self.line if self.line != "none" else "dotted"
-        return connection(name, path, self.line_width, pitch=self.pitch, closed=True)
+        return self._line(self.line if self.line != "none" else "dotted", path, closed=True)
 
-    def _pattern(self) -> list[float]:
-        return [length * self.line_width for length in self.dashes]
+    def _line(self, name: str, path: Points, *, closed: bool = False) -> list[Stroke]:
+        if not self.dashes:
+            return connection(name, path, self.line_width, pitch=self.pitch, closed=closed)
+        pattern = [length * self.line_width for length in self.dashes]
+        return [Stroke(piece, self.line_width) for piece in dashed(path, *pattern, closed=closed)]
 
 
 def style(rng: np.random.Generator, pen: Pen, made_up_share: float = MADE_UP) -> Style:

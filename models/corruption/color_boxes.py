@@ -46,6 +46,8 @@ LINES: tuple[str, ...] = (
     "dash-dot",
 )
 
+# Dash and gap, in line widths; those of "dashed" vary.
+DASHES: dict[str, tuple[float, float]] = {"dotted": (0.7, 2.5), "dash-dot": (7.0, 3.0)}
 # Share of training boxes whose dashes no table has.
 ANY_DASHES = 0.2
 
@@ -120,8 +122,8 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, layout: 
     elif style == "dashed":
         pieces = dashed(box, rng.uniform(3, 8) * width, rng.uniform(2, 6) * width, closed=True)
         strokes = [Stroke(piece, width) for piece in pieces]
-    elif style in ("dotted", "dash-dot"):
-        on, off = (0.7, 2.5) if style == "dotted" else (7.0, 3.0)
+    elif style in DASHES:
+        on, off = DASHES[style]
         strokes = [Stroke(piece, width) for piece in dashed(box, width * on, width * off, closed=True)]
     else:
         corners = np.vstack([box, box[:1]])

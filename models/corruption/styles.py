@@ -53,8 +53,8 @@ def shaded(rng: np.random.Generator, colour: Colour, spread: int = 12) -> Colour
     return r, g, b
 
 
-# What the held-out lines of calipers (dense dotted, long dashed) and boxes (dotted, dash-dot) measure, in widths.
-HELD_OUT_DASHES: tuple[tuple[float, float], ...] = ((0.6, 1.2), (9.0, 4.0), (0.7, 2.5), (7.0, 3.0))
+# What the held-out lines of calipers (dash-dot, long dashed) and boxes (dotted, dash-dot) measure, in widths.
+HELD_OUT_DASHES: tuple[tuple[float, ...], ...] = ((5.0, 2.5, 0.75, 6.75), (9.0, 4.0), (0.7, 2.5), (7.0, 3.0))
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ def any_dashes(rng: np.random.Generator) -> tuple[float, ...]:
 
 
 def _alike(pattern: tuple[float, ...], kept: tuple[float, ...]) -> bool:
-    pairs = zip(pattern, kept, strict=False)
-    return len(pattern) == len(kept) and all(abs(np.log(a / b)) < 0.4 for a, b in pairs)
+    if len(pattern) != len(kept):
+        return False
+    return all(abs(np.log(a / b)) < 0.4 for a, b in zip(pattern, kept, strict=True))
 
 
 def ui_colour(rng: np.random.Generator) -> Colour:

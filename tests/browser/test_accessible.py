@@ -21,7 +21,7 @@ from service.db import (
 )
 from service.db.session import Database
 from service.db.tables import AnalysisState, Condition, Delivery, DeliveryKind, DeliveryState, Role, Verdict
-from tests.browser.test_work import awake
+from tests.browser.test_work import BOOK, awake
 from tests.review import ward
 from tests.review.test_roles import ROUTES, STREAMS
 
@@ -38,18 +38,6 @@ def violations(page, axe: str) -> list[str]:
         for each in found["violations"]
         for node in each["nodes"][:3]
     ]
-
-
-BOOK = """name = "small"
-version = "1"
-title = "One rule"
-[[requirement]]
-id = "marker"
-title = "Body marker"
-severity = "major"
-applies_to = { exam = "breast" }
-expect = { annotation = "body_marker" }
-"""
 
 
 POLICY = """name = "hospital"

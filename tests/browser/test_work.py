@@ -20,6 +20,7 @@ title = "One rule"
 id = "marker"
 title = "Body marker"
 severity = "major"
+applies_to = { exam = "breast" }
 expect = { annotation = "body_marker" }
 """
 CANARY = '"><img src=x onerror=alert(1)>'

@@ -249,7 +249,18 @@ def test_made_up_dashes_are_never_near_those_kept_for_testing() -> None:
     for pattern in patterns:
         assert min(pattern) > 0
         for kept in HELD_OUT_DASHES:
-            assert len(pattern) > 2 or np.abs(np.log(np.divide(pattern, kept))).max() >= 0.4
+            assert len(pattern) != len(kept) or np.abs(np.log(np.divide(pattern, kept))).max() >= 0.4
+
+
+def test_the_dashes_kept_for_testing_are_those_of_the_held_out_lines() -> None:
+    on, off = calipers.DASHES["dash-dot"]
+    measured = {
+        "calipers": calipers.DASHES | {"dash-dot": (on, off, calipers.DOT * on, off + (1 - calipers.DOT) * on)},
+        "boxes": color_boxes.DASHES,
+    }
+    lines = {"calipers": calipers.LINES, "boxes": color_boxes.LINES}
+    held_out = {measured[kind][name] for kind in lines for name in split(lines[kind], held_out=True)}
+    assert held_out == set(HELD_OUT_DASHES)
 
 
 def test_made_up_maps_brighten_with_speed() -> None:
