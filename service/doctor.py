@@ -2,43 +2,57 @@
 
 import shutil
 import socket
+import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
+from service import __version__, certificates
 from service.analyse.text import models
 from service.archive.store import archive
 from service.compliance import rulebook
 from service.compliance.check import errors_among, lint
 from service.db import census, checks, heartbeats, peers, rulebooks, schema
+from service.db.days import day_of
 from service.db.session import database
+from service.db.tables import now
 from service.errors import BrokerAway, ConfigurationError, DamagedObject, DatabaseAway, SonomarkError, StorageError
 from service.jobs.app import app
 from service.settings import Settings
 
 LOW_DISK_MB = 2048
 MOST_SKEW_S = 2.0
+SOON = timedelta(days=30)  # in which a certificate that ends should be replaced
+PUBLIC_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question asked of this machine, and the answer."""
+    """One question asked of this machine, the answer, and what to do where it is not well."""
 
     name: str
     ok: bool
     answer: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.answer} {self.cure}".rstrip()
 
 
-def examine(settings: Settings) -> Iterator[Check]:
-    """Every check in turn; one that fails says what to do, and one that fails for a reason given before says where."""
+def examine(settings: Settings, only: Collection[str] = ()) -> Iterator[Check]:
+    """Every check in turn, or ``only`` those of these names; one that fails says what to do, and one that fails for a
+    reason given before says where."""
     questions: list[tuple[str, Callable[[Settings], str]]] = [
+        ("version", _version),
         ("Python", _python),
         ("ONNX Runtime", onnxruntime),
         ("network", _network),
@@ -55,14 +69,27 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("broker", _broker),
         ("DICOM port", _dicom_port),
         ("DICOM peers", _peers),
+        ("certificates", _certificates),
     ]
     told: dict[str, str] = {}
     for name, question in questions:
+        if only and name not in only:
+            continue
         try:
             yield Check(name, True, question(settings))
         except (SonomarkError, OSError) as error:
             before = told.setdefault(str(error), name)
-            yield Check(name, False, str(error) if before == name else f"not examined, see {before}")
+            yield _failed(name, error) if before == name else Check(name, False, f"not examined, see {before}")
+
+
+def _failed(name: str, error: SonomarkError | OSError) -> Check:
+    if isinstance(error, SonomarkError):
+        return Check(name, False, error.what, error.cure)
+    return Check(name, False, str(error))
+
+
+def _version(_: Settings) -> str:
+    return f"Sonomark {__version__}"
 
 
 def _python(_: Settings) -> str:
@@ -139,11 +166,17 @@ def _existing(folder: Path) -> Path:
 
 
 def _disk(settings: Settings) -> str:
-    free_mb = shutil.disk_usage(_existing(settings.data_dir.resolve())).free // 2**20
+    """Room for images and, where it is embedded, the database. What else DATA_DIR holds in containers is small."""
+    places = {"archive": archive().free_bytes()}
+    if database().engine.dialect.name == "sqlite":
+        places["database"] = shutil.disk_usage(_existing(settings.data_dir.resolve())).free
+    place, free = min(places.items(), key=lambda each: each[1])
+    free_mb = free >> 20
     if free_mb < max(LOW_DISK_MB, 2 * settings.disk_reserve_mb):
         raise ConfigurationError(
-            f"Only {free_mb} MB are free; C-STORE answers 0xA700 below {settings.disk_reserve_mb} MB.",
-            cure="Free space or move SONOMARK_DATA_DIR.",
+            f"Only {free_mb} MB are free on the {place}'s disk; C-STORE answers 0xA700 below"
+            f" {settings.disk_reserve_mb} MB.",
+            cure="Free space there or give it a larger disk.",
         )
     return f"{free_mb / 1024:.0f} GB free"
 
@@ -240,3 +273,41 @@ def _peers(settings: Settings) -> str:
         )
     entered = f"{door.let_in} entered on the page Peers" if door.let_in else ""
     return "; ".join(filter(None, (", ".join(door.of_settings), entered)))
+
+
+def _certificates(settings: Settings) -> str:
+    """Until when the certificates hold that senders and browsers are shown; raises ConfigurationError when one of them
+    ends within thirty days."""
+    ends = dict(sorted(_ends(settings), key=lambda each: each[1]))
+    over = [f"that of {name} {_ended(end)}" for name, end in ends.items() if end - now() < SOON]
+    if over:
+        raise ConfigurationError(
+            f"A certificate has to be replaced: {', '.join(over)}.",
+            cure="Put the new one in its file. Receivers read it again by themselves; restart the dashboard, and reload"
+            " a proxy that shows its own.",
+        )
+    held = ", ".join(f"{name} until {day_of(end)}" for name, end in ends.items())
+    return held or "none that could be looked at from here"
+
+
+def _ended(end: datetime) -> str:
+    return f"{'ended' if end <= now() else 'ends'} on {day_of(end)}"
+
+
+def _ends(settings: Settings) -> Iterator[tuple[str, datetime]]:
+    """Whose certificates, and when they end: this machine's, the receivers' and that of the address in links."""
+    if settings.http_certificate:
+        yield "the dashboard", certificates.end_of(Path(settings.http_certificate))
+    with _tables() as session:
+        said = [each.detail.get("certificate_ends") for each in heartbeats.details(session, "receive")]
+    if known := [datetime.fromisoformat(end) for end in said if end]:
+        yield "the DICOM port", min(known)
+    elif settings.dicom_certificate:
+        yield "the DICOM port", certificates.end_of(settings.dicom_certificate)
+    public = urlsplit(settings.public_url)
+    if public.scheme == "https" and public.hostname:
+        try:
+            shown = ssl.get_server_certificate((public.hostname, public.port or 443), timeout=PUBLIC_PATIENCE_S)
+        except OSError:
+            return  # a hospital's name need not lead back here from inside its containers
+        yield public.hostname, certificates.first_end(shown.encode())

@@ -73,7 +73,7 @@ def doctor() -> None:
     for check in physician.examine(settings()):
         healthy &= check.ok
         mark = "[green]✓[/]" if check.ok else "[bold red]✗[/]"
-        out.print(f"{mark} {check.name}: {escape(check.answer)}", highlight=False, soft_wrap=True)
+        out.print(f"{mark} {check.name}: {escape(str(check))}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if healthy else 1)
 
 

@@ -88,7 +88,8 @@ class Receiver:
 
     def condition(self) -> dict[str, Any]:
         """What the heartbeat says of this process."""
-        return {"suspended": self._intake.suspension.reason(), "peers": self._peers.of_settings}
+        ends = {} if self._tls is None else {"certificate_ends": self._tls.ends()}
+        return {"suspended": self._intake.suspension.reason(), "peers": self._peers.of_settings, **ends}
 
     def _open_all(self) -> list[Door]:
         """One door, or a second one beside it that speaks TLS."""

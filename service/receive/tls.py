@@ -10,7 +10,7 @@ from threading import Lock
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from service import logs
+from service import certificates, logs
 from service.errors import ConfigurationError
 
 log = logs.get(__name__)
@@ -27,6 +27,7 @@ class Tls:
         self._files = [path for path in (certificate, private_key, client_ca) if path is not None]
         self._certificate, self._private_key, self._client_ca = certificate, private_key, client_ca
         self._lock = Lock()
+        self._ends = ""
         self._stamp = self._stamped()
         self._context = self._load()
 
@@ -34,6 +35,11 @@ class Tls:
     def mutual(self) -> bool:
         """Whether peers must show a certificate of their own."""
         return self._client_ca is not None
+
+    def ends(self) -> str:
+        """When the certificate that is shown ends (UTC, ISO 8601); a file that was replaced is read again."""
+        self._current()
+        return self._ends
 
     def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
         """Shake hands, in HANDSHAKE_S at most.
@@ -102,6 +108,7 @@ class Tls:
                 f"The certificate of the DICOM port cannot be used: {error.strerror or error}.",
                 cure="Check SONOMARK_DICOM_CERTIFICATE, SONOMARK_DICOM_PRIVATE_KEY and SONOMARK_DICOM_CLIENT_CA.",
             ) from error
+        self._ends = certificates.end_of(self._certificate).isoformat()
         return context
 
 

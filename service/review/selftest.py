@@ -1,4 +1,5 @@
-"""The self-test: a synthetic study through the whole house, step by step, at the press of a button."""
+"""The self-test: a synthetic study through the whole house, step by step, at the press of a button; and what the house
+stands on."""
 
 from datetime import timedelta
 from threading import Lock, Thread
@@ -7,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from service import logs
+from service import doctor, logs
 from service.db import audit, selftests
 from service.db.session import database
 from service.db.tables import SelfTest, now
@@ -16,6 +17,7 @@ from service.errors import Conflict
 from service.review.deps import Admin
 from service.review.pages import render
 from service.review.words import VERDICTS
+from service.settings import settings
 
 router = APIRouter(prefix="/self-test", include_in_schema=False)
 log = logs.get(__name__)
@@ -31,6 +33,7 @@ WORDS = {
     "worklist": "on the worklist",
     "removed": "removed again",
 }
+CHECKS = ("version", "database", "broker", "disk", "clock", "certificates")  # of those of `sonomark doctor`
 _one_at_a_time = Lock()
 
 
@@ -41,13 +44,19 @@ def told(step: dict[str, Any]) -> str:
 
 
 @router.get("")
-def selftest_page(request: Request, account: Admin) -> Response:
-    """The last self-tests; the steps of one that runs appear as they end."""
+def selftest_page(request: Request, account: Admin, machine: bool = False) -> Response:
+    """The last self-tests; the steps of one that runs appear as they end.
+
+    What the house stands on (``machine``) is asked for behind the page: who does not answer must not hold it up.
+    """
+    fragment = request.headers.get("hx-request") == "true"
+    checks = list(doctor.examine(settings(), only=CHECKS)) if machine else []
+    if fragment and machine:
+        return render(request, "selftest_machine.html", {"checks": checks})
     with database().read() as session:
         tests = selftests.newest(session)
     running = bool(tests) and runs(tests[0])
-    context = {"tests": tests, "running": running, "words": WORDS, "told": told}
-    fragment = request.headers.get("hx-request") == "true"
+    context = {"tests": tests, "running": running, "words": WORDS, "told": told, "checks": checks}
     return render(request, "selftest_now.html" if fragment else "selftest.html", context)
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from service.db import heartbeats
 from service.db.session import Database
 from tests.ports import free_port
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
@@ -256,19 +257,36 @@ def test_half_a_handshake_ends(start_receiver: StartReceiver, authority: Authori
 
 
 def test_a_new_certificate_is_taken_up_without_a_restart(
-    start_receiver: StartReceiver, authority: Authority, tmp_path: Path
+    start_receiver: StartReceiver, authority: Authority, tmp_path: Path, db: Database
 ) -> None:
+    """And the heartbeat says when it ends, for whoever watches."""
     ours = Pair(tmp_path / "ours.pem", tmp_path / "ours.key")
-    first, second = authority.issue("first"), authority.issue("second")
+    first, second = authority.issue("first", days=2), authority.issue("second", days=9)
     shutil.copy(first.certificate, ours.certificate)
     shutil.copy(first.key, ours.key)
     receiver = start_receiver(**settings_of(ours))
     assert shown(receiver.port) == ssl.PEM_cert_to_DER_cert(first.certificate.read_text())
+    until_told_to_end(db, first)
     ours.certificate.write_text("broken")
     assert shown(receiver.port) == ssl.PEM_cert_to_DER_cert(first.certificate.read_text())
     shutil.copy(second.key, ours.key)
     shutil.copy(second.certificate, ours.certificate)
+    until_told_to_end(db, second)  # no peer need have called
     assert shown(receiver.port) == ssl.PEM_cert_to_DER_cert(second.certificate.read_text())
+
+
+def until_told_to_end(db: Database, pair: Pair) -> None:
+    """Wait for the heartbeat that tells of this certificate."""
+    wanted = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc.isoformat()
+    deadline = time.monotonic() + 20
+    said: list[str | None] = []
+    while time.monotonic() < deadline:
+        with db.read() as session:
+            said = [each.detail.get("certificate_ends") for each in heartbeats.details(session, "receive")]
+        if said == [wanted]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{said} instead of {wanted}")
 
 
 def shown(port: int) -> bytes:

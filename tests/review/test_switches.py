@@ -1,5 +1,6 @@
 """Pausing, draining, peers, models and the self-test's page."""
 
+import html
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -10,11 +11,13 @@ import pytest
 import tomli_w
 from fastapi.testclient import TestClient
 
+from service import __version__
 from service.analyse.restoration import Card
 from service.db import audit, heartbeats, peers, scores, switches
 from service.db.peers import Tally
 from service.db.session import Database
 from service.db.tables import Instance, PeerActivity, Role, now
+from service.errors import BrokerAway
 from service.review import models
 from service.settings import WEIGHTS, Settings
 from tests.review import ward
@@ -228,6 +231,22 @@ def test_the_self_test_page_shows_steps_and_lets_one_run_at_a_time(
         if "failed" in page:
             break
     assert "does not accept an association" in page and "What to do" in page
+
+
+def test_the_self_test_page_says_what_the_house_stands_on(
+    admin: TestClient, db: Database, house: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "broker_url", "redis://127.0.0.1:1/0")  # nobody listens there
+    page = admin.get("/self-test").text
+    assert 'hx-get="/self-test?machine=true"' in page and "not well" not in page, (
+        "who is away does not hold the page up"
+    )
+    shown = admin.get("/self-test?machine=true").text
+    for answer in (f"Sonomark {__version__}", "GB free", "one machine, one clock", "certificates"):
+        assert answer in shown
+    assert "The broker does not answer" in shown and html.escape(BrokerAway.cure) in shown
+    fragment = admin.get("/self-test?machine=true", headers={"HX-Request": "true"}).text
+    assert fragment.startswith("<section") and "hx-trigger" not in fragment and "BROKER_URL" in fragment
 
 
 def test_models_reads_only_folders_of_weights(house: Settings, admin: TestClient, db: Database) -> None:
