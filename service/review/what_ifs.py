@@ -84,7 +84,7 @@ def what_if_fragment(request: Request, number: Id, account: Reader) -> Response:
     """How far it has come: asked for every second by the page that waits for it."""
     with database().read() as session:
         asked = reevaluations.get(session, number)
-    return render(request, "what_if.html", {"asked": told(asked, account)})
+    return render(request, "what_if_step.html", {"asked": told(asked, account)})
 
 
 @router.post("/what-if/{number}/cancel", include_in_schema=False)

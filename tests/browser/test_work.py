@@ -261,3 +261,23 @@ def test_the_focus_stays_on_what_replaces_itself(visit: Callable[..., object], d
             pass
         page.wait_for_timeout(200)
         assert page.evaluate("document.activeElement.id") == "what-if-cancel"
+
+
+def test_a_cancel_counts_however_long_the_press(visit: Callable[..., object], db: Database) -> None:
+    """What it stops is asked for every second: a press may begin before the answer and end after it."""
+    ward.admit(db, 1)
+    with db.begin() as session:
+        book = rulebooks.save(session, BOOK, "admin").id
+        asked = reevaluations.ask(session, book, reevaluations.Range(), "admin", records=False).id
+    page = visit(Role.ADMIN)
+    page.goto(f"/rulebooks?version={book}&ask={asked}")
+    page.hover("#what-if-cancel")
+    with page.expect_response(f"**/what-if/{asked}"):
+        page.mouse.down()
+    page.wait_for_timeout(300)
+    page.mouse.up()
+    page.wait_for_selector("text=Cancelled before the first study.")
+    with db.read() as session:
+        assert reevaluations.get(session, asked).cancelled_at
+    until(page, "document.querySelector('#what-if-cancel') === null")
+    assert "progress" not in page.inner_html("#what-if-now")

@@ -268,8 +268,10 @@ def test_a_version_is_put_in_force_on_a_page_that_shows_what_changes(admin: Test
     assert "So far, of the last 1 study" in admin.get(asked).text
     fragment = f"/what-if/{asked.rpartition('=')[2]}"
     assert 'hx-trigger="every 1s"' in admin.get(fragment).text
+    assert "what-if-cancel" not in admin.get(fragment).text, "what replaces itself holds no button to press"
     stopped = admin.post(f"{fragment}/cancel").text
     assert "hx-trigger" not in stopped and "Cancelled before the first study" in stopped
+    assert 'hx-target="#what-if-stop" hx-swap="delete"' in stopped and "what-if-stop" not in admin.get(asked).text
 
 
 def test_a_what_if_names_the_studies_behind_each_change_and_no_more_than_it_judged(
