@@ -28,7 +28,8 @@ REFRESHED = ("/flow", "/self-test", "/what-if/")
 MIN_KEY = 32
 KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "default", "insecure")
 
-# What each role may do; `rank` is the least role that may, the auditor reads everything and changes nothing.
+# What each role may do; `rank` is the least role that may. The auditor's is beside the others: what a viewer reads, the
+# reports, the legal holds and the audit trail, and no change (docs/security.md).
 RANK = {Role.AUDITOR: 0, Role.VIEWER: 0, Role.SONOGRAPHER: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
 SCOPE_RANK = {"store": -1, "read": 0, "review": 2, "admin": 3}
 
@@ -59,7 +60,7 @@ class Account:
     def may(self, role: Role) -> bool:
         """Whether the account may do what ``role`` may."""
         if role is Role.AUDITOR:
-            return self.user.role is Role.AUDITOR or self.rank >= RANK[Role.ADMIN]
+            return (self.user.role is Role.AUDITOR and self.rank >= 0) or self.rank >= RANK[Role.ADMIN]
         return self.rank >= RANK[role]
 
     @property
@@ -82,8 +83,13 @@ class Account:
         )
 
     @property
-    def reports(self) -> bool:
+    def takes_over(self) -> bool:
         return self.may(Role.REVIEWER)
+
+    @property
+    def reports(self) -> bool:
+        """Whether it reads the reports on everybody's work."""
+        return self.may(Role.REVIEWER) or self.may(Role.AUDITOR)
 
     @property
     def second_reader(self) -> int | None:
@@ -181,20 +187,20 @@ async def genuine(request: Request, account: Annotated[Account | None, Depends(s
         raise NotAllowed("The form is older than your sign-in.", cure="Load the page again and repeat it.")
 
 
-def needs(role: Role, *, enrolling: bool = False) -> Callable[[Account | None], Awaitable[Account]]:
-    """A dependency that lets through accounts that may do what ``role`` may; ``enrolling``: also before they have the
-    second factor that their role needs."""
+def needs(*roles: Role, enrolling: bool = False) -> Callable[[Account | None], Awaitable[Account]]:
+    """A dependency that lets through accounts that may do what one of these roles may; ``enrolling``: also before they
+    have the second factor that their role needs."""
 
     async def allowed(account: Annotated[Account | None, Depends(somebody)]) -> Account:
         if account is None:
             raise SignInNeeded("Nobody is signed in.", cure="Sign in, or send a bearer token.")
-        if not account.may(role):
-            raise NotAllowed(f"This needs the role {role.value}.", cure="Ask an administrator.")
+        if not any(account.may(role) for role in roles):
+            named = " or ".join(role.value for role in roles)
+            raise NotAllowed(f"This needs the role {named}.", cure="Ask an administrator.")
         if account.must_enrol and not enrolling:
             raise SecondFactorNeeded("This role needs a second factor.", cure="Set it up in your profile.")
         return account
 
-    allowed.role = role  # type: ignore[attr-defined]  # read by the test of every role against every route
     return allowed
 
 
@@ -211,6 +217,7 @@ Reader = Annotated[Account, Depends(needs(Role.VIEWER))]
 Person = Annotated[Account, Depends(needs(Role.VIEWER, enrolling=True))]  # on the pages about oneself
 Decider = Annotated[Account, Depends(needs(Role.SONOGRAPHER))]
 Reviewer = Annotated[Account, Depends(needs(Role.REVIEWER))]
+Reporter = Annotated[Account, Depends(needs(Role.REVIEWER, Role.AUDITOR))]
 Admin = Annotated[Account, Depends(needs(Role.ADMIN))]
 Auditor = Annotated[Account, Depends(needs(Role.AUDITOR))]
 

@@ -29,7 +29,7 @@ from service.report.compliance import (
 )
 from service.report.files import MEDIA_TYPES, as_file
 from service.review import words
-from service.review.deps import Account, Reviewer, note
+from service.review.deps import Account, Reporter, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.report_schemas import ComplianceReport
@@ -55,7 +55,7 @@ Kind = Literal["json", "csv", "xlsx", "pdf"]
 
 @router.get("/api/reports/compliance", tags=["reports"], responses=PROBLEM_RESPONSES | FILES, response_class=Response)
 def compliance(
-    account: Reviewer,
+    account: Reporter,
     group_by: Annotated[
         str, Query(max_length=96, description=f"One or more of {', '.join(GROUPINGS)}.")
     ] = "requirement",
@@ -78,7 +78,7 @@ def compliance(
 
 @router.get("/api/reports/chart", tags=["reports"], responses=PROBLEM_RESPONSES)
 def chart_data(
-    account: Reviewer,
+    account: Reporter,
     group_by: Annotated[str, Query(max_length=96, description=f"One or more of {', '.join(GROUPINGS)}.")] = "week",
     start: Annotated[Moment, Query(alias="from")] = None,
     end: Annotated[Moment, Query(alias="to")] = None,
@@ -117,7 +117,7 @@ class BehindPage(BaseModel):
 
 @router.get("/api/reports/compliance/studies", tags=["reports"], responses=PROBLEM_RESPONSES)
 def behind(
-    account: Reviewer,
+    account: Reporter,
     group_by: Annotated[str, Query(max_length=96)],
     key: Annotated[list[str], Query(description="The group: one value for each of `group_by`, in its order.")],
     start: Annotated[Moment, Query(alias="from")] = None,
@@ -139,7 +139,7 @@ def behind(
 
 @router.get("/api/reports/agreement", tags=["reports"], responses=PROBLEM_RESPONSES)
 def agreement_report(
-    account: Reviewer,
+    account: Reporter,
     start: Annotated[Moment, Query(alias="from")] = None,
     end: Annotated[Moment, Query(alias="to")] = None,
     as_of: datetime | None = None,
@@ -175,7 +175,7 @@ def _address(
 @router.get("/reports", include_in_schema=False)
 def reports_page(
     request: Request,
-    account: Reviewer,
+    account: Reporter,
     group_by: Grouping = "requirement",
     start: Annotated[str, Query(alias="from", max_length=10)] = "",
     end: Annotated[str, Query(alias="to", max_length=10)] = "",
@@ -211,7 +211,7 @@ def reports_page(
 @router.get("/reports/studies", include_in_schema=False)
 def studies_page(
     request: Request,
-    account: Reviewer,
+    account: Reporter,
     group_by: Grouping,
     key: Annotated[str, Query(max_length=324)],
     start: Annotated[Moment, Query(alias="from")] = None,

@@ -11,7 +11,7 @@ from service.db import audit, checks, retention, studies
 from service.db.session import database
 from service.db.tables import LegalHold, RetentionPolicy
 from service.errors import Conflict
-from service.review.deps import Admin, Reader, Reviewer
+from service.review.deps import Admin, Reader, Reporter, Reviewer
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.schemas import Id, Moment
 from service.review.words import plural
@@ -166,7 +166,7 @@ def retire(account: Admin) -> list[Policy]:
 
 
 @router.get("/api/legal-holds")
-def list_holds(account: Reviewer) -> list[Hold]:
+def list_holds(account: Reporter) -> list[Hold]:
     """Studies under legal hold."""
     with database().read() as session:
         found = retention.standing_holds(session)

@@ -12,12 +12,13 @@ from service.review import auth
 from service.review.app import create_app
 from tests.review import ward
 
-ANYBODY, READ, DECIDE, REVIEW, ADMIN, AUDIT = "anybody", "read", "decide", "review", "admin", "audit"
+ANYBODY, READ, DECIDE, REVIEW, REPORT, ADMIN, AUDIT = "anybody", "read", "decide", "review", "report", "admin", "audit"
 LET_IN = {
     ANYBODY: {None, *Role},
     READ: set(Role),
     DECIDE: {Role.SONOGRAPHER, Role.REVIEWER, Role.ADMIN},
     REVIEW: {Role.REVIEWER, Role.ADMIN},
+    REPORT: {Role.REVIEWER, Role.AUDITOR, Role.ADMIN},
     ADMIN: {Role.ADMIN},
     AUDIT: {Role.AUDITOR, Role.ADMIN},
 }
@@ -74,13 +75,13 @@ ROUTES = {
     "GET /api/flow": READ,
     "GET /flow": READ,
     "POST /flow/requeue": ADMIN,
-    "GET /reports": REVIEW,
-    "GET /reports/studies": REVIEW,
+    "GET /reports": REPORT,
+    "GET /reports/studies": REPORT,
     "GET /reports/mine": READ,
-    "GET /api/reports/compliance": REVIEW,
-    "GET /api/reports/compliance/studies": REVIEW,
-    "GET /api/reports/chart": REVIEW,
-    "GET /api/reports/agreement": REVIEW,
+    "GET /api/reports/compliance": REPORT,
+    "GET /api/reports/compliance/studies": REPORT,
+    "GET /api/reports/chart": REPORT,
+    "GET /api/reports/agreement": REPORT,
     "POST /api/reevaluations": ADMIN,
     "GET /api/reevaluations": READ,
     "GET /api/reevaluations/{number}": READ,
@@ -171,7 +172,7 @@ ROUTES = {
     "GET /api/retention/policies/{number}/due": ADMIN,
     "POST /api/retention/policies/{number}/activate": ADMIN,
     "POST /api/retention/retire": ADMIN,
-    "GET /api/legal-holds": REVIEW,
+    "GET /api/legal-holds": REPORT,
     "PUT /api/studies/{study_instance_uid}/legal-hold": REVIEW,
     "DELETE /api/studies/{study_instance_uid}/legal-hold": ADMIN,
 }
@@ -243,7 +244,7 @@ def test_what_belongs_to_another_site_is_not_there(
     named = [route for route in ROUTES if "uid}" in route or "accession" in route]
     assert len(named) >= 10
     for route in named:
-        if ROUTES[route] not in (READ, DECIDE, REVIEW) or role not in LET_IN[ROUTES[route]]:
+        if ROUTES[route] not in (READ, DECIDE, REVIEW, REPORT) or role not in LET_IN[ROUTES[route]]:
             continue
         method, path = route.split(" ", 1)
         path = path.replace("{study_instance_uid}", uid).replace("{sop_instance_uid}", f"{uid}.1.1")
@@ -260,3 +261,19 @@ def test_what_belongs_to_another_site_is_not_there(
     for path in ("/worklist?tab=all", "/api/studies", "/flow"):
         assert uid not in elsewhere.get(path).text and "CANARY" not in elsewhere.get(path).text
     assert uid in here.get("/api/studies").text and uid in here.get("/flow").text
+
+
+def test_an_auditor_finds_the_way_to_the_reports(sign_in: Callable[..., TestClient], db: Database) -> None:
+    ward.admit(db, 1)
+    auditor, sonographer = sign_in(Role.AUDITOR), sign_in(Role.SONOGRAPHER)
+    page = auditor.get("/worklist").text
+    assert 'href="/reports"' in page and 'href="/audit"' in page
+    assert auditor.get("/reports?group_by=requirement").status_code == 200
+    assert 'href="/reports"' not in sonographer.get("/worklist").text
+    assert "This needs the role reviewer or auditor." in sonographer.get("/reports").text
+
+
+def test_what_an_auditors_token_reads_is_its_scopes(token: Callable[..., TestClient], db: Database) -> None:
+    for path in ("/api/reports/compliance", "/audit"):
+        assert token(Role.AUDITOR, "read").get(path).status_code == 200
+        assert token(Role.AUDITOR, "store").get(path).status_code == 403

@@ -17,7 +17,7 @@ class Role(StrEnum):
     SONOGRAPHER = "sonographer"
     REVIEWER = "reviewer"
     ADMIN = "admin"
-    AUDITOR = "auditor"  # reads everything and the audit trail, changes nothing
+    AUDITOR = "auditor"  # reads what a viewer does, reports, legal holds and the audit trail; changes nothing
 
 
 class User(Base):
