@@ -57,7 +57,7 @@ def _table(found: Report) -> Table:
     for row in found.rows:
         table.add_row(*map(escape, row.key), *_cells(row))
     table.add_section()
-    table.add_row("all", *[""] * (len(found.group_by) - 1), *_cells(found.total))
+    table.add_row(f"all {found.counted}", *[""] * (len(found.group_by) - 1), *_cells(found.total))
     return table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from sqlalchemy.orm import Session
 
@@ -70,6 +70,12 @@ class Report:
     site: str = ""
     withheld: int = 0
 
+    @property
+    def counted(self) -> Literal["studies", "judgements"]:
+        """What ``total`` counts. A study is judged by each requirement that applies to it: the rows of a requirement
+        count studies, all rows together these judgements."""
+        return "judgements" if "requirement" in self.group_by else "studies"
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; times are UTC, ISO 8601, days those of ``time_zone``."""
         return {
@@ -80,6 +86,7 @@ class Report:
             "time_zone": zone().key,
             "site": self.site,
             "withheld": self.withheld,
+            "counted": self.counted,
             "total": row_as_json(self.total, ()),
             "rows": [row_as_json(row, self.group_by) for row in self.rows],
             "agreement": self.agreement.as_json(),

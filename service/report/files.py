@@ -131,6 +131,7 @@ def _about(report: Report) -> list[tuple[str, str]]:
         ("days, weeks and months of", zone().key),
         ("site", report.site or "all"),
         ("withheld", f"{report.withheld} studies that await the blinded answer of whoever asked"),
+        ("rows count", "studies; of a requirement, those in which it was judged"),
         ("rate", "compliant / (compliant + non-compliant); decisions of people outrank verdicts"),
         ("interval", "Wilson score interval, 95 %"),
         ("limits", "three sigmas around the rate of the whole report (p-chart)"),

@@ -28,7 +28,7 @@ def pdf(report: Report) -> bytes:
     styles = getSampleStyleSheet()
     story: list[Flowable] = [
         Paragraph(title, styles["Title"]),
-        Paragraph(_sentence(report), styles["Normal"]),
+        Paragraph(sentence_of(report), styles["Normal"]),
         Paragraph(sentence(report.agreement), styles["Normal"]),
         Spacer(1, 4 * mm),
         drawing(report),
@@ -39,22 +39,33 @@ def pdf(report: Report) -> bytes:
     return memory.getvalue()
 
 
-def _sentence(report: Report) -> str:
+def sentence_of(report: Report) -> str:
+    """What was counted, of which days, and how many: the line below the title."""
     total = report.total
-    rate = "no study was judged" if total.rate is None else f"{_percent(total.rate)} compliant {_interval(total)}"
     site = f" at {escape(report.site)}" if report.site else ""
     withheld = f" Left out: {report.withheld} that await the asker's blinded answer." if report.withheld else ""
     last = report.end - timedelta(microseconds=1)
     over_time = report.group_by[0] in TIMES and len(report.group_by) == 1
     drawn = f" The chart shows the last {MOST_TIMES}." if over_time and len(report.rows) > MOST_TIMES else ""
+    missing = "missing" if report.counted == "judgements" else "non-compliant"
     across = "" if over_time else " Across: the number of studies."
     return (
         f"Studies received{site} {day_of(report.start)} to {day_of(last)} ({zone().key}), "
         f"as of {report.as_of.astimezone(zone()):%Y-%m-%d %H:%M}: "
-        f"{rate}, n {total.denominator}, non-compliant {total.non_compliant}, uncertain {total.indeterminate}, "
+        f"{_rate(report)}, n {total.denominator}, {missing} {total.non_compliant}, uncertain {total.indeterminate}, "
         f"excluded {total.excluded}. Dashed: three-sigma limits; a square lies outside them, a hollow point is small."
         f"{across}{drawn}{withheld}"
     )
+
+
+def _rate(report: Report) -> str:
+    """The rate of the whole, and of what it is one."""
+    total = report.total
+    if total.rate is None:
+        return "no study was judged"
+    met = "of the judgements (one requirement in one study that it applies to) met"
+    what = met if report.counted == "judgements" else "of the studies compliant"
+    return f"{_percent(total.rate)} {what} {_interval(total)}"
 
 
 def _table(report: Report) -> Table:

@@ -14,11 +14,11 @@ class ComplianceTotal(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     group: dict[str, str] = Field(description="The group's value for each of `group_by`; empty for the whole.")
-    numerator: int = Field(description="Compliant studies.")
-    denominator: int = Field(description="Compliant and non-compliant studies.")
+    numerator: int = Field(description="Compliant studies; of a requirement, those in which it is met.")
+    denominator: int = Field(description="Compliant and non-compliant ones.")
     non_compliant: int
     indeterminate: int
-    excluded: int
+    excluded: int = Field(description="No requirement applies, or no verdict yet.")
     rate: float | None
     interval: Bounds | None = Field(description="Wilson's, 95 %.")
     limits: Bounds | None = Field(description="Three sigmas around the whole report's rate.")
@@ -47,6 +47,10 @@ class ComplianceReport(BaseModel):
     time_zone: str = Field(description="Whose days, weeks and months the groups are.")
     site: str = Field(description="The one institution it speaks of; empty: all.")
     withheld: int = Field(description="Studies left out, as they await the blinded answer of whoever asks.")
+    counted: Literal["studies", "judgements"] = Field(
+        description="What `total` counts. Grouped by requirement it is judgements: each requirement in each study that"
+        " it applies to, so that a study counts once for every one. Rows count studies in any case."
+    )
     total: ComplianceTotal
     rows: list[ComplianceRow]
     agreement: dict[str, Any]

@@ -31,6 +31,8 @@ def test_printed(db: Database) -> None:
     found = run(app, ["report", "--by", "operator", *RANGE])
     assert found.exit_code == 0
     assert "Meyer" in found.output and "100.0%" in found.output
+    assert "all studies" in found.output
+    assert "all judgements" in run(app, ["report", *RANGE]).output
     assert "…" not in found.output, "a pipe is no terminal of eighty columns: nothing is shortened"
 
 

@@ -29,6 +29,7 @@ from service.db.tables import (
 )
 from service.report.compliance import Report, Row, UnknownGrouping, report
 from service.report.files import as_file, harmless
+from service.report.pdf import sentence_of
 
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 END = datetime(2026, 4, 6, tzinfo=UTC)
@@ -271,6 +272,28 @@ def test_what_it_cannot_group_by(any_db: Database) -> None:
         for by in (["operator", "shoe_size"], []):
             with pytest.raises(UnknownGrouping):
                 report(session, by, START, END)
+
+
+def test_by_requirement_the_whole_counts_judgements_and_says_so(any_db: Database) -> None:
+    """Two studies judged by two requirements each are four judgements."""
+    with any_db.begin() as session:
+        for verdict in (GOOD, BAD):
+            of = study(session, verdict)
+            record = session.query(VerdictRecord).filter_by(study_id=of.id).one()
+            also_met = {"state": FindingState.MET, "severity": Severity.MINOR, "sentence": "s"}
+            session.add(Finding(verdict_id=record.id, requirement="caliper", **also_met))
+        session.flush()
+        by_requirement = report(session, ["requirement", "station"], START, END, LATER)
+        by_station = report(session, ["station"], START, END, LATER)
+    assert (by_requirement.counted, by_requirement.total.numerator, by_requirement.total.denominator) == (
+        "judgements", 3, 4,
+    )  # fmt: skip
+    assert {row.denominator for row in by_requirement.rows} == {2}, "rows count studies"
+    assert (by_station.counted, by_station.total.numerator, by_station.total.denominator) == ("studies", 1, 2)
+    assert by_requirement.as_json()["counted"] == "judgements"
+    assert "75.0 % of the judgements" in sentence_of(by_requirement)
+    assert "missing 1," in sentence_of(by_requirement)
+    assert "50.0 % of the studies compliant" in sentence_of(by_station)
 
 
 class TestFiles:

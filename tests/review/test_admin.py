@@ -214,7 +214,10 @@ def test_the_reports_page_shows_denominators_and_leads_to_the_studies(admin: Tes
     assert "No assessed studies" in admin.get("/reports").text
     ward.admit(db, 1)
     ward.admit(db, 2, Verdict.COMPLIANT)
+    assert "1 of 2 studies complete" in admin.get("/reports").text
+    assert re.search(r'id="judgements">.*\d of \d judgements met', admin.get("/reports").text)
     page = admin.get("/reports?group_by=station").text
+    assert "1 of 2 studies complete" in page and "judgements" not in page
     assert "33." not in page and "50.0 %" in page and 'id="over-time-data"' in page and 'id="by-size-data"' in page
     address = html.unescape(re.search(r'href="(/reports/studies[^"]*counted=non_compliant[^"]*)"', page)[1])
     behind = admin.get(address).text
