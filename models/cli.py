@@ -34,7 +34,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run's folder (default runs/RECIPE-TIME).")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint.")] = False,
     start_from: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this run or weights folder.")
+        Path | None, typer.Option(help="Begin with the weights of this run or weights folder, or grow them.")
     ] = None,
     time_budget: Annotated[float | None, typer.Option(help="Minutes; the schedule ends with them.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,

@@ -26,6 +26,7 @@ from models.dataset import Split, clean_frames, split
 from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
 from models.feed import Feed
+from models.growth import grow, misfit
 from models.layers import hold_still
 from models.loss import product_loss
 from models.pool import CropPool
@@ -52,9 +53,9 @@ def train(
 
     The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
     schedule follows the clock and ends with it; without, it follows the recipe's steps. Under `torchrun` each process
-    takes a batch of its own and gradients are averaged. ``start_from`` takes weights
-    of another run, or of a released weights folder, and starts a new schedule. Raises `DataError`, `LeakySplit`,
-    `RecipeError` and `Diverged`.
+    takes a batch of its own and gradients are averaged. ``start_from`` takes weights of another run, or of a released
+    weights folder, and starts a new schedule; a larger network begins as what that one computes (`models.growth`).
+    Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
     """
     keep_freed_memory()
     end_cleanly_when_told()
@@ -168,28 +169,30 @@ def _events(run: Path, ranks: Ranks) -> Iterator[Any]:
 
 
 def begin_from(
-    earlier: Path, recipe: Recipe, network: nn.Module, average: nn.Module, examples: Tensor
+    earlier: Path, recipe: Recipe, network: UnshuffleUNet, average: UnshuffleUNet, examples: Tensor
 ) -> dict[str, float]:
-    """Put the weights of a run or of a weights folder into both networks; how long those were trained.
+    """Put the weights of a run or of a weights folder into both networks, which may be larger; how long those were
+    trained.
 
-    Raises `RecipeError` when they are another network's.
+    Raises `RecipeError` when they are those of a network that cannot grow into the recipe's.
     """
     if (earlier / CHECKPOINT).exists():
         checkpoint = read_checkpoint(earlier / CHECKPOINT)
-        weights, state = checkpoint["average"], checkpoint["state"]
+        learned, state = UnshuffleUNet(**checkpoint["recipe"]["network"]), checkpoint["state"]
+        learned.load_state_dict(checkpoint["average"])
         steps, seconds = total_steps(state), total_seconds(state)
     else:
-        weights = released(earlier, examples.cpu()).state_dict()
+        learned = released(earlier, examples.cpu())
         card = tomllib.loads((earlier / "card.toml").read_text())
         steps, seconds = card["steps"], card["minutes"] * 60
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as other:
+    if what := misfit(learned, network):
         raise RecipeError(
-            f"{earlier} holds another network than the recipe {recipe.name} describes.",
-            cure="Give the recipe the channels, blocks and dilations of the weights it starts from.",
-        ) from other
-    average.load_state_dict(weights)
+            f"{earlier} holds another network than the recipe {recipe.name} describes: {what}.",
+            cure="Give the recipe's `[network]` the channels, top_blocks and dilations of the weights it starts from, "
+            "or more channels, or further dilations after those.",
+        )
+    grow(learned, network, examples)
+    average.load_state_dict(network.state_dict())
     return {"earlier_steps": steps, "earlier_s": seconds}
 
 

@@ -57,7 +57,8 @@ class UnshuffleUNet(nn.Module):
         dilations: Sequence[int] = (1, 2),
     ) -> None:
         super().__init__()
-        self.kinds = kinds
+        self.kinds, self.channels = kinds, tuple(channels)
+        self.top_blocks, self.dilations = top_blocks, tuple(dilations)
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), Block(12, channels[0]), Block(channels[0], channels[0]))
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(
