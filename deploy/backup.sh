@@ -49,14 +49,18 @@ postgresql*)
     ;;
 esac
 
-# The journal first: what leaves it while it is copied is among the others by then.
-parts="journal instances masks deliveries"
+parts="instances masks deliveries"
 case $archive in
 s3://*)
     archive=$data/archive
-    parts="journal outbox"
+    parts=outbox
     ;;
 esac
+# The journal first: what leaves it while it is copied is among the others by then. Of its gigabyte only what waits there.
+rm -rf "$target/archive/journal"
+if [ -d "$archive/journal" ]; then
+    "${PYTHON:-python3}" "$(dirname "$0")/journal.py" "$archive/journal" "$target/archive/journal"
+fi
 for part in $parts; do
     [ -d "$archive/$part" ] || continue
     rsync --archive ${PREVIOUS:+--link-dest="$(cd "$PREVIOUS" && pwd)/archive/$part"} "$archive/$part/" "$target/archive/$part/"

@@ -178,7 +178,9 @@ class Journal:
                 return
             lane.given_back = False  # whoever comes first renews it
         try:
-            if lane.sound and self._own <= self._most:
+            # One that a backup copied, or a repair cut off, has not all of its blocks.
+            whole = os.fstat(lane.descriptor).st_size == LANE_BYTES
+            if lane.sound and whole and self._own <= self._most:
                 lane.renew()
                 with self._lock:
                     self._free.append(lane)
