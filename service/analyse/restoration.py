@@ -34,7 +34,7 @@ T = TypeVar("T")
 Session: TypeAlias = onnxruntime.InferenceSession | openvino.Compiled
 
 # Sessions for one size each, where a device wants that, at some 50 MB and a fifth of a second to make; a hospital's
-# machines send a dozen sizes, and each is looked at twice.
+# machines send a dozen sizes, and a card may want each looked at twice.
 SIZES_KEPT = 24
 # Buffers for one size and number of frames each: the last batch of a burst is seldom full.
 BUFFERS_KEPT = 24
