@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,11 +62,6 @@ class Outcome:
 
     verdict: Verdict
     findings: tuple[Finding, ...]
-
-    def as_bytes(self) -> bytes:
-        """Canonical JSON: two evaluations agree when these bytes do."""
-        whole = {"verdict": self.verdict.value, "findings": [finding.as_json() for finding in self.findings]}
-        return json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:

@@ -67,18 +67,12 @@ def read_header(path: Path) -> Header:
                 raise NotDicom(f"{path} is no readable DICOM file: {error.what}", cure=error.cure) from error
 
 
-def data_set_start(path: Path) -> int:
-    """Position of the first byte of the data set of a DICOM file, behind its File Meta Information.
+def data_set_position(head: bytes) -> int:
+    """Position of a file's data set, by its beginning, which must reach beyond the File Meta Information.
 
     Raises:
-        NotDicom: the file is no DICOM file.
+        NotDicom: it is no DICOM file's.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _meta(data)[0]
-
-
-def data_set_position(head: bytes) -> int:
-    """The same of the beginning of a file, which must reach beyond its File Meta Information."""
     return _meta(head)[0]
 
 

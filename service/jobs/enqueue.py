@@ -52,9 +52,3 @@ def prepare() -> None:
     20 ms for which the first images of a process would wait. Never raises."""
     if ring([]):
         _ = app().backend
-
-
-def forget_silence() -> None:
-    """Ring the next time, even if the broker was away a moment ago."""
-    global _silent_until
-    _silent_until = 0.0

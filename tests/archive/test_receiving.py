@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.db.session import Database
-from service.dicom.header import data_set_start
+from service.dicom.header import data_set_position
 from service.settings import Settings
 from tests.archive.conftest import S3Server, objects
 from tests.receive.conftest import StartReceiver, instances, ultrasound
@@ -114,4 +114,4 @@ def digest_in_bucket(s3: S3Server, key: str, scratch: Path) -> str:
     """SHA-256 of the data set in the bucket's object, read with boto3 alone."""
     copy = scratch / "copy.dcm"
     copy.write_bytes(objects(s3)[f"sonomark/{key}"])
-    return hashlib.sha256(copy.read_bytes()[data_set_start(copy) :]).hexdigest()
+    return hashlib.sha256(copy.read_bytes()[data_set_position(copy.read_bytes()) :]).hexdigest()

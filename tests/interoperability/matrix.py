@@ -9,7 +9,7 @@ from pydicom import dcmread
 
 from service.db.session import Database
 from service.db.tables import Instance
-from service.dicom.header import data_set_start
+from service.dicom.header import data_set_position
 from service.receive.contexts import TRANSFER_SYNTAXES
 from tests.faults.parts import Parts
 from tests.interoperability import instances
@@ -59,7 +59,7 @@ def _outcome(file: Path, syntax: str, arrived: dict[str, tuple[str, str]]) -> st
     stored_syntax, digest = found
     if stored_syntax != syntax:
         return f"→ {TRANSFER_SYNTAXES[stored_syntax]}"
-    return SAME if digest == sha256(file.read_bytes()[data_set_start(file) :]).hexdigest() else AGAIN
+    return SAME if digest == sha256(file.read_bytes()[data_set_position(file.read_bytes()) :]).hexdigest() else AGAIN
 
 
 def _arrived(house: Parts) -> dict[str, tuple[str, str]]:

@@ -17,9 +17,9 @@ Rows = Callable[[int], list[Instance]]
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[None]:
-    enqueue.forget_silence()
+    enqueue._silent_until = 0.0
     yield
-    enqueue.forget_silence()
+    enqueue._silent_until = 0.0
 
 
 def test_the_row_comes_and_goes_with_the_transaction(db: Database, instance_rows: Rows) -> None:
@@ -59,6 +59,6 @@ def test_a_broker_that_is_away_is_told_of_and_left_alone(db: Database, monkeypat
     monkeypatch.delenv("SONOMARK_BROKER_URL")
     settings.cache_clear()
     assert not enqueue.ring([2])
-    enqueue.forget_silence()
+    enqueue._silent_until = 0.0
     assert enqueue.ring([3]) and waiting_messages() == 1
     database().dispose()

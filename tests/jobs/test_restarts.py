@@ -70,7 +70,7 @@ def test_a_redis_that_died_and_came_back_empty_loses_nothing(
     server.kill()
     stored_while_away = [house.store(ultrasound(f"away{n}")) for n in range(3)]
     server.start()
-    enqueue.forget_silence()
+    enqueue._silent_until = 0.0
     after = [house.store(ultrasound(f"after{n}")) for n in range(3)]
     ended = house.wait([*queued, *stored_while_away, *after], timeout=90)
     assert {analysis.state for analysis in ended} == {AnalysisState.DONE}

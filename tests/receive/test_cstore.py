@@ -26,7 +26,7 @@ from service.archive.lanes import entries
 from service.archive.store import instance_key
 from service.db.session import Database
 from service.db.tables import AnalysisState
-from service.dicom.header import data_set_start, read_header
+from service.dicom.header import data_set_position, read_header
 from service.errors import DataSetMismatch
 from service.receive.contexts import COMPANIONS, SECONDARY_CAPTURE, TRANSFER_SYNTAXES, ULTRASOUND
 from service.settings import Settings
@@ -79,7 +79,7 @@ def test_an_acknowledged_instance_is_stored_queued_and_unchanged(
     [row] = instances(db)
     [stored] = archived(house)
     assert stored == house.data_dir / "archive" / row.archive_key
-    data = stored.read_bytes()[data_set_start(stored) :]
+    data = stored.read_bytes()[data_set_position(stored.read_bytes()) :]
     assert hashlib.sha256(data).hexdigest() == row.sha256 == stored.stem
     assert len(data) == row.size
     assert pydicom.dcmread(stored) == dataset
@@ -110,7 +110,9 @@ def test_dcmsend_delivers_every_real_file(
     assert "with status SUCCESS  : 18" in sent.stdout + sent.stderr
     rows = instances(db)
     digests = {row.sha256 for row in rows}
-    originals = {hashlib.sha256(p.read_bytes()[data_set_start(p) :]).hexdigest() for p in folder.glob("*.dcm")}
+    originals = {
+        hashlib.sha256(p.read_bytes()[data_set_position(p.read_bytes()) :]).hexdigest() for p in folder.glob("*.dcm")
+    }
     # dcmsend takes group lengths out and converts big endian; what it does not touch arrives byte for byte.
     assert digests & originals or len(digests) == len(rows)
     by_uid = {row.sop_instance_uid: [r for r in rows if r.sop_instance_uid == row.sop_instance_uid] for row in rows}

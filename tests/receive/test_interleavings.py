@@ -24,7 +24,7 @@ from service.archive.verify import verify
 from service.db import checks
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Condition, Release, Study, Verdict, now
-from service.dicom.header import data_set_start
+from service.dicom.header import data_set_position
 from service.errors import DiskFault
 from service.receive import crew
 from service.receive.incoming import Berth, Incoming, StoreRequest
@@ -66,7 +66,7 @@ def test_who_does_not_wait_for_answers_overwrites_nothing(
         if status != SUCCESS:
             continue
         kept = files[rows[one.uid].sha256]
-        assert kept.read_bytes()[data_set_start(kept) :] == one.data
+        assert kept.read_bytes()[data_set_position(kept.read_bytes()) :] == one.data
     assert statuses == [SUCCESS] * len(sent)
 
 
