@@ -23,6 +23,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]
     monkeypatch.setenv("SONOMARK_DATA_DIR", str(tmp_path / "house"))
     for name in ("DATABASE_URL", "BROKER_URL", "ARCHIVE_URL", "PEERS", "RULEBOOK"):
         monkeypatch.delenv(f"SONOMARK_{name}", raising=False)
+    monkeypatch.setenv("SONOMARK_DICOM_PORT", "1")  # what no test has opened itself is nobody's: not a house beside it
     (tmp_path / "house").mkdir()
     settings.cache_clear()
     database.cache_clear()
