@@ -134,6 +134,8 @@ class BrokerAway(SonomarkError):
 class LeaseLost(SonomarkError):
     """Another worker holds the analysis now; what this one computed is dropped."""
 
+    cure = "Nothing need be done: the other worker finishes it."
+
 
 class PeerError(SonomarkError):
     """Another system, mostly a DICOM node, refused or did not answer."""
@@ -147,6 +149,8 @@ class PeerRefused(PeerError):
 
 class NotFound(SonomarkError):
     """There is no such study, instance, frame, user …"""
+
+    cure = "Check how it is named; it may have been removed, or belong to a site that this account does not see."
 
 
 class Conflict(SonomarkError):

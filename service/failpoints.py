@@ -53,7 +53,10 @@ class Fault:
             case "sleep":
                 time.sleep(int(argument) / 1000)
             case _:
-                raise ConfigurationError(f"Unknown failpoint action '{self.action}'.")
+                raise ConfigurationError(
+                    f"Unknown failpoint action '{self.action}'.",
+                    cure="Write one of kill, stop, eio, enospc, sleep:MILLISECONDS.",
+                )
 
 
 @lru_cache

@@ -16,7 +16,7 @@ from service.db.session import Database
 from service.db.tables import Condition
 from service.dicom.header import read_header
 from service.dicom.uid import require_uid
-from service.errors import DicomError, NotFound
+from service.errors import DamagedObject, DicomError, NotFound
 from service.jobs import enqueue
 
 log = logs.get(__name__)
@@ -102,7 +102,7 @@ def _arrival(archive: ArchiveStore, key: str) -> Arrival:
         require_uid(uid, "UID of the file")
     sha256, size = digest(archive.stream(key))
     if sha256 != path.stem:
-        raise DicomError("The file's bytes are not those its name says.")
+        raise DicomError("The file's bytes are not those its name says.", cure=DamagedObject.cure)
     return Arrival(header=header, sha256=sha256, size=size, archive_key=key)
 
 

@@ -182,7 +182,7 @@ def _condition(column: Any, kind: str, name: str, value: str) -> ColumnElement[b
         condition = bounds[0] if len(bounds) == 1 else bounds[0] & bounds[1]
     elif kind == "number":
         if not value.lstrip("-").isdigit() or len(value) > 9:
-            raise UnknownKey(f"{name} is no number.")
+            raise UnknownKey(f"The value of {name} is no number.", cure="Write at most nine digits.")
         condition = column == int(value)
     elif "*" in value or "?" in value:
         escaped = value.replace("/", "//").replace("%", "/%").replace("_", "/_")

@@ -95,7 +95,7 @@ def place_hold(session: Session, study: Study, reason: str, by: str) -> LegalHol
     """Keep the study's bytes whatever a policy says; raises Conflict when a hold stands already."""
     _lock(session, study.id)  # a release that is under way ends first, or sees the hold
     if standing_hold(session, study.id) is not None:
-        raise Conflict("A legal hold stands on this study already.")
+        raise Conflict("A legal hold stands on this study already.", cure="Lift it first to place it anew.")
     hold = LegalHold(study_id=study.id, reason=reason, placed_by=by)
     session.add(hold)
     session.flush()
@@ -106,7 +106,7 @@ def lift_hold(session: Session, study: Study, by: str) -> LegalHold:
     """Raises NotFound when no hold stands."""
     hold = standing_hold(session, study.id)
     if hold is None:
-        raise NotFound("No legal hold stands on this study.")
+        raise NotFound("No legal hold stands on this study.", cure="Nothing need be lifted.")
     hold.lifted_by, hold.lifted_at = by, now()
     session.flush()
     return hold

@@ -221,7 +221,9 @@ def _lock(session: Session, study: Study) -> None:
 def _code(decision: Decision, reason: str, note: str) -> str:
     """The reason's code, given as code or digit."""
     if decision not in REASONS:
-        raise UnknownReason("A review confirms, overrides or asks for a retake.")
+        raise UnknownReason(
+            f"{decision.value} is no review.", cure=f"Send one of {', '.join(each.value for each in REASONS)}."
+        )
     offered = REASONS[decision]
     if not offered:
         return ""

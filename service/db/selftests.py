@@ -56,7 +56,7 @@ def remove(session: Session, study_instance_uid: str) -> list[str]:
     if study is None:
         return []
     if not study.synthetic:
-        raise NotAllowed("This study is not a self-test's; it is kept.")
+        raise NotAllowed("This study is not a self-test's; it is kept.", cure="Only what a self-test sent is removed.")
     whole = _hanging_on(study.id)
     keys = list(session.scalars(select(Instance.archive_key).where(Instance.study_id == study.id)))
     masks = select(Frame.mask_key).join(Analysis).join(Instance).where(Instance.study_id == study.id)

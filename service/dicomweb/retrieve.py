@@ -106,7 +106,7 @@ def rendered(
     options = [] if as_png else [cv2.IMWRITE_JPEG_QUALITY, quality]
     made, data = cv2.imencode(".png" if as_png else ".jpg", pixels[:, :, ::-1], options)
     if not made:
-        raise Undecodable("The frame could not be encoded.")
+        raise Undecodable("The frame could not be encoded.", cure="Ask for the frame itself, without `rendered`.")
     return Response(data.tobytes(), media_type="image/png" if as_png else "image/jpeg")
 
 
@@ -161,10 +161,11 @@ def _metadata(of: InstanceEntry, base: str) -> dict[str, Any]:
 def _numbers(text: str, of: InstanceEntry) -> list[int]:
     parts = text.replace("%2C", ",").split(",")
     if not all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts) or len(parts) > 1000:
-        raise NotFound("Frames are named by their numbers, separated by commas.")
+        raise NotFound("Frames are named by their numbers, separated by commas.", cure="Write /frames/1,2,3.")
     numbers = [int(part) for part in parts]
     if not all(1 <= number <= of.instance.number_of_frames for number in numbers):
-        raise NotFound(f"This instance's last frame is {of.instance.number_of_frames}.")
+        last = of.instance.number_of_frames
+        raise NotFound(f"This instance's last frame is {last}.", cure=f"Ask for frames 1 to {last}.")
     return numbers
 
 

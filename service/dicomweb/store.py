@@ -163,7 +163,10 @@ class Storing:
         if self._study and header.study_instance_uid != self._study:
             raise DataSetMismatch("The instance belongs to another study than the address says.")
         if self._who.site and header.study["institution"] != self._who.site:
-            raise NotAllowed("The instance is of an institution that this account is not bound to.")
+            raise NotAllowed(
+                "The instance is of another institution than this account is bound to.",
+                cure="Send it by a token of an account of that institution, or of one that is bound to none.",
+            )
         registration = intake().take(self._incoming)
         telemetry.STORED.labels(status=Status.SUCCESS.label).inc()
         log.info(

@@ -60,7 +60,7 @@ def activate(
         with database().read() as session:
             name = retention.get(session, number).name
         if typed.strip() != name:
-            raise PolicyError(f"To put the policy in force, type its name: {name}.")
+            raise PolicyError("What was typed is not the policy's name.", cure=f"Type {name} to put it in force.")
         api.activate(number, account, api.Activation(expected_studies=expected_studies))
     except (PolicyError, Conflict) as error:
         return _page(request, number, problem=str(error), status=409 if isinstance(error, Conflict) else 422)

@@ -33,6 +33,8 @@ OPEN = (
 class Blinded(NotAllowed):
     """The study awaits a blinded answer of this account."""
 
+    cure = "Answer it there; afterwards it is open to you as any other."
+
 
 async def sighted(request: Request, account: Annotated[Account | None, Depends(somebody)]) -> None:
     """A dependency of every route: refuses what would tell a second reader of the first."""
@@ -42,7 +44,7 @@ async def sighted(request: Request, account: Annotated[Account | None, Depends(s
     if not (study or image) or route in OPEN or account is None or account.second_reader is None:
         return
     if await to_thread.run_sync(_is_blind, account.second_reader, study, image, account.site):
-        raise Blinded(ANSWERED, cure="Answer it there; afterwards it is open to you as any other.")
+        raise Blinded(ANSWERED)
 
 
 def _is_blind(reader: int, study: str, image: str, site: str) -> bool:

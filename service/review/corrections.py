@@ -27,7 +27,10 @@ def correct(
     """Draw a mark that the network missed, say that one of its marks is none, or both at once."""
     draws = given.kind is not None and given.box is not None
     if not draws and given.annotation is None:
-        raise corrections.OutsideOfTheFrame("Neither a box with its kind nor a mark was named.")
+        raise corrections.OutsideOfTheFrame(
+            "Neither a box with its kind nor a mark was named.",
+            cure="Send `kind` and `box`, or the id of the mark that is none as `annotation`.",
+        )
     made = []
     with database().begin() as session:
         instance = studies.instance(session, sop_instance_uid, account.site, sha256)

@@ -57,7 +57,10 @@ def decide_from_list(account: Decider, asked: Asked) -> Outcome:
                 if double_reads.is_blind_for(session, study, account.second_reader):
                     raise NotAllowed(f"{_name(study)} is one of your second reads.", cure="Answer it there.")
                 if each.uid not in seen:
-                    raise NotAllowed(f"{_name(study)}: open it once before you decide it.")
+                    raise NotAllowed(
+                        f"{_name(study)} was not decided, for you have not looked at it yet.",
+                        cure="Open it once; then it can be decided from the list too.",
+                    )
                 record_decision(session, study, account, decision, reason, "", each.version)
                 session.refresh(study, ["version"])
                 outcome.done.append(Chosen(uid=each.uid, version=study.version))

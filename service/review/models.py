@@ -98,7 +98,10 @@ def activate(
     chosen = _chosen(name)
     try:
         if typed.strip() != chosen.card.version:
-            raise NotAllowed(f"To put version {chosen.card.version} in use, type {chosen.card.version}.")
+            raise NotAllowed(
+                "What was typed is not the version of these weights.",
+                cure=f"Type {chosen.card.version} to put them in use.",
+            )
         _require_fit(chosen, reason)
     except SonomarkError as error:
         return _activation(request, chosen, problem=str(error), reason=reason, status=422)
@@ -112,7 +115,7 @@ def activate(
 def _require_fit(chosen: Installed, reason: str) -> None:
     """Raises NotAllowed without a reason, NetworkError unless the weights are those of their card."""
     if not reason.strip():
-        raise NotAllowed("Say why; the audit trail keeps it.")
+        raise NotAllowed("No reason was given.", cure="Say why; the audit trail keeps it.")
     reading(chosen.card)
     verify_weights(chosen.path, chosen.card)
 

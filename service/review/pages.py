@@ -55,6 +55,7 @@ def environment() -> Environment:
         DECISIONS=words.DECISIONS,
         FINDINGS=words.FINDINGS,
         KINDS=words.KINDS,
+        PROBLEMS=words.PROBLEMS,
         years=words.years,
     )
     return env

@@ -164,9 +164,14 @@ def _of_ours(request: Request, error: SonomarkError) -> Response:
 def _of_validation(request: Request, error: RequestValidationError) -> Response:
     # Without the input: what was sent may hold patient data.
     errors = [{"loc": [str(part) for part in each["loc"]], "msg": each["msg"]} for each in error.errors()]
-    where = ", ".join(sorted({each["loc"][-1] for each in errors}))
+    wrong = {each["loc"][-1]: each["msg"] for each in reversed(errors)}
+    told = "; ".join(f"{name}: {said[:1].lower()}{said[1:]}" for name, said in sorted(wrong.items()))
     problem = Problem(
-        title="Unprocessable Content", status=422, detail=f"The request is not right: {where}.", errors=errors
+        title="Unprocessable Content",
+        status=422,
+        detail=f"Nothing was done, for the request is not right. {told[:1].upper()}{told[1:]}.",
+        cure="Correct what is named and send it again; the page API (/docs) says what each address takes.",
+        errors=errors,
     )
     return answer(request, problem)
 
@@ -174,9 +179,13 @@ def _of_validation(request: Request, error: RequestValidationError) -> Response:
 def _of_http(request: Request, error: HTTPException) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     detail = "" if error.detail == phrase else str(error.detail)
+    cure = ""
     if error.status_code == 404 and not detail:
-        detail = "There is nothing at this address."
-    problem = Problem(title=phrase, status=error.status_code, detail=detail)
+        detail, cure = "There is nothing at this address.", "Check how it is written, or begin at the worklist."
+    elif error.status_code == 405 and not detail:
+        detail = f"This address takes no {request.method}."
+        cure = "The page API (/docs) says what each address takes."
+    problem = Problem(title=phrase, status=error.status_code, detail=detail, cure=cure)
     return answer(request, problem, dict(error.headers) if error.headers else None)
 
 

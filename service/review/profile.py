@@ -36,7 +36,10 @@ def change_password(request: Request, account: Person, current: Text = "", passw
             raise NotAllowed("This account has no password here.", cure="Change it at your identity provider.")
         by_link = not user.password_hash or account.credential.label == "link"
         if not by_link and not users.password_is_right(user, current):
-            raise NotAllowed("The current password is not right.")
+            raise NotAllowed(
+                "The current password is not right.",
+                cure="Type it again; if it is lost, ask an administrator for a one-time link.",
+            )
         with database().begin() as session:
             users.set_password(session, session.merge(user), password, except_session=account.credential.id)
             audit.record(session, user.name, "password.change", user.name, account.address)

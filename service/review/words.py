@@ -15,6 +15,21 @@ VERDICTS: dict[Verdict | None, tuple[str, str, str]] = {
     None: ("Waiting", "…", "quiet"),
 }
 # What a study counts as in a report, as its columns are headed.
+PROBLEMS = {  # what the statuses of HTTP say, for people
+    400: "Not understood",
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Not possible here",
+    406: "Not to be had in this form",
+    409: "Changed meanwhile",
+    413: "Too large",
+    422: "Not taken as it is",
+    429: "Too many attempts",
+    500: "Something went wrong",
+    502: "Another system did not answer",
+    503: "Not available right now",
+}
 COUNTED = {
     "compliant": "Complete",
     "non_compliant": "Missing",

@@ -137,7 +137,10 @@ def test_a_row_that_was_never_opened_is_not_decided(visit: Callable[..., object]
     page.goto("/worklist")
     page.keyboard.press("j")
     page.keyboard.press("c")
-    until(page, "document.querySelector('#alert').textContent.includes('open it once before you decide it')")
+    until(
+        page,
+        "document.querySelector('#alert').textContent.includes('have not looked at it yet. Open it once')",
+    )
     assert page.locator("#rows tr").count() == 1 and decisions(db) == [None]
 
 
@@ -281,3 +284,26 @@ def test_a_cancel_counts_however_long_the_press(visit: Callable[..., object], db
         assert reevaluations.get(session, asked).cancelled_at
     until(page, "document.querySelector('#what-if-cancel') === null")
     assert "progress" not in page.inner_html("#what-if-now")
+
+
+def test_the_note_says_which_of_its_keys_decides(visit: Callable[..., object], db: Database) -> None:
+    """c, o and r are letters there: what sends is told, and waits like every decision until the frame is seen."""
+    uid = ward.admit(db, 1)
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    assert page.is_visible("#confirm kbd.away") and not page.is_visible("#confirm kbd.typing")
+    awake(page)
+    page.keyboard.press("n")
+    assert page.is_visible("#confirm kbd.typing") and not page.is_visible("#confirm kbd.away")
+    page.keyboard.type("seen on the still beside it")
+    page.evaluate("document.querySelector('#decide').removeAttribute('data-awake')")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(300)
+    assert decisions(db) == [None]
+    page.evaluate("document.querySelector('#decide').dataset.awake = 'true'")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#last-one")
+    assert decisions(db) == [Decision.CONFIRM]
+    page.keyboard.press("Escape")
+    page.wait_for_url("**/worklist**")
+    assert page.is_visible("text=No flagged studies")

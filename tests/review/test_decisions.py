@@ -28,7 +28,9 @@ def test_what_was_opened_is_decided_and_undone(reviewer: TestClient, db: Databas
     assert reviewer.get("/worklist").text.count(">seen<") == 2
     answer = ask(reviewer, "override:not_required", (one, 1), (two, 1), (unseen, 1)).json()
     assert [each["uid"] for each in answer["done"]] == [one, two]
-    assert "DOE, Jane: open it once before you decide it" in answer["refused"][0]["sentence"]
+    assert (
+        "DOE, Jane was not decided, for you have not looked at it yet. Open it once" in answer["refused"][0]["sentence"]
+    )
     assert standing(db) == [Decision.OVERRIDE, Decision.OVERRIDE, None]
     again = ask(reviewer, "withdraw", *((each["uid"], each["version"]) for each in answer["done"])).json()
     assert len(again["done"]) == 2 and standing(db) == [None, None, None]
