@@ -42,7 +42,7 @@ def report(
         )
     if file is None:
         paper().print(_table(found))
-        out.print(_afterwards(found.total), soft_wrap=True)
+        out.print(_afterwards(found.studies), soft_wrap=True)
         out.print(sentence(found.agreement), soft_wrap=True)
         return
     file.write_bytes(as_file(found, kind))
@@ -57,6 +57,8 @@ def _table(found: Report) -> Table:
     for row in found.rows:
         table.add_row(*map(escape, row.key), *_cells(row))
     table.add_section()
+    if found.counted != "studies":
+        table.add_row("all studies", *[""] * (len(found.group_by) - 1), *_cells(found.studies))
     table.add_row(f"all {found.counted}", *[""] * (len(found.group_by) - 1), *_cells(found.total))
     return table
 

@@ -56,8 +56,9 @@ class Row:
 class Report:
     """Rates by ``group_by``; the same question as of the same moment always gives the same report.
 
-    ``site``: the one institution it speaks of; empty: all. ``withheld``: studies left out because they still await the
-    blinded answer of whoever asks.
+    ``total`` counts what ``counted`` says, ``studies`` every study once whatever it is grouped by. ``site``: the one
+    institution it speaks of; empty: all. ``withheld``: studies left out because they still await the blinded answer of
+    whoever asks.
     """
 
     group_by: tuple[Grouping, ...]
@@ -65,6 +66,7 @@ class Report:
     end: datetime
     as_of: datetime
     total: Row
+    studies: Row
     rows: tuple[Row, ...]
     agreement: Agreement
     site: str = ""
@@ -88,6 +90,7 @@ class Report:
             "withheld": self.withheld,
             "counted": self.counted,
             "total": row_as_json(self.total, ()),
+            "studies": row_as_json(self.studies, ()),
             "rows": [row_as_json(row, self.group_by) for row in self.rows],
             "agreement": self.agreement.as_json(),
         }
@@ -118,8 +121,9 @@ def report(
     centre = whole.compliant / _judged(whole) if _judged(whole) else None
     rows = tuple(_row(key, tally, centre) for key, tally in sorted(counted.items()))
     total = _row((), whole, None)
+    studies = _row((), tallies(session, (), period).get((), Tally()), None) if "requirement" in by else total
     agreed = agreement(session, start, end, moment, site)
-    return Report(by, start, end, moment, total, rows, agreed, site, withheld(session, period))
+    return Report(by, start, end, moment, total, studies, rows, agreed, site, withheld(session, period))
 
 
 def row_as_json(row: Row, group_by: Sequence[str]) -> dict[str, Any]:

@@ -41,31 +41,37 @@ def pdf(report: Report) -> bytes:
 
 def sentence_of(report: Report) -> str:
     """What was counted, of which days, and how many: the line below the title."""
-    total = report.total
     site = f" at {escape(report.site)}" if report.site else ""
     withheld = f" Left out: {report.withheld} that await the asker's blinded answer." if report.withheld else ""
     last = report.end - timedelta(microseconds=1)
     over_time = report.group_by[0] in TIMES and len(report.group_by) == 1
     drawn = f" The chart shows the last {MOST_TIMES}." if over_time and len(report.rows) > MOST_TIMES else ""
-    missing = "missing" if report.counted == "judgements" else "non-compliant"
     across = "" if over_time else " Across: the number of studies."
     return (
         f"Studies received{site} {day_of(report.start)} to {day_of(last)} ({zone().key}), "
         f"as of {report.as_of.astimezone(zone()):%Y-%m-%d %H:%M}: "
-        f"{_rate(report)}, n {total.denominator}, {missing} {total.non_compliant}, uncertain {total.indeterminate}, "
-        f"excluded {total.excluded}. Dashed: three-sigma limits; a square lies outside them, a hollow point is small."
+        f"{_rates(report)} Dashed: three-sigma limits; a square lies outside them, a hollow point is small."
         f"{across}{drawn}{withheld}"
     )
 
 
-def _rate(report: Report) -> str:
-    """The rate of the whole, and of what it is one."""
-    total = report.total
-    if total.rate is None:
-        return "no study was judged"
-    met = "of the judgements (one requirement in one study that it applies to) met"
-    what = met if report.counted == "judgements" else "of the studies compliant"
-    return f"{_percent(total.rate)} {what} {_interval(total)}"
+def _rates(report: Report) -> str:
+    """How many studies are compliant; by requirement also how many judgements are met."""
+    of, said = report.studies, "no study was judged"
+    if of.rate is not None:
+        said = f"{_percent(of.rate)} of the studies compliant {_interval(of)}"
+    told = (
+        f"{said}, n {of.denominator}, non-compliant {of.non_compliant}, uncertain {of.indeterminate}, "
+        f"excluded {of.excluded}."
+    )
+    of = report.total
+    if report.counted == "studies" or of.rate is None:
+        return told
+    return (
+        f"{told} {_percent(of.rate)} of the judgements met {_interval(of)}, n {of.denominator}, missing "
+        f"{of.non_compliant}, uncertain {of.indeterminate}: a judgement is one requirement in one study that it "
+        "applies to, and the rows count studies."
+    )
 
 
 def _table(report: Report) -> Table:

@@ -52,5 +52,6 @@ class ComplianceReport(BaseModel):
         " it applies to, so that a study counts once for every one. Rows count studies in any case."
     )
     total: ComplianceTotal
+    studies: ComplianceTotal = Field(description="Every study counted once, whatever it is grouped by.")
     rows: list[ComplianceRow]
     agreement: dict[str, Any]

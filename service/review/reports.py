@@ -193,7 +193,6 @@ def reports_page(
         charts.append(("by-size", f"Each {group_by} by its number of studies", _drawn(found)))
     context = {
         "report": found,
-        "studies": weekly.total,  # whatever it is grouped by: over time, studies are counted
         "group_by": group_by,
         "groupings": GROUPINGS,
         "charts": charts,

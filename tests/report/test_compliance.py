@@ -291,9 +291,10 @@ def test_by_requirement_the_whole_counts_judgements_and_says_so(any_db: Database
     assert {row.denominator for row in by_requirement.rows} == {2}, "rows count studies"
     assert (by_station.counted, by_station.total.numerator, by_station.total.denominator) == ("studies", 1, 2)
     assert by_requirement.as_json()["counted"] == "judgements"
-    assert "75.0 % of the judgements" in sentence_of(by_requirement)
-    assert "missing 1," in sentence_of(by_requirement)
-    assert "50.0 % of the studies compliant" in sentence_of(by_station)
+    assert by_requirement.studies == by_station.total == by_station.studies
+    assert "50.0 % of the studies compliant (9.5–90.5), n 2" in sentence_of(by_requirement)
+    assert "75.0 % of the judgements met" in sentence_of(by_requirement)
+    assert "judgement" not in sentence_of(by_station)
 
 
 class TestFiles:
