@@ -138,6 +138,16 @@ def newest(session: Session, limit: int = 20) -> list[Reevaluation]:
     return list(session.scalars(select(Reevaluation).order_by(Reevaluation.id.desc()).limit(limit)))
 
 
+def last_what_if(session: Session, rulebook_version_id: int) -> Reevaluation | None:
+    """The newest what-if of a version."""
+    of_it = select(Reevaluation).where(
+        Reevaluation.rulebook_version_id == rulebook_version_id,
+        ~Reevaluation.records,
+        Reevaluation.cancelled_at.is_(None),
+    )
+    return session.scalar(of_it.order_by(Reevaluation.id.desc()).limit(1))
+
+
 def _cut(session: Session, asked: Reevaluation) -> None:
     """Slices of as many studies each."""
     studies = select(Study.id).where(_wanted(asked, asked.reached, asked.last_study)).order_by(Study.id)

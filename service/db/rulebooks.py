@@ -111,7 +111,8 @@ def save(session: Session, toml: str, created_by: str, *, based_on: str | None =
     )
     if twin is not None:
         raise Conflict(
-            f"Version {rulebook.version} of {rulebook.name} is another text.", cure="Give the draft a new version."
+            f"Version {rulebook.version} of {rulebook.name} is kept already, with another text.",
+            cure="Give yours a new number in its line `version`.",
         )
     return keep(session, rulebook, created_by)
 

@@ -114,8 +114,8 @@ def save_on_page(
     toml = toml.replace("\r\n", "\n")
     try:
         kept = _save(account, toml, based_on or None)
-    except RulebookError as error:
-        return _page(request, toml=toml, based_on=based_on, problem=str(error), status=422)
+    except RulebookError:
+        return _page(request, toml=toml, based_on=based_on, problem=_in_lines(toml), status=422)
     except Conflict as error:
         return _overtaken(request, toml, based_on, str(error))
     return RedirectResponse(f"/rulebooks?version={kept.id}", status_code=303)
@@ -165,7 +165,8 @@ def _activation(
 ) -> Response:
     with database().read() as session:
         found, in_force = rulebooks.get(session, number), rulebooks.in_force(session)
-        asked = reevaluations.get(session, ask) if ask is not None else None
+        # Where none is named, the last one: what it said need not be asked for again.
+        asked = reevaluations.get(session, ask) if ask is not None else reevaluations.last_what_if(session, number)
     context = {
         "found": found,
         "in_force": in_force,
@@ -182,9 +183,9 @@ def _activate(account: Account, number: int, typed: str, reason: str) -> Ruleboo
     with database().begin() as session:
         found = rulebooks.get(session, number)
         if typed.strip() != found.version:
-            raise RulebookError(f"To put version {found.version} in force, type {found.version}.")
+            raise RulebookError("What was typed is not this version.", cure=f"Type {found.version} to put it in force.")
         if not reason.strip():
-            raise RulebookError("Say why; the audit trail keeps it.")
+            raise RulebookError("No reason was given.", cure="Say why; the audit trail keeps it.")
         rulebooks.activate(session, number, account.user.name)
         detail = {"name": found.name, "version": found.version, "reason": reason.strip()}
         audit.record(session, account.user.name, "rulebook.activate", found.sha256, account.address, detail)
@@ -197,6 +198,14 @@ def _overtaken(request: Request, toml: str, based_on: str, problem: str) -> Resp
         theirs = rulebooks.newest_of(session, parse(toml, "draft").name)
         base = rulebooks.of_digest(session, based_on) if based_on else None
     return _page(request, toml=toml, problem=problem, theirs=theirs, base=base, status=409)
+
+
+def _in_lines(toml: str) -> str:
+    """What keeps a text from being saved, for whoever has it in the editor."""
+    wrong = errors_among(lint_text(toml))
+    told = " ".join(f"Line {each.line}: {each.message} {each.cure}".rstrip() for each in wrong[:3])
+    more = f" And {len(wrong) - 3} more." if len(wrong) > 3 else ""
+    return f"The text is no rule book yet. {told}{more} Correct it and save it again; all of it stands below."
 
 
 def _save(account: Account, toml: str, based_on: str | None) -> RulebookVersion:
@@ -227,6 +236,9 @@ def _page(
         asked = reevaluations.get(session, ask) if ask is not None else None
     text = toml if toml is not None else shown.toml if shown is not None else in_force.toml
     origin = theirs or shown or in_force
+    # Where nobody else went on from what this text began from, there are only two to compare.
+    both = base is not None and theirs is not None and base.sha256 != theirs.sha256
+    columns = three_columns(base.toml, theirs.toml, text) if both and base and theirs else []
     context = {
         "versions": versions,
         "shown": shown,
@@ -239,7 +251,7 @@ def _page(
         "problem": problem,
         "theirs": theirs,
         "base": base,
-        "columns": three_columns(base.toml, theirs.toml, text) if base is not None and theirs is not None else [],
+        "columns": columns,
         "diff": differences(theirs.toml, text) if theirs is not None else [],
         "at": now(),
     }

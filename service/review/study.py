@@ -49,6 +49,7 @@ class Item:
     state: AnalysisState | None
     frames: list[dict[str, Any]] = field(default_factory=list)
     flagged: bool = False
+    asked: bool = True  # whether a rule asks anything of this image by itself
     reason: str = ""
     cure: str = ""
 
@@ -244,6 +245,7 @@ def _item(instance: Instance, judged: VerdictRecord | None, standing: VerdictRec
         instance,
         analysis.state if analysis else None,
         flagged=bool(flagged_frames) or (judged is not None and judged.verdict is Verdict.NON_COMPLIANT),
+        asked=judged is None or judged.verdict is not Verdict.NOT_APPLICABLE,
         reason=analysis.reason if analysis else "",
         cure=analysis.cure if analysis else "",
     )

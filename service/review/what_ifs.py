@@ -16,7 +16,7 @@ from service.review import reevaluations as api
 from service.review.deps import Account, Admin, Reader
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
-from service.review.schemas import Id
+from service.review.schemas import Id, Moment
 
 router = APIRouter()
 
@@ -29,6 +29,7 @@ class WhatIf(BaseModel):
     id: int
     total: int
     done: int
+    created_at: Moment
     finished: bool
     cancelled: bool = Field(False, description="Finished before its end: only the studies ``done`` were judged.")
     failed: int = Field(0, description="Studies that could not be judged; see the worker's log.")
@@ -100,6 +101,7 @@ def told(found: Reevaluation, account: Account) -> WhatIf:
         id=found.id,
         total=found.total,
         done=found.done,
+        created_at=found.created_at,
         failed=found.failed,
         finished=found.finished_at is not None or found.cancelled_at is not None,
         cancelled=found.cancelled_at is not None,

@@ -77,3 +77,19 @@ def test_headings_keep_their_words_whole(visit: Callable[..., object], path: str
     page = visit(Role.ADMIN, width=320, height=640)
     page.goto(path)
     assert page.locator("main h1").first.evaluate("each => each.getBoundingClientRect().height") <= 30
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_report_is_ink_on_paper(visit: Callable[..., object], db: Database, theme: str) -> None:
+    """Printed by the browser, in whatever theme: nothing to press, and no column cut off."""
+    ward.admit(db, 1)
+    page = visit(theme=theme, width=720)
+    page.goto("/reports")
+    page.wait_for_selector(".chart canvas")
+    assert page.is_visible(".bar")
+    page.emulate_media(media="print")
+    assert not page.is_visible(".bar") and not page.is_visible("text=XLSX") and page.is_visible("#rates")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.equation strong')).color") == "rgb(0, 0, 0)"
+    wide = "(e => e.scrollWidth - e.clientWidth)(document.querySelector('#rates'))"
+    assert page.evaluate(wide) <= 0

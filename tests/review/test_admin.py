@@ -102,7 +102,7 @@ def test_what_was_typed_is_still_there_when_it_is_refused(admin: TestClient, db:
     number = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()["id"]
     refused = admin.post(f"/rulebooks/{number}/activate", data={"typed": "2", "reason": "agreed on Monday"})
     assert refused.status_code == 422
-    assert "type 1" in refused.text and 'value="agreed on Monday"' in refused.text
+    assert "Type 1 to put it in force" in refused.text and 'value="agreed on Monday"' in refused.text
 
 
 def test_an_admin_cannot_shut_itself_out(admin: TestClient) -> None:
@@ -259,6 +259,28 @@ def test_an_overtaken_text_is_shown_beside_theirs_and_not_lost(admin: TestClient
     assert admin.post("/rulebooks", data={"toml": mine, "based_on": second["sha256"]}).status_code == 303
     compared = admin.get(f"/rulebooks/{second['id']}/compare?with={first['id']}").text
     assert "version = &#34;2&#34;" in compared and "From 1 to 2" in compared
+
+
+def test_a_text_that_cannot_be_saved_says_so_in_the_editors_words(admin: TestClient, db: Database) -> None:
+    wrong = BOOK.format(version="1").replace("body_marker", "body_maker")
+    refused = admin.post("/rulebooks", data={"toml": wrong})
+    assert refused.status_code == 422
+    problem = html.unescape(refused.text.split('class="error-summary"')[1].split("</div>")[0])
+    assert "Line 11: Unknown value 'body_maker'. Did you mean 'body_marker'?" in problem
+    assert "sonomark rules" not in problem and "draft:" not in problem, "that is the command line's way to say it"
+    kept = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()
+    other = BOOK.format(version="1").replace("Body marker", "My marker")
+    twin = admin.post("/rulebooks", data={"toml": other, "based_on": kept["sha256"]})
+    assert twin.status_code == 409 and "is kept already, with another text" in twin.text
+    assert "which both began from" not in twin.text and "My marker" in twin.text, "nobody else went on from it"
+
+
+def test_what_a_version_would_have_said_is_there_when_it_is_put_in_force(admin: TestClient, db: Database) -> None:
+    ward.admit(db, 1)
+    number = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()["id"]
+    asked = admin.post(f"/api/rulebooks/{number}/what-if").json()["id"]
+    assert reevaluate.run(db, asked)
+    assert "Of the last 1 study" in admin.get(f"/rulebooks/{number}/activate").text
 
 
 def test_a_version_is_put_in_force_on_a_page_that_shows_what_changes(admin: TestClient, db: Database) -> None:

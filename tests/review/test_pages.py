@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from service.db import audit, reviews, studies
 from service.db.session import Database
-from service.db.tables import AnalysisState, Decision, Role, Verdict
+from service.db.tables import AnalysisState, Decision, Role, Study, Verdict, VerdictRecord
 from service.review import words
 from tests.review import ward
 
@@ -78,6 +79,16 @@ def test_the_filmstrip_says_how_each_image_stands(reviewer: TestClient, db: Data
     films = page.split('class="film"')[1:]
     for film, word in zip(films, ("assessed, not flagged", "not assessed yet", "could not be assessed"), strict=True):
         assert word in film, "one that was given up without a reason is not well"
+
+
+def test_no_image_is_ticked_of_which_no_rule_asks_anything(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1, Verdict.COMPLIANT)
+    with db.begin() as session:
+        study = session.scalars(select(Study)).one()
+        of_image = {"study_id": study.id, "instance_id": study.instances[0].id, "rulebook": "r", "code_version": "1"}
+        session.add(VerdictRecord(verdict=Verdict.NOT_APPLICABLE, **of_image))
+    film = reviewer.get(f"/studies/{uid}").text.split('class="film"')[1]
+    assert "no rule asks anything of it" in film and "✓" not in film.split("</button>")[0]
 
 
 def test_no_title_names_a_patient(reviewer: TestClient, db: Database) -> None:
@@ -206,6 +217,19 @@ def test_a_lost_page_looks_like_one(reviewer: TestClient) -> None:
     assert (
         page.status_code == 404 and "There is no study of that UID" in page.text and "Back to the worklist" in page.text
     )
+    nowhere = reviewer.get("/nowhere").text
+    assert "<h1>Not found</h1>" in nowhere and "What to do:" in nowhere and "404" not in nowhere
+
+
+def test_a_request_that_is_not_right_is_answered_in_words(reviewer: TestClient, db: Database) -> None:
+    """Which field, what is wrong with it and what to do; never what was sent, which may be a patient's name."""
+    canary = "Canary^Name"
+    page = reviewer.get(f"/reports/studies?group_by=week&key=2026-11-23&before={canary}").text
+    assert "<h1>Not taken as it is</h1>" in page and "Unprocessable" not in page
+    assert "Before: input should be a valid integer" in page and "Correct what is named" in page
+    assert canary not in page.split("<main")[1].split("</main>")[0]
+    told = reviewer.get("/api/reports/compliance?format=doc").json()
+    assert "Format: input should be" in told["detail"] and told["cure"] and told["title"] == "Unprocessable Content"
 
 
 @pytest.mark.parametrize(

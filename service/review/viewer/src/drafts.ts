@@ -91,7 +91,8 @@ export function startDrafts(): void {
   note.addEventListener("input", () => later(AFTER_MS));
   note.addEventListener("blur", save);
   note.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("confirm")?.click();
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.repeat) return;
+    if (find("decide")?.dataset["awake"]) find("confirm")?.click();
   });
   window.addEventListener("pagehide", () => {
     if (note.value !== saved && !decided) keepHere(); // a tab that is closed a moment after typing

@@ -35,6 +35,8 @@ function draw(figure: HTMLElement, chart: Chart): void {
   const words = figure.querySelector<HTMLElement>("output")!;
   const [data, places] = columns(chart);
   const plot = new uPlot(options(chart, stage.clientWidth, places), data as uPlot.AlignedData, stage);
+  // A picture keeps the ink that it was drawn with: paper has to know.
+  if (getComputedStyle(document.documentElement).colorScheme === "dark") figure.classList.add("drawn-dark");
   new ResizeObserver(() => plot.setSize({ width: stage.clientWidth, height: HEIGHT })).observe(stage);
 
   let at = -1;

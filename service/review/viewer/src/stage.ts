@@ -28,6 +28,8 @@ interface Pane {
   clipTo?: [number, number];
 }
 
+const AWAITED: Record<Pane["content"], string> = { image: "The frame", restoration: "The restoration", residual: "The heat map" };
+
 export class Stage {
   view: View = "mask";
   opacity = 0.3;
@@ -271,5 +273,5 @@ function waiting(context: CanvasRenderingContext2D, pane: Pane, height: number):
   context.fillStyle = "#a4b0bc";
   context.font = "14px system-ui, sans-serif";
   context.textAlign = "center";
-  context.fillText("is being computed…", pane.x + pane.width / 2, height / 2);
+  context.fillText(`${AWAITED[pane.content]} is being computed …`, pane.x + pane.width / 2, height / 2);
 }
