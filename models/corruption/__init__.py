@@ -69,7 +69,7 @@ def corrupt(frame: Image, rng: np.random.Generator, *, held_out: bool = False, s
 
 def chosen(rng: np.random.Generator) -> tuple[int, ...]:
     """The kinds to draw on one marked frame: one, or several together."""
-    likely = np.array([0.24, 0.28, 0.21, 0.12, 0.15])
+    likely = np.array([0.24, 0.27, 0.20, 0.10, 0.19])
     several = rng.random() < SEVERAL_SHARE / (1 - CLEAN_SHARE)
     count = pick(rng, (2, 3, 4), (0.6, 0.3, 0.1)) if several else 1
     return tuple(int(kind) + 1 for kind in rng.choice(len(KINDS), size=count, replace=False, p=likely))

@@ -11,6 +11,7 @@ from models.corruption.doppler import ANY_MAP, MAPS, any_stops, colour_map, stop
 from models.corruption.layouts import Layout, Lettering, Pane
 from models.corruption.strokes import Canvas, Colour, Image, Stroke, arc, line, rectangle, smooth, turned
 from models.corruption.styles import pick, shaded, split, ui_colour
+from models.corruption.texts import letters
 from models.corruption.traces import ecg, motion, spectrum, tinted
 
 
@@ -137,8 +138,14 @@ def orientation(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: 
     )
     s = rng.uniform(4, 11) * scale
     colour = ui_colour(rng)
-    name = pick(rng, ("ring", "triangle", "m", "dot", "box", "bracket"))
-    if name == "ring":
+    name = pick(rng, ("ring", "triangle", "m", "dot", "box", "bracket", "ringed letter"))
+    if name == "ringed letter":
+        if rng.random() < 0.6:
+            at[0] = x + w * rng.uniform(0.3, 0.7)
+        letter = pick(rng, (((-1, -1), (0, 1), (1, -1)), ((-1, 1), (0, -1), (1, 1)), ((-1, -1), (-1, 1), (1, 1))))
+        strokes = [Stroke(arc(at[0], at[1], s, s), 1.5 if rng.random() < 0.6 else 2.5, True)]
+        strokes.append(Stroke(np.array(letter) * s * 0.5 + at, max(1.2, s / 5)))
+    elif name == "ring":
         strokes = [Stroke(arc(at[0], at[1], s, s), 1.5, True), Stroke(line(at[0] - s, at[1], at[0] + s, at[1]), 1.5)]
     elif name == "triangle":
         strokes = [Stroke(np.array([[-s, -s], [s, -s], [0, s]]) + at, 0 if rng.random() < 0.6 else 1.2, True)]
@@ -163,7 +170,10 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
     at = np.array([canvas.width * rng.uniform(0.02, 0.98), rng.uniform(8, 20) * scale])
     s = rng.uniform(6, 14) * scale
     colour = ui_colour(rng)
-    emblem = pick(rng, ("ring", "block", "shield", "wave", "disc"))
+    emblem = pick(rng, ("ring", "block", "shield", "wave", "disc", "monogram"))
+    if emblem == "monogram":
+        monogram(canvas, rng, (float(at[0]), float(at[1])), s, colour)
+        return
     if emblem in ("ring", "disc"):
         strokes = [Stroke(arc(at[0], at[1], s * rng.uniform(0.8, 1.8), s), 1.5 if emblem == "ring" else 0, True)]
     elif emblem == "block":
@@ -208,6 +218,25 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
                 ),
             )
         )
+
+
+def monogram(canvas: Canvas, rng: np.random.Generator, at: tuple[float, float], size: float, colour: Colour) -> None:
+    """Two or three slanted bold letters in one, as vendors sign a frame in its corner: an emblem, no text."""
+    text = "".join(pick(rng, tuple("GEHPSTMACZB")) for _ in range(int(rng.integers(2, 4))))
+    glyph = letters(text, pick(rng, ("DejaVuSans-Bold", "pil-sans-bold")), max(9, int(size * rng.uniform(1.4, 3.0))))
+    height, width = glyph.shape
+    slant = float(rng.uniform(0.1, 0.4))
+    shear = np.array([[1, -slant, slant * height], [0, 1, 0]], np.float32)
+    glyph = np.asarray(cv2.warpAffine(glyph, shear, (width + int(slant * height) + 1, height)), np.uint8)
+    glyph = np.pad(glyph, 2)
+    left, top = round(at[0] - glyph.shape[1] / 2), round(at[1] - height / 2)
+    if rng.random() < 0.6:
+        # Hollow or dark-edged letters.
+        swollen = np.asarray(cv2.dilate(glyph, np.ones((3, 3), np.uint8)), np.uint8)
+        hollow = rng.random() < 0.5
+        canvas.stamp(swollen, left, top, colour if hollow else (0, 0, 0))
+        colour = (0, 0, 0) if hollow else colour
+    canvas.stamp(glyph, left, top, colour)
 
 
 def plane_sign(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
@@ -299,13 +328,10 @@ def sidebar(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane
             [Stroke(rectangle(left, at, left + size, at + size), 0 if rng.random() < 0.4 else 1.2, True)], colour
         )
     if rng.random() < 0.5:
-        canvas.draw(
-            [
-                Stroke(line(left, top, left, top + h * 0.5), 1.2),
-                Stroke(arc(left, top + h * rng.uniform(0.1, 0.4), 4 * scale, 4 * scale), 1.5, True),
-            ],
-            colour,
-        )
+        # A slider and its knob.
+        radius, ink = rng.uniform(3, 8) * scale, colour if rng.random() < 0.5 else ui_colour(rng)
+        canvas.draw([Stroke(line(left, top, left, top + h * 0.5), 1.2)], colour)
+        canvas.draw([Stroke(arc(left, top + h * rng.uniform(0.1, 0.4), radius, radius), 1.5, True)], ink)
 
 
 def button_row(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:

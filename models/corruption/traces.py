@@ -32,6 +32,10 @@ def tinted(rng: np.random.Generator, grey: Image) -> Image:
 def ecg(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:
     """A heart's or a breathing trace: sharp, rounded, upside down, thin or thick."""
     x, y, w, h = pane
+    if canvas.height - y - h > 0.25 * canvas.height and rng.random() < 0.6:
+        # A duplex screen: the trace runs through the lower part from edge to edge.
+        x, w = int(x * rng.uniform(0, 0.6)), int(canvas.width * rng.uniform(0.7, 1.0))
+        y, h = y + int(h * rng.uniform(0, 0.4)), int((canvas.height - y - h) * rng.uniform(0.5, 1.5))
     t = np.arange(0, w * rng.uniform(0.3, 1.0), 1.5)
     phase = (t % (period := w / rng.uniform(1.5, 8))) / period
     sharp = rng.uniform(0.008, 0.04)
@@ -41,8 +45,17 @@ def ecg(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, sc
         + rng.uniform(0, 0.4) * np.exp(-(((phase - 0.6) / 0.05) ** 2))
         + rng.uniform(0, 0.2) * np.exp(-(((phase - 0.12) / 0.03) ** 2))
     )
-    if rng.random() < 0.15:
+    shape = rng.random()
+    if shape < 0.12:
         beat = np.sin(phase * 2 * np.pi)
+    elif shape < 0.4:
+        # A pulse or a vein: steep or round humps of any order, no sharp beat among them.
+        humps = [
+            rng.uniform(-0.5, 1.0) * np.exp(-(((phase - rng.uniform(0.15, 0.85)) / rng.uniform(0.02, 0.14)) ** 2))
+            for _ in range(int(rng.integers(2, 6)))
+        ]
+        beat = np.sum(humps, axis=0)
+        beat /= max(float(np.abs(beat).max()), 0.3)
     tall = rng.random() < 0.35  # under a spectrum the trace gets a strip of its own
     height = h * (rng.uniform(0.12, 0.35) if tall else rng.uniform(0.02, 0.12)) * (-1 if rng.random() < 0.2 else 1)
     if rng.random() < 0.3:
@@ -91,7 +104,11 @@ def spectrum(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pan
         beat = np.minimum(phase * 12, 1) * np.exp(-phase * rng.uniform(1.5, 5))
         if rng.random() < 0.4:
             beat = np.abs(np.sin(np.pi * phase * pick(rng, (1, 2)))) ** rng.uniform(0.7, 3)
-        envelope = (beat * 0.8 + rng.uniform(0.02, 0.3)) * room * (1 + 0.1 * noise(rng, w, 1, 4)[0])
+        floor = rng.uniform(0.02, 0.3)
+        if rng.random() < 0.35:
+            # Flow that stops between beats, or comes this way only then.
+            beat, floor = np.maximum(np.sin(2 * np.pi * (phase + rng.random())), 0) ** rng.uniform(0.5, 2), 0.0
+        envelope = (beat * 0.8 + floor) * room * (1 + 0.1 * noise(rng, w, 1, 4)[0])
         inside = (rise > 0) & (rise < envelope)
         if rng.random() < 0.5:
             inside &= rise > envelope * rng.uniform(0.2, 0.7)
