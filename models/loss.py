@@ -23,11 +23,12 @@ def product_loss(
     log_probability = functional.log_softmax(logits, dim=1)
     probability = log_probability.exp()
     of_truth = log_probability.gather(1, kinds[:, None])[:, 0]
-    count = torch.bincount(kinds.flatten(), minlength=logits.shape[1])
+    member = membership(kinds, logits.shape[1])
+    count = member.sum(dim=1)
     terms = {
         "restoration": restoration_loss(restoration, second, kinds > 0, settings.marked),
-        "cross_entropy": focal_cross_entropy(of_truth, kinds, count, settings.kind_weight, settings.focus),
-        "dice": dice_loss(probability, of_truth, kinds, count),
+        "cross_entropy": focal_cross_entropy(of_truth, member, count, settings.kind_weight, settings.focus),
+        "dice": dice_loss(probability, of_truth, member, count),
         "presence": presence_loss(probability, kinds),
     }
     total = torch.stack([getattr(settings, name) * term for name, term in terms.items()]).sum()
@@ -47,34 +48,34 @@ def restoration_loss(restoration: Tensor, second: Tensor, marked: Tensor, weight
     ).sum() / marked_.sum().clamp(min=1)
 
 
-def focal_cross_entropy(of_truth: Tensor, kinds: Tensor, count: Tensor, kind_weight: float, focus: float) -> Tensor:
+def membership(kinds: Tensor, planes: int) -> Tensor:
+    """float32 (planes, pixels): 1 where a pixel of ``kinds`` (N, H, W) is of that kind. With it, sums over the pixels
+    of each kind are products: scattered additions would be millions of atomic ones to six places."""
+    return (kinds.flatten() == torch.arange(planes, device=kinds.device)[:, None]).float()
+
+
+def focal_cross_entropy(of_truth: Tensor, member: Tensor, count: Tensor, kind_weight: float, focus: float) -> Tensor:
     """Cross-entropy with easy pixels weighted down (Lin et al. 2017): the mean over the kinds in the batch of each
     kind's mean, so that a filled colour box does not drown an arrow, and the background's sum on the scale of the
     marked pixels. A kind of which only a sliver is in the batch weighs less: its mean is mostly chance.
 
-    ``of_truth`` (N, H, W) is the log-probability of each pixel's true kind, ``count`` (1 + K,) the pixels of each kind.
+    ``of_truth`` (N, H, W) is the log-probability of each pixel's true kind, ``member`` its `membership` and ``count``
+    (1 + K,) the pixels of each kind.
     """
     focal = -of_truth * (1 - of_truth.exp()).clamp(min=1e-6) ** focus
-    total = summed_by_kind(focal, kinds, len(count))
+    total = member @ focal.flatten()
     weight = count[1:] / (count[1:] + _SLIVER)
     marked = (weight * total[1:] / count[1:].clamp(min=1)).sum() / weight.sum().clamp(min=1)
-    background = total[0] / count[1:].sum().clamp(min=0.005 * kinds.numel())
+    background = total[0] / count[1:].sum().clamp(min=0.005 * of_truth.numel())
     return kind_weight * marked + background
 
 
-def dice_loss(probability: Tensor, of_truth: Tensor, kinds: Tensor, count: Tensor) -> Tensor:
+def dice_loss(probability: Tensor, of_truth: Tensor, member: Tensor, count: Tensor) -> Tensor:
     """Soft Dice over the batch, mean of the kinds that are in it."""
-    overlap = 2 * summed_by_kind(of_truth.exp(), kinds, len(count))[1:]
+    overlap = 2 * (member @ of_truth.exp().flatten())[1:]
     size = probability[:, 1:].sum(dim=(0, 2, 3)) + count[1:]
     there = (count[1:] > 0).float()
     return ((1 - (overlap + 1) / (size + 1)) * there).sum() / there.sum().clamp(min=1)
-
-
-def summed_by_kind(values: Tensor, kinds: Tensor, planes: int) -> Tensor:
-    """Sums of ``values`` (N, H, W) over the pixels of each kind, (planes,)."""
-    # A product: index_add_ would be millions of atomic additions to six places.
-    member = kinds.flatten() == torch.arange(planes, device=kinds.device)[:, None]
-    return member.to(values.dtype) @ values.flatten()
 
 
 def presence_loss(probability: Tensor, kinds: Tensor) -> Tensor:

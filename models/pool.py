@@ -66,9 +66,9 @@ class CropPool:
         self.settings, self.capacity = settings, capacity
         workers = workers or max(1, len(os.sched_getaffinity(0)) - _TRAINER_CORES)
         context = get_context("spawn")
-        size = capacity * _BYTES_PER_PIXEL * settings.side**2
-        refuse_too_little(size)
-        self._memory = SharedMemory(create=True, size=size)
+        self.size = capacity * _BYTES_PER_PIXEL * settings.side**2
+        refuse_too_little(self.size)
+        self._memory = SharedMemory(create=True, size=self.size)
         self._views = _views(self._memory, capacity, settings.side)
         self._written = [context.Value("q", 0) for _ in range(workers)]
         self._wanted = context.Value("d", _FIRST_CROPS * 4.0)
@@ -109,7 +109,17 @@ class CropPool:
     @property
     def drawn(self) -> int:
         """Crops drawn so far, those already replaced included."""
-        return sum(written.value for written in self._written)
+        return sum(self.written)
+
+    @property
+    def written(self) -> list[int]:
+        """Crops that each worker has drawn so far."""
+        return [written.value for written in self._written]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of noisy, second noisy and kinds, for all slots."""
+        return [view.shape for view in self._views]
 
     def wait(self, crops: int = _FIRST_CROPS) -> None:
         """Wait for the first crops. Raises `TrainingError` when a worker has died."""
@@ -130,16 +140,32 @@ class CropPool:
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Frame, Frame, Frame]:
         """``size`` crops: noisy and second noisy uint8 (n, side, side, 3), kind per pixel uint8 (n, side, side)."""
+        return self.take(self.chosen(rng, size))
+
+    def chosen(self, rng: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
+        """``size`` slots that are filled, at random; the workers hear that as many crops were used."""
         filled = np.concatenate(
             [
-                np.arange(start, start + min(written.value, stop - start))
-                for (start, stop), written in zip(self._slots, self._written, strict=True)
+                np.arange(start, start + min(written, stop - start))
+                for (start, stop), written in zip(self._slots, self.written, strict=True)
             ]
         )
         self._wanted.value += size / self.settings.uses / len(self._workers)
-        chosen = rng.choice(filled, size, replace=len(filled) < size)
+        return rng.choice(filled, size, replace=len(filled) < size)
+
+    def slots_since(self, then: Sequence[int], now: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The slots filled anew between two readings of `written`."""
+        return np.concatenate(
+            [
+                start + np.arange(max(before, after - (stop - start)), after) % (stop - start)
+                for (start, stop), before, after in zip(self._slots, then, now, strict=True)
+            ]
+        )
+
+    def take(self, slots: npt.NDArray[np.int64]) -> tuple[Frame, Frame, Frame]:
+        """The crops in these slots, as `batch` gives them."""
         noisy, second, kinds = self._views
-        return noisy[chosen], second[chosen], kinds[chosen]
+        return noisy[slots], second[slots], kinds[slots]
 
 
 def refuse_too_little(size: int, place: Path = Path("/dev/shm")) -> None:  # noqa: S108 - where Linux keeps it

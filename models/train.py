@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim import swa_utils
 
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.checkpoint import CHECKPOINT, read_checkpoint, total_seconds, total_steps, write_checkpoint
@@ -89,7 +91,8 @@ def _train(
     network = build(recipe).to(device, memory_format=torch.channels_last)
     hold_still(network, recipe.optimiser.layers)
     average = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(parameter_groups(network, recipe.optimiser.weight_decay), lr=recipe.optimiser.rate)
+    groups = parameter_groups(network, recipe.optimiser.weight_decay)
+    optimiser = torch.optim.AdamW(groups, lr=recipe.optimiser.rate, fused=device.type == "cuda" or None)
     state = {"step": 0, "elapsed_s": 0.0}
     if resume and (run / CHECKPOINT).exists():
         state = restore(run / CHECKPOINT, recipe, network, average, optimiser)
@@ -127,12 +130,10 @@ def _train(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
                 restoration, logits = joined(noisy)
             loss, terms = product_loss(restoration.float(), logits.float(), second, kinds, recipe.loss)
-            if ranks.any(not torch.isfinite(loss)):
-                what = f"The loss of step {state['step']} is {loss.item()}"
-                if (run / CHECKPOINT).exists():
-                    raise Diverged(f"{what}; the checkpoint in {run} is from before.")
-                cure = "Begin again with a lower `optimiser.rate` in the recipe."
-                raise Diverged(f"{what}, and there is no checkpoint in {run} yet.", cure=cure)
+            # To look at a number on a GPU is to wait for it.
+            looked_at = device.type == "cpu" or state["step"] % _LOG_EVERY == 0
+            if looked_at and ranks.any(not torch.isfinite(loss)):
+                raise diverged(run, f"The loss of step {state['step']} is {loss.item()}")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), recipe.optimiser.largest_gradient)
@@ -147,13 +148,21 @@ def _train(
                     rate = optimiser.param_groups[0]["lr"]
                     log(events, state["step"], loss, terms, rate, pool, elapsed_s, recipe)
             progress.update(bar, completed=state["step"] if budget_s is None else int(elapsed_s))
-            if ranks.first and time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+            if ranks.first and looked_at and time.monotonic() - saved > _CHECKPOINT_EVERY_S:
                 save(run / CHECKPOINT, recipe, network, average, optimiser, state | {"elapsed_s": elapsed_s})
                 saved = time.monotonic()
     if ranks.first:
         elapsed_s = time.monotonic() - started
         save(run / CHECKPOINT, recipe, network, average, optimiser, state | {"elapsed_s": elapsed_s})
     ranks.wait()
+
+
+def diverged(run: Path, what: str) -> Diverged:
+    """The error for a run that came to what is no number, which knows whether a checkpoint is from before."""
+    if (run / CHECKPOINT).exists():
+        return Diverged(f"{what}; the checkpoint in {run} is from before.")
+    cure = "Begin again with a lower `optimiser.rate` in the recipe."
+    return Diverged(f"{what}, and there is no checkpoint in {run} yet.", cure=cure)
 
 
 @contextmanager
@@ -287,14 +296,14 @@ def varied(noisy: Tensor, second: Tensor, kinds: Tensor, rng: np.random.Generato
     count, device = len(noisy), noisy.device
 
     def of_each(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(device).repeat(2, *[1] * (values.ndim - 1))
+        there = torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)
+        return there.repeat(2, *[1] * (values.ndim - 1))
 
     both = torch.cat([noisy, second]).permute(0, 3, 1, 2).float().div_(255)
     both = torch.einsum("nij,njhw->nihw", of_each(np.stack([mixed_primaries(rng) for _ in range(count)])), both)
     gain = of_each(rng.uniform(0.75, 1.2, count)).view(-1, 1, 1, 1)
     grey = of_each(rng.random(count) < 0.25).view(-1, 1, 1, 1)
-    weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
-    luminance = (both * weights).sum(dim=1, keepdim=True)
+    luminance = 0.299 * both[:, 0:1] + 0.587 * both[:, 1:2] + 0.114 * both[:, 2:3]
     both = torch.lerp(both, luminance.expand_as(both), grey).mul_(gain).clamp_(0, 1)
     noise = float(rng.choice([0.0, 0.0, 0.01, 0.02]))
     frame = both[:count]
@@ -317,11 +326,12 @@ def mixed_primaries(rng: np.random.Generator) -> np.ndarray:
 def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of the weights; young averages forget faster."""
     decay = min(decay, (1 + step) / (10 + step))
-    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
-        else:
-            mean.copy_(now)
+    means, now = list(average.state_dict().values()), list(network.state_dict().values())
+    moving = [mean.is_floating_point() for mean in means]
+    swa_utils.get_ema_multi_avg_fn(decay)(list(compress(means, moving)), list(compress(now, moving)), step)
+    for mean, count in zip(means, now, strict=True):
+        if not mean.is_floating_point():
+            mean.copy_(count)
 
 
 def log(
@@ -356,7 +366,10 @@ def save(
     optimiser: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
-    """Write the checkpoint beside the old one and swap: an interrupted write leaves the old one whole."""
+    """Write the checkpoint beside the old one and swap: an interrupted write leaves the old one whole. Raises
+    `Diverged` for weights that are no numbers."""
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise diverged(path.parent, f"A weight is no number after step {state['step']}")
     checkpoint = {
         "recipe": asdict(recipe),
         "network": network.state_dict(),

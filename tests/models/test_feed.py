@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,8 @@ import torch
 
 from models.dataset import CleanFrame
 from models.errors import TrainingError
-from models.feed import Feed
-from models.loss import summed_by_kind
+from models.feed import Feed, Mirror
+from models.loss import membership
 from models.pool import CropPool, CropSettings
 from models.train import varied
 
@@ -20,15 +21,19 @@ CPU = torch.device("cpu")
 
 
 class Pool:
-    """Batches of which each is told from the others."""
+    """Crops of which each is told from the others."""
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        noisy = rng.integers(0, 256, (size, 8, 8, 3)).astype(np.uint8)
-        return noisy, noisy[::-1].copy(), rng.integers(0, 6, (size, 8, 8)).astype(np.uint8)
+    def chosen(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        return rng.integers(0, 99, size)
+
+    def take(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        noisy = np.stack([np.full((8, 8, 3), slot, np.uint8) for slot in slots])
+        return noisy, noisy + 100, noisy[..., 0] % 6
 
 
 def test_batches_are_those_of_the_pool_in_order() -> None:
-    wanted = [Pool().batch(rng, 4) for rng in [np.random.default_rng(7)] for _ in range(5)]
+    rng = np.random.default_rng(7)
+    wanted = [Pool().take(Pool().chosen(rng, 4)) for _ in range(5)]
     with Feed(Pool(), 4, CPU, np.random.default_rng(7)) as feed:  # type: ignore[arg-type]
         for expected in wanted:
             for part, want in zip(feed.batch(), expected, strict=True):
@@ -37,7 +42,7 @@ def test_batches_are_those_of_the_pool_in_order() -> None:
 
 def test_what_fails_under_way_is_raised_where_the_batch_is_asked_for() -> None:
     class Dead(Pool):
-        def batch(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def take(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             raise TrainingError("A drawing worker ended.", cure="Resume.")
 
     with Feed(Dead(), 4, CPU, np.random.default_rng(0)) as feed, pytest.raises(TrainingError, match="drawing worker"):  # type: ignore[arg-type]
@@ -56,10 +61,39 @@ def test_varied_crops_keep_what_is_grey_grey_and_what_is_drawn_where_it_is() -> 
         assert torch.equal(labels, kinds.long())
 
 
-def test_sums_by_kind_are_those_of_its_pixels() -> None:
-    values, kinds = torch.rand(2, 9, 7, dtype=torch.float64), torch.randint(0, 4, (2, 9, 7))
+def test_sums_by_membership_are_those_of_each_kinds_pixels() -> None:
+    values, kinds = torch.rand(2, 9, 7), torch.randint(0, 4, (2, 9, 7))
     expected = torch.stack([values[kinds == kind].sum() for kind in range(5)])
-    assert torch.allclose(summed_by_kind(values, kinds, 5), expected)
+    assert torch.allclose(membership(kinds, 5) @ values.flatten(), expected)
+
+
+def test_a_mirror_holds_what_the_pool_holds_when_crops_have_been_replaced(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "frame.png"), np.random.default_rng(0).integers(0, 200, (96, 96, 3), np.uint8))
+    frames = [CleanFrame(tmp_path / "frame.png", "made", "made:0")]
+    rng = np.random.default_rng(0)
+    with CropPool(frames, CropSettings(side=32, uses=0.5), 24, 2, 0) as pool:
+        pool.wait(24)
+        mirror = Mirror(pool, CPU)
+        drawn = pool.drawn
+        mirror.take(pool.chosen(rng, 400))
+        while pool.drawn < drawn + 60:  # every slot has been filled anew
+            time.sleep(0.05)
+        slots = pool.chosen(rng, 1)
+        while True:  # until no worker has drawn meanwhile
+            before = pool.written
+            held, there = mirror.take(slots), pool.take(slots)
+            if pool.written == before:
+                break
+        assert all(np.array_equal(own.numpy(), part) for own, part in zip(held, there, strict=True))
+
+
+def test_slots_filled_since_a_reading_are_told_once(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "frame.png"), np.random.default_rng(0).integers(0, 200, (96, 96, 3), np.uint8))
+    frames = [CleanFrame(tmp_path / "frame.png", "made", "made:0")]
+    with CropPool(frames, CropSettings(side=32), 10, 2, 0) as pool:
+        assert pool.slots_since([0, 0], [3, 0]).tolist() == [0, 1, 2]
+        assert pool.slots_since([3, 0], [6, 2]).tolist() == [3, 4, 0, 5, 6]
+        assert sorted(pool.slots_since([0, 1], [99, 99]).tolist()) == list(range(10))
 
 
 def test_without_a_number_there_are_as_many_workers_as_cores_to_spare(
