@@ -27,7 +27,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Raises `TrainingError` when there is none or it is damaged."""
     try:
-        checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as missing:
         raise TrainingError(
             f"{path.parent} holds no checkpoint.", cure="Train first: `python -m models train RECIPE --data FOLDER`."

@@ -73,12 +73,10 @@ class Mirror:
     def take(self, slots: np.ndarray) -> Batch:
         """The crops in these slots, of which the pool has had each before now."""
         written = self._pool.written
-        fresh = self._pool.slots_since(self._copied, written)
+        for span in self._pool.spans_since(self._copied, written):
+            for own, part in zip(self._parts, self._pool.take(span), strict=True):
+                own[span].copy_(torch.from_numpy(part), non_blocking=True)
         self._copied = written
-        if len(fresh):
-            to = torch.from_numpy(fresh).to(self._device)
-            for own, part in zip(self._parts, self._pool.take(fresh), strict=True):
-                own.index_copy_(0, to, torch.from_numpy(part).to(self._device))
         of = torch.from_numpy(slots).to(self._device)
         noisy, second, kinds = (own.index_select(0, of) for own in self._parts)
         return noisy, second, kinds

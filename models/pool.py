@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
@@ -153,17 +153,22 @@ class CropPool:
         self._wanted.value += size / self.settings.uses / len(self._workers)
         return rng.choice(filled, size, replace=len(filled) < size)
 
-    def slots_since(self, then: Sequence[int], now: Sequence[int]) -> npt.NDArray[np.int64]:
-        """The slots filled anew between two readings of `written`."""
-        return np.concatenate(
-            [
-                start + np.arange(max(before, after - (stop - start)), after) % (stop - start)
-                for (start, stop), before, after in zip(self._slots, then, now, strict=True)
-            ]
-        )
+    def spans_since(self, then: Sequence[int], now: Sequence[int]) -> Iterator[slice]:
+        """The slots filled anew between two readings of `written`, each worker's in one piece or two."""
+        for (start, stop), before, after in zip(self._slots, then, now, strict=True):
+            room = stop - start
+            if after - before >= room:
+                yield slice(start, stop)
+            elif after > before:
+                first, last = before % room, (after - 1) % room + 1
+                yield from (
+                    [slice(start + first, start + last)]
+                    if first < last
+                    else [slice(start + first, stop), slice(start, start + last)]
+                )
 
-    def take(self, slots: npt.NDArray[np.int64]) -> tuple[Frame, Frame, Frame]:
-        """The crops in these slots, as `batch` gives them."""
+    def take(self, slots: npt.NDArray[np.int64] | slice) -> tuple[Frame, Frame, Frame]:
+        """The crops in these slots, as `batch` gives them; those of a slice are not copied."""
         noisy, second, kinds = self._views
         return noisy[slots], second[slots], kinds[slots]
 

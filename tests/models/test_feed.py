@@ -87,13 +87,15 @@ def test_a_mirror_holds_what_the_pool_holds_when_crops_have_been_replaced(tmp_pa
         assert all(np.array_equal(own.numpy(), part) for own, part in zip(held, there, strict=True))
 
 
-def test_slots_filled_since_a_reading_are_told_once(tmp_path: Path) -> None:
+def test_what_was_filled_since_a_reading_is_told_once(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "frame.png"), np.random.default_rng(0).integers(0, 200, (96, 96, 3), np.uint8))
     frames = [CleanFrame(tmp_path / "frame.png", "made", "made:0")]
     with CropPool(frames, CropSettings(side=32), 10, 2, 0) as pool:
-        assert pool.slots_since([0, 0], [3, 0]).tolist() == [0, 1, 2]
-        assert pool.slots_since([3, 0], [6, 2]).tolist() == [3, 4, 0, 5, 6]
-        assert sorted(pool.slots_since([0, 1], [99, 99]).tolist()) == list(range(10))
+        assert list(pool.spans_since([0, 0], [3, 0])) == [slice(0, 3)]
+        assert list(pool.spans_since([3, 0], [6, 2])) == [slice(3, 5), slice(0, 1), slice(5, 7)]
+        assert list(pool.spans_since([3, 5], [5, 10])) == [slice(3, 5), slice(5, 10)]
+        assert list(pool.spans_since([0, 1], [99, 99])) == [slice(0, 5), slice(5, 10)]
+        assert list(pool.spans_since([4, 4], [4, 4])) == []
 
 
 def test_without_a_number_there_are_as_many_workers_as_cores_to_spare(
