@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from service.cli.console import err, out, paper
@@ -16,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Accounts.")
 audit_app = typer.Typer(no_args_is_help=True, help="The audit trail.")
 
 BY_HAND = "command line"
+TAMPERED = "Keep the database as it is, find out who could write to it, and compare with a backup."
 
 
 @app.command()
@@ -44,14 +46,17 @@ def token(
 ) -> None:
     """Print a bearer token for the API, alone on the last line."""
     schema.require_usable(database())
+    made = False
     with database().begin() as session:
         user = users.find_user(session, name)
         if user is None:
             user = users.create_user(session, name, role)
+            made = True
             audit.record(session, BY_HAND, "user.add", name, detail={"role": role.value})
-            err.print(f"Made the account {name} ({role.value}).", highlight=False)
         secret = users.make_api_token(session, user, BY_HAND, scope, now() + timedelta(days=days))
         audit.record(session, BY_HAND, "token.add", name, detail={"scope": scope, "days": days})
+    if made:
+        err.print(f"Made the account {name} ({role.value}).", highlight=False)
     typer.echo(secret)
 
 
@@ -96,9 +101,15 @@ def verify(
         check = audit.verify(session)
         cut_off = check.whole and head and not audit.holds(session, head)
     if cut_off:
-        err.print(f"[bold red]The chain was cut off[/]: {head} is no longer in it.", soft_wrap=True)
+        err.print(
+            f"[bold red]The chain was cut off[/]: {escape(head)} is not in it, if it is typed as printed. {TAMPERED}",
+            soft_wrap=True,
+        )
         raise typer.Exit(1)
     if not check.whole:
-        err.print(f"[bold red]The chain is broken at event {check.broken_at}[/]: it was changed outside Sonomark.")
+        err.print(
+            f"[bold red]The chain is broken at event {check.broken_at}[/]: it was changed outside Sonomark. {TAMPERED}",
+            soft_wrap=True,
+        )
         raise typer.Exit(1)
     out.print(f"{check.events} events, chain whole, head {check.head}", soft_wrap=True)

@@ -241,16 +241,21 @@ def load(name_or_path: str | Path) -> Rulebook:
     except (OSError, UnicodeDecodeError) as error:
         raise RulebookError(
             f"Rule book {file} cannot be read: {_reason(error)}.",
-            cure="Give the name of a shipped rule book or the path of a readable TOML file in UTF-8.",
+            cure=f"Give the name of a shipped rule book ({_shipped()}) or the path of a readable TOML file in UTF-8.",
         ) from error
     return parse(text, str(file))
 
 
+def _shipped() -> str:
+    return ", ".join(sorted(path.stem for path in RULEBOOKS.glob("*.toml")))
+
+
 def find(name_or_path: str | Path) -> Path:
-    """Where the rule book lies: a bare name is looked up among the shipped ones."""
+    """Where the rule book lies: a bare name is looked up among the shipped ones, then here."""
     text = str(name_or_path)
+    shipped = RULEBOOKS / f"{text}.toml"
     bare = "/" not in text and not text.endswith(".toml")
-    return RULEBOOKS / f"{text}.toml" if bare else Path(text)
+    return shipped if bare and (shipped.is_file() or not Path(text).is_file()) else Path(text)
 
 
 def parse(text: str, file: str = "rule book") -> Rulebook:

@@ -146,7 +146,9 @@ def get_user(session: Session, name: str) -> User:
     """The account of that name."""
     user = find_user(session, name)
     if user is None:
-        raise NotFound(f"There is no user {name}.")
+        raise NotFound(
+            f"There is no user {name}.", cure="The page Users, or `sonomark user list`, says who has an account."
+        )
     return user
 
 

@@ -20,6 +20,7 @@ from service.errors import ConfigurationError, PeerError
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
 SUCCESS = 0x0000
 ECHO_TIMEOUT_S = 5
+NO_DICOM = "no DICOM file with a SOP Class and Instance UID: send the original of the modality or the PACS"
 CLASS_REFUSED = "the peer refused its SOP class or transfer syntax"
 REJECTED_TRANSIENT = 0x02  # PS3.8 9.3.4: the same association may be accepted later
 VERIFICATION = UID("1.2.840.10008.1.1")
@@ -102,8 +103,10 @@ def send(
             outgoing.append(
                 _Outgoing(path, header.SOPClassUID, header.SOPInstanceUID, header.file_meta.TransferSyntaxUID)
             )
-        except (InvalidDicomError, AttributeError, OSError) as error:
-            report(Sent(path, "", None, f"not a DICOM file: {type(error).__name__}"))
+        except OSError as error:
+            report(Sent(path, "", None, f"cannot be read: {error.strerror or error}"))
+        except (InvalidDicomError, AttributeError):
+            report(Sent(path, "", None, NO_DICOM))
 
     for batch in _batches(outgoing):
         association = _associate(node, calling_ae_title, batch)

@@ -129,6 +129,8 @@ def test_rows_are_chosen_and_decided_from_the_list(visit: Callable[..., object],
     page.keyboard.press("u")
     until(page, "document.querySelectorAll('#rows tr').length === 5")
     assert decisions(db) == [None] * 5
+    # The hand is where it was: on the first of those that stand in the list again.
+    until(page, f"document.activeElement.closest('tr')?.dataset.uid === '{uids[3]}'")
 
 
 def test_a_row_that_was_never_opened_is_not_decided(visit: Callable[..., object], db: Database) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
@@ -9,7 +10,7 @@ from service.cli.rules import app
 from service.db import audit, rulebooks
 from service.db.session import Database
 from service.db.tables import Study, Verdict
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, NotFound, RulebookError
 from tests.jobs.test_reevaluate import fill
 
 RULE = 'name = "mine"\nversion = "1"\n[[requirement]]\nid = "r"\ntitle = "R"\nexpect = { annotation = "text" }\n'
@@ -28,6 +29,16 @@ def test_check(tmp_path: Path) -> None:
     found = run(app, ["check", str(file)])
     assert found.exit_code == 0
     assert "not been in force since 2020-01-01" in found.output
+
+
+def test_a_file_is_one_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ward.txt").write_text(RULE)
+    (tmp_path / "default").write_text("no rule book")
+    assert run(app, ["check", "ward.txt"]).exit_code == 0
+    assert run(app, ["check", "default"]).exit_code == 0, "a shipped name is that of the shipped one"
+    refused = run(app, ["check", "brest-acr"]).exception
+    assert isinstance(refused, RulebookError) and "breast-acr, carotid-svu, default" in refused.cure
 
 
 def test_explain() -> None:

@@ -96,7 +96,14 @@ export function startChoose(): void {
     find("done-words")!.textContent = words;
     find("undo-deeds")!.hidden = undone;
     if (outcome.done.length) say(words);
-    if (undone) window.setTimeout(() => window.location.reload(), 600); // they stand in the list again, in their place
+    if (undone) window.setTimeout(() => again(outcome.done), 600);
+  };
+
+  /** They stand in the list again, in their place, and the focus on the first of them. */
+  const again = (restored: Chosen[]): void => {
+    const address = new URL(window.location.href);
+    if (restored[0]) address.searchParams.set("at", restored[0].uid);
+    window.location.replace(address);
   };
 
   /** The decided row goes, unless this list shows decided studies; the focus goes to the next. */
