@@ -34,6 +34,13 @@ def under_way(session: Session) -> list[str]:
     return list(session.scalars(select(SelfTest.study_instance_uid).where(SelfTest.finished_at.is_(None), lately)))
 
 
+def cut_off(session: Session) -> list[str]:
+    """Study Instance UIDs of self-tests whose process ended in their midst: nobody has removed these studies."""
+    long_ago = SelfTest.begun_at <= now() - CUT_OFF_AFTER
+    left = select(SelfTest.study_instance_uid).join(Study, Study.study_instance_uid == SelfTest.study_instance_uid)
+    return list(session.scalars(left.where(SelfTest.finished_at.is_(None), long_ago)))
+
+
 def seen(session: Session, study_instance_uid: str) -> tuple[Study, Instance, Analysis | None] | None:
     """What the house knows of the test's only instance by now."""
     instance = session.scalar(

@@ -1,12 +1,15 @@
 """A self-test's study is removed without a trace, and nothing else ever is."""
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import func, select, update
 
 from service.archive.store import archive
 from service.db import reviews, selftests, studies, users
 from service.db.session import Database
-from service.db.tables import Base, Decision, Role, Study
+from service.db.tables import Base, Decision, Role, Study, now
+from service.deliver import selftest as through
 from service.errors import NotAllowed
 from tests.review import ward
 
@@ -41,3 +44,17 @@ def test_everything_that_hangs_on_the_study_goes_and_nothing_else(db: Database) 
 def test_a_study_that_never_came_needs_no_removal(db: Database) -> None:
     with db.begin() as session:
         assert selftests.remove(session, "1.2.3") == []
+
+
+def test_what_a_self_test_left_behind_goes_with_the_next(db: Database) -> None:
+    """Its dashboard was restarted in its midst; the study would stand among the flagged ones for ever."""
+    archive.cache_clear()
+    kept, left, running = (ward.admit(db, number) for number in (1, 2, 3))
+    with db.begin() as session:
+        for uid, age in ((left, timedelta(hours=1)), (running, timedelta(minutes=1))):
+            selftests.begin(session, "ann", uid).begun_at = now() - age
+            session.execute(update(Study).where(Study.study_instance_uid == uid).values(synthetic=True))
+    through.begin("ann")
+    with db.read() as session:
+        assert set(session.scalars(select(Study.study_instance_uid))) == {kept, running}
+        assert selftests.cut_off(session) == []
