@@ -225,6 +225,24 @@ def test_no_network_for_a_while(visit: Callable[..., object], db: Database) -> N
     assert decisions(db) == [Decision.CONFIRM]
 
 
+def test_a_proxy_whose_server_is_away_does_not_speak_for_it(visit: Callable[..., object], db: Database) -> None:
+    uid = ward.admit(db, 1)
+    page = visit()
+    page.goto(f"/studies/{uid}")
+    awake(page)
+    nginx = (
+        "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center>nginx</body>"
+    )
+    page.route("**/reviews", lambda route: route.fulfill(status=502, content_type="text/html", body=nginx))
+    page.keyboard.press("c")
+    until(page, "document.querySelector('#alert').textContent.startsWith('The server could not answer (502).')")
+    assert "nginx" not in page.inner_text("#alert") and "Your note is kept." in page.inner_text("#alert")
+    page.unroute("**/reviews")
+    page.keyboard.press("c")
+    page.wait_for_selector("#last-one")
+    assert decisions(db) == [Decision.CONFIRM]
+
+
 def test_no_network_for_a_minute(visit: Callable[..., object], db: Database) -> None:
     """The worklist and a study lie open for a whole minute without a network, and hear afterwards what they missed."""
     uid = ward.admit(db, 1)

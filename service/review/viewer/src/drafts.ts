@@ -60,7 +60,7 @@ export function startDrafts(): void {
       warn("");
     } catch {
       keepHere();
-      warn("Your note could not be saved to the server; it is kept in this browser.");
+      warn("Your note could not be saved to the server; it is kept in this browser and sent again by itself.");
       later(AGAIN_MS);
     } finally {
       sending = false;

@@ -67,8 +67,10 @@ export async function words(answer: Response): Promise<string> {
 }
 
 export function spoken(page: string, status: number): string {
-  const text = new DOMParser().parseFromString(page, "text/html").body.textContent;
-  return text?.replace(/\s+/g, " ").trim() || `The server answered ${status}.`;
+  const told = new DOMParser().parseFromString(page, "text/html").body;
+  // What a proxy says of a server that is away is no sentence for anybody here.
+  const text = (told.querySelector("[role=alert]") ?? (status < 500 ? told : null))?.textContent;
+  return text?.replace(/\s+/g, " ").trim() || `The server could not answer (${status}). Try again in a moment; if it stays, tell your administrator.`;
 }
 
 /** Every answer passes here, so that an ended session is noticed wherever it shows first. */
