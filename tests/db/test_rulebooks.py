@@ -56,7 +56,7 @@ def test_two_people_edit_at_once(db: Database) -> None:
 def test_a_version_number_stands_for_one_text(db: Database) -> None:
     with db.begin() as session:
         rulebooks.save(session, toml("1"), "anna")
-        with pytest.raises(Conflict, match="is another text"):
+        with pytest.raises(Conflict, match="with another text"):
             rulebooks.save(session, toml("1", "arrow"), "anna")
 
 
