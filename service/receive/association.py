@@ -1,6 +1,7 @@
 """pynetdicom's association with our own doors in it: guarded reads, and C-STORE data straight into a file."""
 
 import socket
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -298,6 +299,12 @@ class Door(ThreadedAssociationServer):
     def service_actions(self) -> None:
         """Nothing: pynetdicom collects garbage here, which holds every association up for longer than it takes to store
         an instance. Python collects by itself."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection became no association, for want of a thread perhaps: it is closed, and counts no more."""
+        error = type(sys.exc_info()[1]).__name__
+        log.error("connection not served, closed", address=client_address[0], error=error)
+        self.left(client_address[0])
 
     def left(self, address: str) -> None:
         """A connection from there has ended."""

@@ -99,6 +99,8 @@ class Incoming:
         self._only: Data | None = None  # the one fragment so far, as long as it is the only one
         self._sealed = False  # from then on the ledger alone decides what becomes of it
         self._durable = False
+        self._syncing = Lock()  # by its own thread, or by the one that commits
+        self._unsynced: StorageError | None = None  # that it could not be put on disk
         head = file_head(
             request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid, request.calling_ae_title
         )
@@ -185,27 +187,39 @@ class Incoming:
             self._berth.took(self.size)
 
     def sync(self) -> None:
-        """Put the bytes of a sealed one on disk, if they are not there yet.
+        """Put the bytes of a sealed one on disk, if they are not there yet. Of several who ask one syncs, and all hear
+        what came of it.
 
         Raises:
             StorageError: they are not. A failed sync is never tried again on the same file: the kernel drops the
             dirty pages and would report success.
         """
-        if self._durable:
-            return
+        with self._syncing:
+            if self._unsynced is not None:
+                raise self._unsynced
+            if self._durable:
+                return
+            try:
+                self._sync()
+            except StorageError as error:
+                self._unsynced = error
+                raise
+            self._durable = True
+
+    def _sync(self) -> None:
         if self.record is not None:
             self.record.lane.sync()
         else:
             with storage("The archive cannot put an instance on disk"):
                 os.fsync(self._descriptor)
                 self._close()
-        self._durable = True
 
     def seal_again(self) -> None:
         """Its record holds, whoever gave up the same bytes meanwhile (`Journal.give_up` takes all that it finds)."""
-        if self.record is not None:
-            self._durable = False
-            self.record.seal(self.sha256)
+        with self._syncing:  # a sync that began before this says nothing of what is written now
+            if self.record is not None:
+                self._durable = False
+                self.record.seal(self.sha256)
 
     def keep(self) -> tuple[Lane, Entry] | None:
         """It is committed: a record in a lane is the filing's from now on."""

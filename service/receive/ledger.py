@@ -81,17 +81,21 @@ class Ledger:
             DatabaseAway, StorageError: it was not entered.
         """
         entry = Entry(incoming, arrival)
-        at_once = incoming.size <= SMALL and self._committing.acquire(blocking=False)
-        if not at_once:
+        small = incoming.size <= SMALL
+        at_once = small and self._committing.acquire(blocking=False)
+        if not small:
             try:
                 incoming.sync()
             except BaseException:
                 self.give_up()
                 raise
         with self._waiting_lock:
-            self._waiting.append(entry)
+            # Who commits syncs its own bytes first, while the threads of the others sync theirs.
+            self._waiting.insert(0 if at_once else len(self._waiting), entry)
             self._coming -= 1
         if not at_once:
+            with suppress(StorageError):  # whoever commits it hears the same
+                incoming.sync()
             self._committing.acquire()
         try:
             if not entry.done:

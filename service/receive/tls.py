@@ -124,8 +124,8 @@ def names_of(connection: socket.socket) -> frozenset[str]:
         names += alternative.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         pass
-    except ValueError:  # odd in a way that OpenSSL lets pass: then it bears no name
-        return frozenset()
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return frozenset()  # odd in a way that OpenSSL lets pass: then it bears no name
     return frozenset(name.lower() for name in names)
 
 

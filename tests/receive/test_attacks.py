@@ -176,6 +176,43 @@ def test_an_association_that_fails_takes_its_connection_along(start_receiver: St
     assert "Traceback" not in receiver.log.read_text()
 
 
+NO_THREAD = """
+from threading import Thread
+from service.receive import association
+association.MOST_CONNECTIONS_OF_AN_ADDRESS = 4
+start, refused = Thread.start, []
+def refuses_at_first(self):
+    if "process_request_thread" in self.name and len(refused) < 8:
+        refused.append(self)
+        raise RuntimeError("can't start new thread")
+    start(self)
+Thread.start = refuses_at_first
+"""
+NO_NAMES = """
+from service.receive import association
+association.MOST_CONNECTIONS_OF_AN_ADDRESS = 4
+names_of, failed = association.names_of, []
+def fails_at_first(connection):
+    if len(failed) < 8:
+        failed.append(connection)
+        raise RuntimeError("made to fail")
+    return names_of(connection)
+association.names_of = fails_at_first
+"""
+
+
+@pytest.mark.parametrize("before", [NO_THREAD, NO_NAMES], ids=["no thread", "no association"])
+def test_a_connection_that_cannot_be_served_takes_no_place(start_receiver: StartReceiver, before: str) -> None:
+    """Else an address would be shut out for ever once so many of its connections had come at a bad moment."""
+    receiver = start_receiver(before=before)
+    for _ in range(8):
+        with connect(receiver) as connection:
+            assert closed_within(connection, 5)
+    assert associates(receiver)
+    assert receiver.log.read_text().count("connection not served") == 8
+    assert "Traceback" not in receiver.log.read_text()
+
+
 def test_who_hangs_up_before_a_request_takes_no_place(receiver: RunningReceiver) -> None:
     """More than one address may have open at once, within the time that a request may take."""
     for round_ in range(3):
