@@ -17,7 +17,7 @@ import psutil
 import pytest
 from sqlalchemy import update
 
-from service.archive.lanes import LANE_BYTES
+from service.archive.lanes import LANE_BYTES, Lane
 from service.archive.retention import release_due
 from service.archive.store import ArchiveStore, instance_key
 from service.archive.verify import verify
@@ -144,6 +144,45 @@ def test_what_comes_again_while_it_is_deleted_is_kept(any_db: Database, tmp_path
     # It came today: a policy of a year does not release it an hour later.
     assert release_due(store, any_db, "test") == 0
     assert store.exists(key)
+
+
+def test_a_neighbour_whose_bytes_fail_the_disk_takes_nobody_in(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a commit syncs its own bytes meanwhile. When that fails, whoever commits must hear of it, too."""
+    store = ArchiveStore(tmp_path / "archive")
+    intake = Intake(store, db, at_once, 0)
+    intake.start(4 * LANE_BYTES)
+    berths = {name: Berth(store) for name in ("first", "failing", "neighbour")}
+    begun = {name: Event() for name in berths}
+    goes_on, synced = Event(), Lane.sync
+
+    def sync(lane: Lane) -> None:
+        name = next(name for name, berth in berths.items() if berth._lane is lane)
+        assert not begun[name].is_set(), "synced again"
+        begun[name].set()
+        if name == "first":
+            assert goes_on.wait(10)
+        if name == "failing":
+            raise DiskFault("The disk failed.")
+        synced(lane)
+
+    monkeypatch.setattr(Lane, "sync", sync)
+    with ThreadPoolExecutor(3) as pool:
+        taken = {}
+        for name, berth in berths.items():
+            taken[name] = pool.submit(take, intake, berth, ultrasound())
+            assert begun[name].wait(10)
+        goes_on.set()  # the first one commits; the other two are in line
+        assert taken["first"].result(10)
+        for name in ("failing", "neighbour"):
+            with pytest.raises(DiskFault):
+                taken[name].result(10)
+    monkeypatch.undo()
+    assert len(instances(db)) == 1
+    for berth in berths.values():
+        berth.leave()
+    intake.stop(10)
 
 
 class Meanwhile(ArchiveStore):
