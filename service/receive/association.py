@@ -46,6 +46,7 @@ log = logs.get(__name__)
 
 MOST_CONNECTIONS_OF_AN_ADDRESS = 256  # each is a thread or two until its deadline
 MOST_OCTETS = 16 << 20  # of a message other than C-STORE, which is held in memory
+TAKEN_AGAIN_S = 0.5  # after no descriptor was left for a connection
 FIRST_PROBE_S, BETWEEN_PROBES_S, PROBES = 30, 10, 3
 
 
@@ -314,7 +315,13 @@ class Door(ThreadedAssociationServer):
                 del self._connections[address]
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        connection, address = super().get_request()
+        try:
+            connection, address = super().get_request()
+        except OSError as error:
+            # It stays in the kernel's queue: asking for it again at once would take a whole core from the others.
+            log.warning("no connection can be taken", reason=error.strerror, again_in_s=TAKEN_AGAIN_S)
+            time.sleep(TAKEN_AGAIN_S)
+            raise
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A cart that is switched off mid-study sends no FIN; without probes its association would stay for ever.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -9,7 +9,8 @@ The checklist, and where each line of it is answered; tests that name no file ar
 | | | answers that nobody reads: `test_a_peer_that_reads_no_answers_is_cut_off` |
 | D3 | a PDU length of 4 GiB | `test_a_pdu_of_four_gigabytes_is_refused_before_its_body` |
 | D4 | a flood of connections | `test_a_flood_of_silent_connections_leaves_no_threads`, |
-| | | `test_associations_are_limited_and_freed`, `test_senders_who_hang_up_at_once_take_no_place` |
+| | | `test_associations_are_limited_and_freed`, `test_senders_who_hang_up_at_once_take_no_place`, |
+| | | `test_a_connection_that_cannot_be_served_takes_no_place`, `test_a_door_without_descriptors_waits_for_some` |
 | D5 | no DICOM at all, truncation | `test_what_is_no_association_request_is_closed`, `test_what_comes_too_early_…`, |
 | | | `test_truncated_requests_leave_no_threads` |
 | D6 | an association request of 1.3 MB, contexts of thousands of syntaxes | `test_a_request_above_256_kb_is_refused`, |
@@ -34,7 +35,7 @@ The checklist, and where each line of it is answered; tests that name no file ar
 import socket
 import struct
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
@@ -211,6 +212,24 @@ def test_a_connection_that_cannot_be_served_takes_no_place(start_receiver: Start
     assert associates(receiver)
     assert receiver.log.read_text().count("connection not served") == 8
     assert "Traceback" not in receiver.log.read_text()
+
+
+def test_a_door_without_descriptors_waits_for_some(start_receiver: StartReceiver) -> None:
+    """It tries now and then, and says so, in place of a core's time for nothing."""
+    receiver = start_receiver()
+    process = psutil.Process(receiver.process.pid)
+    most = process.num_fds() + 8
+    process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as silent:
+        for _ in range(16):
+            silent.enter_context(connect(receiver))
+        receiver.wait_for("no connection can be taken")
+        time.sleep(1)
+        assert receiver.log.read_text().count("no connection can be taken") < 10
+    deadline = time.monotonic() + 15
+    while not associates(receiver) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert associates(receiver)
 
 
 def test_who_hangs_up_before_a_request_takes_no_place(receiver: RunningReceiver) -> None:
