@@ -241,13 +241,15 @@ def load(name_or_path: str | Path) -> Rulebook:
     except (OSError, UnicodeDecodeError) as error:
         raise RulebookError(
             f"Rule book {file} cannot be read: {_reason(error)}.",
-            cure=f"Give the name of a shipped rule book ({_shipped()}) or the path of a readable TOML file in UTF-8.",
+            cure=f"Give the name of a shipped rule book ({', '.join(shipped())}), or the path of a TOML file in UTF-8"
+            " that can be read.",
         ) from error
     return parse(text, str(file))
 
 
-def _shipped() -> str:
-    return ", ".join(sorted(path.stem for path in RULEBOOKS.glob("*.toml")))
+def shipped() -> list[str]:
+    """Names of the rule books that come with Sonomark."""
+    return sorted(path.stem for path in RULEBOOKS.glob("*.toml"))
 
 
 def find(name_or_path: str | Path) -> Path:

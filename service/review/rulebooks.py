@@ -1,5 +1,6 @@
 """Rule books: versions, an editor that names the line of every problem, and activation."""
 
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -8,11 +9,11 @@ from pydantic import BaseModel, Field
 
 from service.compliance.check import errors_among, lint_text
 from service.compliance.explain import rulebook_in_words
-from service.compliance.rulebook import parse
+from service.compliance.rulebook import Rulebook, load, parse, shipped
 from service.db import audit, reevaluations, rulebooks
 from service.db.session import database
 from service.db.tables import RulebookVersion, now
-from service.errors import Conflict, RulebookError
+from service.errors import Conflict, NotFound, RulebookError
 from service.review.deps import Account, Admin, Reader
 from service.review.differing import differences, three_columns
 from service.review.pages import render
@@ -98,9 +99,19 @@ def activate_rulebook(number: Id, account: Admin, given: Activation) -> Version:
 
 
 @router.get("/rulebooks", include_in_schema=False)
-def rulebooks_page(request: Request, account: Reader, version: Id | None = None, ask: Id | None = None) -> Response:
-    """The version in force, or the chosen one, with its history."""
-    return _page(request, version=version, ask=ask)
+def rulebooks_page(
+    request: Request,
+    account: Reader,
+    version: Id | None = None,
+    ask: Id | None = None,
+    begin: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """The version in force, or the chosen one, with its history; or a shipped rule book to ``begin`` with."""
+    if not begin:
+        return _page(request, version=version, ask=ask)
+    if begin not in [each.name for each in _shipped()]:
+        raise NotFound(f"No rule book {begin} is shipped.", cure=f"Begin with one of {', '.join(shipped())}.")
+    return _page(request, toml=next(each.toml for each in _shipped() if each.name == begin), begins=True)
 
 
 @router.post("/rulebooks", include_in_schema=False)
@@ -223,6 +234,7 @@ def _page(
     toml: str | None = None,
     based_on: str = "",
     problem: str = "",
+    begins: bool = False,
     theirs: RulebookVersion | None = None,
     base: RulebookVersion | None = None,
     status: int = 200,
@@ -231,10 +243,11 @@ def _page(
         versions = rulebooks.versions(session)
         in_force = rulebooks.in_force(session)
         shown = rulebooks.get(session, version) if version is not None else None
-        if shown is None and not problem:
+        if shown is None and not problem and not begins:
             shown = rulebooks.of_digest(session, in_force.sha256)
         asked = reevaluations.get(session, ask) if ask is not None else None
     text = toml if toml is not None else shown.toml if shown is not None else in_force.toml
+    book = rulebooks.parsed(shown) if shown is not None else parse(text) if begins else in_force
     origin = theirs or shown or in_force
     # Where nobody else went on from what this text began from, there are only two to compare.
     both = base is not None and theirs is not None and base.sha256 != theirs.sha256
@@ -245,7 +258,10 @@ def _page(
         "in_force": in_force,
         "toml": text,
         "issues": lint_text(text),
-        "words": [] if problem else rulebook_in_words(rulebooks.parsed(shown) if shown is not None else in_force),
+        "words": [] if problem else rulebook_in_words(book),
+        "book": book,
+        "begins": begins,
+        "shipped": _shipped(),
         "based_on": based_on or origin.sha256,
         "asked": told(asked, request.state.account) if asked is not None else None,
         "problem": problem,
@@ -256,6 +272,12 @@ def _page(
         "at": now(),
     }
     return render(request, "rulebooks.html", context, status=status)
+
+
+@lru_cache
+def _shipped() -> list[Rulebook]:
+    """The rule books that come with Sonomark; their files do not change under a running dashboard."""
+    return [load(name) for name in shipped()]
 
 
 def _version(found: RulebookVersion) -> Version:

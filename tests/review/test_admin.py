@@ -275,6 +275,20 @@ def test_a_text_that_cannot_be_saved_says_so_in_the_editors_words(admin: TestCli
     assert "which both began from" not in twin.text and "My marker" in twin.text, "nobody else went on from it"
 
 
+def test_a_shipped_rule_book_is_begun_with(admin: TestClient, sign_in: Callable[..., TestClient]) -> None:
+    page = admin.get("/rulebooks").text
+    for name in ("breast-acr", "carotid-svu", "default", "general-aium", "thyroid-aium"):
+        assert f'href="/rulebooks?begin={name}"' in page
+    begun = admin.get("/rulebooks?begin=breast-acr").text
+    assert "shipped, not saved here yet" in begun and "in force</span>" not in begun.split("<h1>")[1].split("</h1>")[0]
+    text = html.unescape(re.search(r"<textarea[^>]*>(.*?)</textarea>", begun, re.S)[1])
+    based_on = re.search(r'name="based_on" value="([0-9a-f]+)"', begun)[1]
+    saved = admin.post("/rulebooks", data={"toml": text, "based_on": based_on})
+    assert saved.status_code == 303 and "breast-acr" in admin.get(saved.headers["location"]).text
+    assert admin.get("/rulebooks?begin=brest").status_code == 404
+    assert "begin=" not in sign_in(Role.VIEWER).get("/rulebooks").text, "who saves nothing begins nothing"
+
+
 def test_what_a_version_would_have_said_is_there_when_it_is_put_in_force(admin: TestClient, db: Database) -> None:
     ward.admit(db, 1)
     number = admin.put("/api/rulebooks", json={"toml": BOOK.format(version="1")}).json()["id"]
