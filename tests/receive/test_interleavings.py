@@ -154,6 +154,11 @@ def test_a_neighbour_whose_bytes_fail_the_disk_takes_nobody_in(
     intake = Intake(store, db, at_once, 0)
     intake.start(4 * LANE_BYTES)
     berths = {name: Berth(store) for name in ("first", "failing", "neighbour")}
+    deadline = time.monotonic() + 60
+    for berth in berths.values():  # lanes are written one after the other, and slowly on a busy disk
+        while berth.lane() is None:
+            assert time.monotonic() < deadline, "never so many lanes"
+            time.sleep(0.05)
     begun = {name: Event() for name in berths}
     goes_on, synced = Event(), Lane.sync
 
@@ -162,7 +167,7 @@ def test_a_neighbour_whose_bytes_fail_the_disk_takes_nobody_in(
         assert not begun[name].is_set(), "synced again"
         begun[name].set()
         if name == "first":
-            assert goes_on.wait(10)
+            assert goes_on.wait(30)
         if name == "failing":
             raise DiskFault("The disk failed.")
         synced(lane)
@@ -172,12 +177,12 @@ def test_a_neighbour_whose_bytes_fail_the_disk_takes_nobody_in(
         taken = {}
         for name, berth in berths.items():
             taken[name] = pool.submit(take, intake, berth, ultrasound())
-            assert begun[name].wait(10)
+            assert begun[name].wait(30)
         goes_on.set()  # the first one commits; the other two are in line
-        assert taken["first"].result(10)
+        assert taken["first"].result(30)
         for name in ("failing", "neighbour"):
             with pytest.raises(DiskFault):
-                taken[name].result(10)
+                taken[name].result(30)
     monkeypatch.undo()
     assert len(instances(db)) == 1
     for berth in berths.values():
