@@ -83,6 +83,8 @@ def mark(clean: Image, rng: np.random.Generator, layout: Layout, kinds: tuple[in
     scale = scanner_scale(rng, canvas.width, canvas.height)
     if COLOR_BOX in kinds:
         color_boxes.draw(canvas, rng, pen(rng, scale, held_out, ANY_COLOUR), COLOR_BOX, layout)
+        for beam in layout.beams:  # they lie on the flow as well
+            canvas.draw(beam.strokes, beam.colour, fineness=beam.fineness)
     screens.letter(canvas, rng, layout, TEXT)
     for kind in kinds:
         own = pen(rng, scale, held_out, ANY_COLOUR)

@@ -28,7 +28,7 @@ GLYPHS: tuple[str, ...] = (
     "square",
     "corner",
     "plus wide",
-    "ring",
+    "star",
     "dot",
     "asterisk",
     "open cross",
@@ -107,8 +107,9 @@ def glyph(name: str, x: float, y: float, size: float, width: float, toward: floa
         return [Stroke(_square(x, y, h * 0.7), width, True)]
     if name == "corner":
         return [Stroke(turned(np.array([[x + h, y - h], [x, y], [x + h, y + h]]), toward, x, y), width)]
-    if name == "ring":
-        return [Stroke(arc(x, y, h * 0.7, h * 0.7), width, True)]
+    if name == "star":
+        arms = [(a, 1.0 if a % 90 == 0 else 0.7) for a in (0, 45, 90, 135)]
+        return [Stroke(turned(line(x - h * r, y, x + h * r, y), a, x, y), width) for a, r in arms]
     if name == "dot":
         return [Stroke(arc(x, y, h * 0.45, h * 0.45, steps=12), 0)]
     if name == "dot plus":
@@ -134,11 +135,10 @@ def made_up(rng: np.random.Generator) -> list[Points]:
     first = float(pick(rng, (0.0, 45.0, 90.0, rng.uniform(0, 90))))
     strokes = [turned(part, first + turn * 360 / fold) for turn in range(fold) for part in parts]
     if rng.random() < 0.4:
-        alone = rng.random() < 0.3
-        # Four arms that end on a ring are the end marks kept for testing: these stop short of it or reach beyond.
-        radius = rng.uniform(0.7, 1.0) if alone else rng.uniform(0.25, 0.8) if fold == 4 else rng.uniform(0.25, 1.0)
-        ring = arc(0, 0, radius, radius, steps=int(pick(rng, (5, 7, 20))))
-        strokes = [ring, line(-radius, 0, radius, 0)] if alone else [*strokes, ring]
+        # A ring alone is how vendors sign the probe's side, and four arms that end on one are kept for testing: these
+        # stop short of it or reach beyond.
+        radius = rng.uniform(0.25, 0.8) if fold == 4 else rng.uniform(0.25, 1.0)
+        strokes.append(arc(0, 0, radius, radius, steps=int(pick(rng, (5, 7, 20)))))
     return strokes
 
 
@@ -334,7 +334,6 @@ def _pair(
         "open cross",
         "diamond",
         "square",
-        "ring",
     ):
         span = np.hypot(*(ends[1] - ends[0]))
         trim = min(0.4, look.size / 2 / max(span, 1))

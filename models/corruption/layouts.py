@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.corruption.strokes import Points, arc
+from models.corruption.strokes import Colour, Points, Stroke, arc
 
 Pane = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
@@ -43,14 +43,25 @@ class Lettering:
     right_aligned: bool = False
 
 
+@dataclass(frozen=True)
+class Beam:
+    """A Doppler cursor and its sample volume, which lie on the tissue and on the flow that is coloured there."""
+
+    strokes: list[Stroke]
+    colour: Colour
+    fineness: int
+
+
 @dataclass
 class Layout:
-    """The panes of tissue, the fan of each (None: a full rectangle), and the scanner's lettering."""
+    """The panes of tissue, the fan of each (None: a full rectangle), the beams that are followed, and the scanner's
+    lettering."""
 
     panes: list[Pane]
     fans: list[Fan | None]
     held_out: bool = False
     letters: list[Lettering] = field(default_factory=list)
+    beams: list[Beam] = field(default_factory=list)
 
     def pick(self, rng: np.random.Generator) -> tuple[Pane, Fan | None]:
         which = int(rng.integers(len(self.panes)))

@@ -7,17 +7,21 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from models.corruption.layouts import Pane
-from models.corruption.strokes import Canvas, Stroke, arc, dashed, line, noise, rasterised, turned
+from models.corruption.layouts import Beam, Layout, Pane
+from models.corruption.strokes import Canvas, Stroke, arc, dashed, line, noise, rasterised, rectangle, turned
 from models.corruption.styles import CYANS, GREENS, WHITES, YELLOWS, pick, shaded, ui_colour
 from models.corruption.texts import letters
 
 
-def on_tissue(canvas: Canvas, rng: np.random.Generator, pane: Pane, duplex: bool = False) -> None:
+def on_tissue(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, duplex: bool = False) -> None:
     """Draw some of them on one pane; most frames get none or one. A duplex screen shows the beam that is followed."""
     for drawn, chance in CHANCES.items():
-        if rng.random() < (_UNDER_DUPLEX.get(drawn, chance) if duplex else chance):
+        if rng.random() < chance:
             drawn(canvas, rng, pane)
+    if rng.random() < (0.7 if duplex else 0.06):
+        beam = _gate(rng, pane)
+        canvas.draw(beam.strokes, beam.colour, fineness=beam.fineness)
+        layout.beams.append(beam)
 
 
 def _tint(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
@@ -106,6 +110,22 @@ def _ringing(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
         )
 
 
+def _in_air(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
+    """A probe that touches nobody: black, but for the crisp rings or lines of its own reverberation."""
+    x, y, w, h = pane
+    canvas.image[y : y + h, x : x + w] = (canvas.image[y : y + h, x : x + w] * rng.uniform(0, 0.15)).astype(np.uint8)
+    upside_down = rng.random() < 0.4
+    centre, radius = x + w * rng.uniform(0.35, 0.65), w * rng.uniform(0.05, 1.5)
+    half = float(np.degrees(rng.uniform(0.3, 1.0) * min(w / 2 / radius, np.pi / 2)))
+    gap, fade = rng.uniform(2, 7), rng.uniform(0.6, 0.98)
+    for i in range(int(rng.integers(4, 14))):
+        reach = radius + i * gap
+        path = arc(0, -radius, reach, reach, 90 - half, 90 + half, 32)
+        path = path * np.array([1, -1 if upside_down else 1]) + np.array([centre, y + h - 2 if upside_down else y + 2])
+        grey = int(255 * fade**i)
+        canvas.draw([Stroke(path, rng.uniform(1, gap * 0.7))], (grey, grey, grey))
+
+
 def _specular(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     """Short bright reflections, some of them crossing."""
     x, y, w, h = pane
@@ -148,13 +168,21 @@ def _corner_glyph(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     )
     left = x + int(rng.uniform(-0.6, 0.6) * size) if rng.random() < 0.7 else x + w - size
     top = y + int(rng.uniform(-0.5, 0.6) * size)
+    if rng.random() < 0.4:
+        # In a ring or a box, or nothing but these.
+        reach = glyph.shape[0] * rng.uniform(0.6, 0.9)
+        at = np.array([left + glyph.shape[1] / 2, top + glyph.shape[0] / 2])
+        frame = arc(0, 0, reach, reach) if rng.random() < 0.5 else rectangle(-reach, -reach, reach, reach)
+        canvas.draw([Stroke(frame + at, rng.uniform(1, 2), True)], ui_colour(rng))
+        if rng.random() < 0.4:
+            return
     if rng.random() < 0.5:
         black = np.full((glyph.shape[0] + 3, glyph.shape[1] + 3), 255, np.uint8)
         canvas.stamp(black, left - 1, top - 1, (0, 0, 0))
     canvas.stamp(glyph, left, top, ui_colour(rng))
 
 
-def _gate(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
+def _gate(rng: np.random.Generator, pane: Pane) -> Beam:
     """A Doppler cursor with its sample volume, or an M-mode line; at times longer than the tissue is deep."""
     x, y, w, h = pane
     top = (x + w * rng.uniform(0.25, 0.75), float(y))
@@ -169,7 +197,7 @@ def _gate(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     if rng.random() < 0.75:
         at = path[0] + (path[1] - path[0]) * rng.uniform(0.3, 0.8)
         strokes += _sample_volume(rng, float(at[0]), float(at[1]), angle)
-    canvas.draw(strokes, colour, fineness=int(pick(rng, (4, 1), (0.7, 0.3))))
+    return Beam(strokes, colour, int(pick(rng, (4, 1), (0.7, 0.3))))
 
 
 def _sample_volume(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Stroke]:
@@ -258,12 +286,9 @@ CHANCES: dict[Callable[[Canvas, np.random.Generator, Pane], None], float] = {
     _grid: 0.03,
     _stray: 0.08,
     _bubble: 0.04,
-    _corner_glyph: 0.1,
-    _gate: 0.06,
+    _corner_glyph: 0.14,
+    _in_air: 0.02,
     _needle_guide: 0.025,
     _edge_triangle: 0.08,
     _inner_ticks: 0.04,
 }
-
-
-_UNDER_DUPLEX = {_gate: 0.7}

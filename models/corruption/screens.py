@@ -66,7 +66,7 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
     if not on_screen or min(width, height) < 64:
         canvas = Canvas(cropped(frame, rng))
         layout = Layout([(0, 0, canvas.width, canvas.height)], [None], held_out)
-        lookalikes.on_tissue(canvas, rng, layout.panes[0])
+        lookalikes.on_tissue(canvas, rng, layout, layout.panes[0])
         return canvas.image, layout
     plans = split(tuple(PLANS), held_out)
     plan = PLANS[pick(rng, plans, [1.6 if name == "duplex" else 1.0 for name in plans])]
@@ -86,7 +86,7 @@ def compose(frame: Image, rng: np.random.Generator, on_screen: bool, held_out: b
         _show(canvas, rng, layout, source, (x + i * pane_width, y, pane_width - (plan.panes > 1) * 2, h), ground)
     scale = scanner_scale(rng, canvas.width, canvas.height)
     for pane in layout.panes:
-        lookalikes.on_tissue(canvas, rng, pane, duplex=furniture.is_duplex(canvas, pane))
+        lookalikes.on_tissue(canvas, rng, layout, pane, duplex=furniture.is_duplex(canvas, pane))
     furniture.furnish(canvas, rng, layout, layout.panes[-1], scale)
     _reserve(rng, layout, plan, canvas.width, scale)
     return canvas.image, layout

@@ -25,7 +25,7 @@ REDS: tuple[Colour, ...] = ((255, 60, 50), (230, 90, 60))
 BLUES: tuple[Colour, ...] = ((90, 140, 255), (120, 170, 240))
 # Share of training marks in a colour of any hue, and of what a scanner draws by itself: colour alone tells no kind.
 ANY_COLOUR = 0.3
-ANY_UI_COLOUR = 0.1
+ANY_UI_COLOUR = 0.15
 # Colours no training mark has: orange, magenta, mint, lilac, peach.
 HELD_OUT_COLOURS: tuple[Colour, ...] = (
     (255, 150, 40),
