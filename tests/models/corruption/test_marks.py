@@ -17,13 +17,14 @@ from models.corruption import (
     color_boxes,
     cutting,
     furniture,
+    mark,
     screens,
     texts,
 )
 from models.corruption.body_outlines import OUTLINES
 from models.corruption.degradation import VISIBLE, Degradation
 from models.corruption.doppler import MAPS, any_stops, stops_of
-from models.corruption.layouts import Fan, Layout
+from models.corruption.layouts import Beam, Fan, Layout
 from models.corruption.strokes import Canvas, Stroke, dashed, line
 from models.corruption.styles import (
     HELD_OUT_COLOURS,
@@ -230,6 +231,32 @@ def test_look_alikes_have_no_label() -> None:
     board.draw([Stroke(line(5, 25, 45, 25), 3.0)], (255, 255, 255))
     assert board.image.max() == 255
     assert not board.kind.any()
+
+
+def test_a_beam_lies_on_the_flow_and_is_no_mark() -> None:
+    clean = canvas(200, 200)
+    beam = Beam([Stroke(line(100, -5, 100, 205), 3.0)], (0, 255, 0), 1)
+    clean.draw(beam.strokes, beam.colour, fineness=beam.fineness)
+    on_it = (clean.image == beam.colour).all(axis=2)
+    flowed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        screen = Layout([(0, 0, 200, 200)], [None], beams=[beam])
+        marked = mark(clean.image, rng, screen, (COLOR_BOX,), held_out=False)
+        labels = Degradation().labels(marked, clean.image)
+        assert np.array_equal(marked.image[on_it], clean.image[on_it])
+        assert not labels[on_it].any()
+        flowed += bool((marked.kind[on_it] == COLOR_BOX).any())
+    assert flowed > 10, "most boxes have something under the beam"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_made_up_end_marks_are_none_of_those_kept_for_testing(seed: int) -> None:
+    for strokes in (calipers.made_up(np.random.default_rng([seed, i])) for i in range(40)):
+        arms = [s for s in strokes if len(s) == 2 and np.isclose(np.hypot(*s[0]), 0, atol=0.05)]
+        rings = [s for s in strokes if len(s) > 3 and np.ptp(np.hypot(*s.T)) < 0.2]
+        whole = len(arms) == 4 and any(np.hypot(*ring.T).mean() > 0.9 for ring in rings)
+        assert not whole, "a cross in a ring is kept for testing"
 
 
 def test_dashes_cover_their_share_of_the_line() -> None:
