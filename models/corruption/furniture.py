@@ -11,7 +11,6 @@ from models.corruption.doppler import ANY_MAP, MAPS, any_stops, colour_map, stop
 from models.corruption.layouts import Layout, Lettering, Pane
 from models.corruption.strokes import Canvas, Colour, Image, Stroke, arc, line, rectangle, smooth, turned
 from models.corruption.styles import pick, shaded, split, ui_colour
-from models.corruption.texts import letters
 from models.corruption.traces import ecg, motion, spectrum, tinted
 
 
@@ -170,10 +169,7 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
     at = np.array([canvas.width * rng.uniform(0.02, 0.98), rng.uniform(8, 20) * scale])
     s = rng.uniform(6, 14) * scale
     colour = ui_colour(rng)
-    emblem = pick(rng, ("ring", "block", "shield", "wave", "disc", "monogram"))
-    if emblem == "monogram":
-        monogram(canvas, rng, (float(at[0]), float(at[1])), s, colour)
-        return
+    emblem = pick(rng, ("ring", "block", "shield", "wave", "disc"))
     if emblem in ("ring", "disc"):
         strokes = [Stroke(arc(at[0], at[1], s * rng.uniform(0.8, 1.8), s), 1.5 if emblem == "ring" else 0, True)]
     elif emblem == "block":
@@ -218,25 +214,6 @@ def logo(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, s
                 ),
             )
         )
-
-
-def monogram(canvas: Canvas, rng: np.random.Generator, at: tuple[float, float], size: float, colour: Colour) -> None:
-    """Two or three slanted bold letters in one, as vendors sign a frame in its corner: an emblem, no text."""
-    text = "".join(pick(rng, tuple("GEHPSTMACZB")) for _ in range(int(rng.integers(2, 4))))
-    glyph = letters(text, pick(rng, ("DejaVuSans-Bold", "pil-sans-bold")), max(9, int(size * rng.uniform(1.4, 3.0))))
-    height, width = glyph.shape
-    slant = float(rng.uniform(0.1, 0.4))
-    shear = np.array([[1, -slant, slant * height], [0, 1, 0]], np.float32)
-    glyph = np.asarray(cv2.warpAffine(glyph, shear, (width + int(slant * height) + 1, height)), np.uint8)
-    glyph = np.pad(glyph, 2)
-    left, top = round(at[0] - glyph.shape[1] / 2), round(at[1] - height / 2)
-    if rng.random() < 0.6:
-        # Hollow or dark-edged letters.
-        swollen = np.asarray(cv2.dilate(glyph, np.ones((3, 3), np.uint8)), np.uint8)
-        hollow = rng.random() < 0.5
-        canvas.stamp(swollen, left, top, colour if hollow else (0, 0, 0))
-        colour = (0, 0, 0) if hollow else colour
-    canvas.stamp(glyph, left, top, colour)
 
 
 def plane_sign(canvas: Canvas, rng: np.random.Generator, layout: Layout, pane: Pane, scale: float) -> None:

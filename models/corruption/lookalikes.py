@@ -286,7 +286,7 @@ CHANCES: dict[Callable[[Canvas, np.random.Generator, Pane], None], float] = {
     _grid: 0.03,
     _stray: 0.08,
     _bubble: 0.04,
-    _corner_glyph: 0.14,
+    _corner_glyph: 0.1,
     _in_air: 0.02,
     _needle_guide: 0.025,
     _edge_triangle: 0.08,
