@@ -41,8 +41,8 @@ _MIN_PIXELS: Mapping[Kind, int] = {
     Kind.ARROW: 16,
 }
 _RIDGE = 0.002
-# From drawn frames to real ones about two of a hundred are lost: full screens show more that looks like a mark.
-_SPECIFICITY = 0.97
+# From drawn frames to real ones two to five of a hundred are lost: full screens show more that looks like a mark.
+_SPECIFICITY = 0.98
 _CLEAN_SPECIFICITY = 0.99
 _REAL_WEIGHT = 2.0
 # A mark of which fewer pixels than this share were drawn is none.
@@ -210,7 +210,7 @@ def bands(
 ) -> tuple[float, float]:
     """Where a kind is absent and where it is present.
 
-    ``present`` parts marked frames from others best (Youden's index) among the scores that keep a specificity of 97 %
+    ``present`` parts marked frames from others best (Youden's index) among the scores that keep a specificity of 98 %
     on all unmarked frames and of 99 % on the ``clean`` real ones. Real frames weigh twice as much as synthetic ones,
     which crowd several kinds into one frame as a hospital's frames seldom do. ``absent`` lies where fewer than 5 % of
     the marked frames that show anything score less, and no lower than 95 % of the clean frames: a frame without a mark

@@ -57,7 +57,8 @@ def train(
     The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
     schedule follows the clock and ends with it; without, it follows the recipe's steps. Under `torchrun` each process
     takes a batch of its own and gradients are averaged. ``start_from`` takes weights of another run, or of a released
-    weights folder, and starts a new schedule; a larger network begins as what that one computes (`models.growth`).
+    weights folder, and starts a new schedule; a larger network begins as what that one computes (`models.growth`). With a
+    budget of 0 the run is what it starts from.
     Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
     """
     keep_freed_memory()
@@ -396,4 +397,6 @@ def restore(
 
 
 def _progress(recipe: Recipe, step: int, elapsed_s: float, budget_s: float | None) -> float:
-    return step / recipe.steps if budget_s is None else elapsed_s / budget_s
+    if budget_s is None:
+        return step / recipe.steps
+    return elapsed_s / budget_s if budget_s > 0 else 1.0
