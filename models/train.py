@@ -57,9 +57,8 @@ def train(
     The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
     schedule follows the clock and ends with it; without, it follows the recipe's steps. Under `torchrun` each process
     takes a batch of its own and gradients are averaged. ``start_from`` takes weights of another run, or of a released
-    weights folder, and starts a new schedule; a larger network begins as what that one computes (`models.growth`). With a
-    budget of 0 the run is what it starts from.
-    Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
+    weights folder, and starts a new schedule; a larger network begins as what that one computes (`models.growth`).
+    With a budget of 0 the run is what it starts from. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
     """
     keep_freed_memory()
     end_cleanly_when_told()

@@ -162,3 +162,13 @@ def test_a_run_of_a_larger_network_goes_on_from_a_smaller_one(earlier: Path, tmp
     assert checkpoint["state"]["earlier_steps"] > 0
     assert checkpoint["average"]["context.2.0.weight"].shape == (20, 20, 3, 3)
     assert all(bool(weight.isfinite().all()) for weight in checkpoint["average"].values())
+
+
+def test_without_time_a_run_is_what_it_starts_from(earlier: Path, examples: Tensor, tmp_path: Path) -> None:
+    write_speckle(tmp_path / "data", 8, side=96)
+    run = train(SMALL, tmp_path / "data", tmp_path / "run", start_from=earlier, time_budget_min=0)
+    begun_from, ended = before(earlier, examples), torch.load(run / CHECKPOINT, weights_only=True)
+    assert ended["state"]["step"] == 0
+    same = build(SMALL)
+    same.load_state_dict(ended["average"])
+    assert apart(same.eval()(examples), begun_from.eval()(examples)) < ROUNDING
