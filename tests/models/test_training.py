@@ -167,7 +167,7 @@ def test_an_unknown_key_in_a_recipe_is_named(tmp_path: Path) -> None:
         recipe.load(tmp_path / "r.toml")
 
 
-@pytest.mark.parametrize("name", ["product", "gpu", "smoke"])
+@pytest.mark.parametrize("name", ["product", "gpu", "refine", "smoke"])
 def test_shipped_recipes_load(name: str) -> None:
     assert recipe.load(name).steps > 0
 
