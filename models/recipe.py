@@ -16,9 +16,11 @@ RECIPES = Path(__file__).with_name("recipes")
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    channels: tuple[int, ...] = (16, 48, 64, 96, 128)
+    """The released network's unless a recipe says otherwise, so that its weights can be started from."""
+
+    channels: tuple[int, ...] = (16, 48, 80, 128, 192)
     top_blocks: int = 1
-    dilations: tuple[int, ...] = (1, 2)
+    dilations: tuple[int, ...] = (1, 2, 4)
 
 
 @dataclass(frozen=True)
