@@ -167,6 +167,24 @@ def test_every_arrow_draws(name: str) -> None:
     assert (board.kind == ARROW).sum() > 20
 
 
+def test_no_end_mark_turns_its_line_into_an_arrow() -> None:
+    """An arrowhead is a mark whose arms run back along its line from a tip at the line's end."""
+    for name in calipers.GLYPHS:
+        for toward in (0.0, 180.0):  # whichever end of a level line
+            strokes = calipers.glyph(name, 0, 0, 20, 1, toward)
+            points = np.vstack([stroke.points for stroke in strokes])
+            beside = points[np.abs(points[:, 1]) > 2, 0] * np.cos(np.radians(toward))
+            assert not len(beside) or beside.min() < 2, name
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_shaft_of_a_made_up_arrow_ends_at_its_head(seed: int) -> None:
+    shaft = arrows._shaft(np.random.default_rng(seed), -0.3)
+    assert shaft[0, 0] == pytest.approx(-1)
+    assert shaft[-1] == pytest.approx([-0.3, 0], abs=1e-9)
+    assert np.abs(shaft[:, 1]).max() <= 0.4
+
+
 @pytest.mark.parametrize("font", sorted(set(texts.FONTS)))
 @pytest.mark.parametrize("size", [7, 12, 24])
 def test_every_font_writes_letters_about_its_size(font: str, size: int) -> None:
