@@ -4,12 +4,13 @@ Of an instance that came with different bytes the newest version is the one that
 blinded answer of whoever asks only the images are: a rejection note or a presentation state tells of the first reader.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select, true
+from sqlalchemy import ColumnElement, and_, exists, func, select, true
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from service.db import double_reads
@@ -17,6 +18,7 @@ from service.db.tables import Instance, Release, Series, Study
 from service.errors import ConfigurationError, NotFound
 
 LEVELS = ("study", "series", "instance")
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 class UnknownKey(ConfigurationError):
@@ -175,13 +177,13 @@ def _condition(column: Any, kind: str, name: str, value: str) -> ColumnElement[b
     elif kind == "date":
         first, is_range, last = value.partition("-")
         bounds = []
-        if first:
+        if first or not last:  # a range that is open at both ends says nothing
             bounds.append(column >= _day(first, name))
         if last or not is_range:
             bounds.append(column <= _day(last or first, name))
-        condition = bounds[0] if len(bounds) == 1 else bounds[0] & bounds[1]
+        condition = and_(*bounds)
     elif kind == "number":
-        if not value.lstrip("-").isdigit() or len(value) > 9:
+        if not _NUMBER.fullmatch(value):
             raise UnknownKey(f"The value of {name} is no number.", cure="Write at most nine digits.")
         condition = column == int(value)
     elif "*" in value or "?" in value:

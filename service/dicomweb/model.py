@@ -60,7 +60,7 @@ def _study(of: Study) -> Attributes:
         **_value("00080020", "DA", _date(of.study_date)),
         **_value("00080050", "SH", of.accession_number),
         **_value("00081030", "LO", of.description),
-        **_value("00100010", "PN", {"Alphabetic": of.patient_name} if of.patient_name else None),
+        **_value("00100010", "PN", _name(of.patient_name)),
         **_value("00100020", "LO", of.patient_id),
         **_value("00100030", "DA", _date(of.patient_birth_date)),
         **_value("00100040", "CS", of.patient_sex),
@@ -80,6 +80,12 @@ def _value(tag: str, vr: str, *values: Any) -> Attributes:
     """One attribute; empty ones are there without a value, as the standard wants it."""
     given = [value for value in values if value not in (None, "")]
     return {tag: {"vr": vr, "Value": given} if given else {"vr": vr}}
+
+
+def _name(of: str) -> dict[str, str] | None:
+    """A person's name by its component groups (PS3.5 section 6.2.1.2)."""
+    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), of.split("=", 2), strict=False)
+    return {group: said for group, said in groups if said} or None
 
 
 def _date(of: date | None) -> str | None:

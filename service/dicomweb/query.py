@@ -38,8 +38,8 @@ FOUND: dict[str, Any] = {
 def search_studies(request: Request, limit: Limit = 200, offset: Offset = 0) -> Response:
     """Studies that match, the newest first; 204 when there is none."""
     with database().read() as session:
-        found = catalogue.studies(session, _keys(request), asker(request), min(limit, MOST), offset)
-        return _answer(request, [model.study(each, base_url(request)) for each in found])
+        found = catalogue.studies(session, _keys(request), asker(request), min(limit, MOST) + 1, offset)
+        return _answer(request, [model.study(each, base_url(request)) for each in found], limit)
 
 
 @router.get("/series", **FOUND)
@@ -49,8 +49,8 @@ def search_series(request: Request, study: str = "", limit: Limit = 200, offset:
     keys = _keys(request, StudyInstanceUID=study)
     with database().read() as session:
         _require(session, request, study)
-        found = catalogue.series(session, keys, asker(request), min(limit, MOST), offset)
-        return _answer(request, [model.series(each, base_url(request)) for each in found])
+        found = catalogue.series(session, keys, asker(request), min(limit, MOST) + 1, offset)
+        return _answer(request, [model.series(each, base_url(request)) for each in found], limit)
 
 
 @router.get("/instances", **FOUND)
@@ -67,8 +67,8 @@ def search_instances(
     keys = _keys(request, StudyInstanceUID=study, SeriesInstanceUID=series)
     with database().read() as session:
         _require(session, request, study)
-        found = catalogue.instances(session, keys, asker(request), min(limit, MOST), offset)
-        return _answer(request, [model.instance(each, base_url(request)) for each in found])
+        found = catalogue.instances(session, keys, asker(request), min(limit, MOST) + 1, offset)
+        return _answer(request, [model.instance(each, base_url(request)) for each in found], limit)
 
 
 def _require(session: Session, request: Request, study: str) -> None:
@@ -90,10 +90,15 @@ def _keyword(name: str) -> str:
     return name
 
 
-def _answer(request: Request, found: list[dict[str, Any]]) -> Response:
-    headers = {}
+def _answer(request: Request, found: list[dict[str, Any]], limit: int) -> Response:
+    """``found`` holds one more than are told, if there are more (PS3.18 section 8.3.4.4.1)."""
+    warnings = []
     if request.query_params.get("fuzzymatching", "").lower() == "true":
-        headers["Warning"] = '299 sonomark "fuzzymatching is not supported, only literal matching was done"'
+        warnings.append("fuzzymatching is not supported, only literal matching was done")
+    if len(found) > min(limit, MOST):
+        found.pop()
+        warnings.append("There are additional results that can be requested")
+    headers = {"Warning": ", ".join(f'299 sonomark "{each}"' for each in warnings)} if warnings else {}
     note(caller(request), "dicomweb.search", "", {"results": len(found)})
     if not found:
         return Response(status_code=204, headers=headers)

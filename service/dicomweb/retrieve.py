@@ -1,7 +1,9 @@
 """WADO-RS (PS3.18 section 10.4): instances as they are stored, their metadata, frames, and pictures of them."""
 
+import math
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import chain
 from typing import Annotated, Any, BinaryIO
 
 import cv2
@@ -9,10 +11,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from service.archive.store import archive
+from service.archive.store import archive, storage
 from service.db import catalogue
 from service.db.catalogue import InstanceEntry
 from service.db.session import database
@@ -85,7 +88,9 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
                 "The frames are stored compressed.", cure=f'Accept {kind}, or transfer-syntax=*, or ask for "rendered".'
             )
     content_type = f"{kind}; transfer-syntax={syntax}"
-    return _multipart(kind, ((content_type, [data]) for data in _encoded(found, wanted)))
+    encoded = _encoded(found, wanted)
+    encoded = chain([next(encoded)], encoded)  # what is wrong with the pixel data is said by the status of the answer
+    return _multipart(kind, ((content_type, [data]) for data in encoded))
 
 
 @router.get(INSTANCE + "/rendered", **_giving("One frame as displayed.", "image/jpeg", "image/png"))
@@ -142,7 +147,8 @@ def _require_syntax(request: Request, found: list[InstanceEntry]) -> None:
 
 
 def _metadata(of: InstanceEntry, base: str) -> dict[str, Any]:
-    data_set = dcmread(archive().path(of.instance.archive_key), stop_before_pixels=True)
+    with storage("The instance's bytes cannot be read"):
+        data_set = dcmread(archive().path(of.instance.archive_key), stop_before_pixels=True)
     where = (
         f"{base}/studies/{of.study.study_instance_uid}/series/{of.series.series_instance_uid}"
         f"/instances/{of.instance.sop_instance_uid}"
@@ -155,6 +161,18 @@ def _metadata(of: InstanceEntry, base: str) -> dict[str, Any]:
     told["00083002"] = {"vr": "UI", "Value": [of.instance.transfer_syntax_uid]}
     if of.instance.number_of_frames:
         told["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{where}/frames/1"}
+    finite: dict[str, Any] = _finite(told)
+    return finite
+
+
+def _finite(told: Any) -> Any:
+    """The same with words for numbers that are none: JSON has no other way to write them."""
+    if isinstance(told, dict):
+        return {name: _finite(each) for name, each in told.items()}
+    if isinstance(told, list):
+        return [_finite(each) for each in told]
+    if isinstance(told, float) and not math.isfinite(told):
+        return "NaN" if math.isnan(told) else str(told)  # inf, -inf
     return told
 
 
@@ -172,7 +190,7 @@ def _numbers(text: str, of: InstanceEntry) -> list[int]:
 def _encoded(of: InstanceEntry, numbers: list[int]) -> Iterator[bytes]:
     """The frames' bytes as they stand in the pixel data, without decoding any; of a long cine no others are read."""
     syntax, count = UID(of.instance.transfer_syntax_uid), of.instance.number_of_frames
-    with archive().path(of.instance.archive_key).open("rb") as file:
+    with storage("The instance's bytes cannot be read"), archive().path(of.instance.archive_key).open("rb") as file:
         header = dcmread(file, stop_before_pixels=True)
         if syntax == DeflatedExplicitVRLittleEndian:
             file.seek(0)
@@ -190,13 +208,23 @@ def _encoded(of: InstanceEntry, numbers: list[int]) -> Iterator[bytes]:
                 pixels.seek(start)
                 yield _encapsulated(pixels, number, count, tables if all(tables) else None)
             return
-        frame = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
+        frame = _octets(header)
         if frame * count > length:
             raise Undecodable("The pixel data is shorter than its header says.", cure=RESEND)
         start = pixels.tell()
         for number in numbers:
             pixels.seek(start + (number - 1) * frame)
             yield pixels.read(frame)
+
+
+def _octets(header: Dataset) -> int:
+    """Of one native frame (PS3.3 section C.7.6.3)."""
+    try:
+        bits: int = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated
+    except (AttributeError, TypeError) as error:
+        raise Undecodable("The header does not say how large a frame is.", cure=RESEND) from error
+    # Two pixels in a row share their colour: four samples in place of six.
+    return bits // 8 * 2 // 3 if header.get("PhotometricInterpretation") == "YBR_FULL_422" else bits // 8
 
 
 def _encapsulated(pixels: BinaryIO, number: int, count: int, tables: tuple[bytes, bytes] | None) -> bytes:

@@ -68,6 +68,7 @@ class Storing:
     def __init__(self, who: Caller, study_instance_uid: str, base: str) -> None:
         self.stored: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
+        self.unnamed: list[dict[str, Any]] = []  # failures of parts that say of no instance
         self._who = who
         self._study = study_instance_uid
         self._base = base
@@ -86,8 +87,8 @@ class Storing:
         self._head, self._meta, self._incoming, self._failure = b"", None, None, None
         if media_type != DICOM:
             self._failure = NotDicom(f"A part's media type is not {DICOM}.")
-        elif archive().free_bytes() < settings().disk_reserve_mb << 20:
-            self._failure = OutOfSpace("The archive's disk is above its watermark.")
+        else:
+            self._failure = _no_room()
 
     def write(self, data: memoryview) -> None:
         if self._failure is not None:
@@ -117,6 +118,14 @@ class Storing:
         if incoming is not None:
             incoming.discard()
 
+    def cut_off(self) -> None:
+        """The body ended before its last boundary."""
+        self.unnamed.append(_reason(Status.CANNOT_UNDERSTAND))
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        return self.failed + self.unnamed
+
     def response(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and Store Instances Response Module (PS3.18 section 10.5.3)."""
         body: dict[str, Any] = {}
@@ -126,11 +135,13 @@ class Storing:
             body["00081199"] = {"vr": "SQ", "Value": self.stored}
         if self.failed:
             body["00081198"] = {"vr": "SQ", "Value": self.failed}
-        if not self.failed:
+        if self.unnamed:
+            body["0008119A"] = {"vr": "SQ", "Value": self.unnamed}
+        if not self.failures:
             return (200 if self.stored else 400), body
         if self.stored:
             return 202, body
-        reasons = {failure["00081197"]["Value"][0] for failure in self.failed}
+        reasons = {failure["00081197"]["Value"][0] for failure in self.failures}
         return (503 if reasons == {Status.OUT_OF_RESOURCES} else 409), body
 
     def _open(self) -> None:
@@ -191,8 +202,19 @@ class Storing:
         log.warning("refused", status=f"0x{reason:04X}", reason=told, correlation_id=self._correlation_id)
         label = Status(reason).label if reason in Status.__members__.values() else "not_supported"
         telemetry.STORED.labels(status=label).inc()
-        reference = _reference(self._meta) if self._meta else {}
-        self.failed.append({**reference, "00081197": {"vr": "US", "Value": [reason]}})
+        if self._meta is None:
+            self.unnamed.append(_reason(reason))
+        else:
+            self.failed.append({**_reference(self._meta), **_reason(reason)})
+
+
+def _no_room() -> SonomarkError | None:
+    try:
+        if archive().free_bytes() < settings().disk_reserve_mb << 20:
+            return OutOfSpace("The archive's disk is above its watermark.")
+    except SonomarkError as error:  # the disk does not answer: this part fails, and others have their own answers
+        return error
+    return None
 
 
 @router.post("/studies", **STORING)
@@ -210,17 +232,21 @@ async def store(request: Request, study: str = "") -> JSONResponse:
             await run_in_threadpool(reader.feed, chunk)
     except (BadBody, ClientDisconnect):
         # What was complete before is stored, and the same request again finds it so.
-        if not storing.stored and not storing.failed:
+        if not storing.stored and not storing.failures:
             raise
     finally:
         await run_in_threadpool(storing.discard)
     if not reader.complete:
-        storing.failed.append({"00081197": {"vr": "US", "Value": [int(Status.CANNOT_UNDERSTAND)]}})
+        storing.cut_off()
     status, body = storing.response()
-    counts = {"stored": len(storing.stored), "failed": len(storing.failed)}
+    counts = {"stored": len(storing.stored), "failed": len(storing.failures)}
     await run_in_threadpool(note, who, "dicomweb.store", study, counts)
     headers = {"Retry-After": "60"} if status == 503 else None
     return JSONResponse(body, status_code=status, media_type=JSON, headers=headers)
+
+
+def _reason(reason: int) -> dict[str, Any]:
+    return {"00081197": {"vr": "US", "Value": [int(reason)]}}
 
 
 def _reference(meta: FileMeta) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """QIDO-RS and WADO-RS, asked by dicomweb-client: what is stored is found, and comes back as it was."""
 
 import hashlib
+import math
+import os
 from io import BytesIO
 
 import cv2
@@ -13,6 +15,7 @@ from pydicom.uid import generate_uid
 from requests import HTTPError
 from sqlalchemy import select
 
+from service.archive.store import archive
 from service.db import audit, double_reads, users
 from service.db.session import Database
 from service.db.tables import Instance, Reading, Release, Role, Series, Study, Verdict
@@ -124,6 +127,70 @@ def test_frames_native_and_compressed(client: DICOMwebClient, server: Server) ->
     assert shown.shape[:2] == (compressed.Rows, compressed.Columns)
     third = client.retrieve_instance_frames_rendered(*of, [3], media_types=("image/jpeg",))
     assert third[:2] == b"\xff\xd8"
+
+
+def test_frames_whose_pixels_share_their_colour(client: DICOMwebClient) -> None:
+    """Native YBR_FULL_422, as ultrasound machines do send it, has two octets a pixel and not three."""
+    frames = [os.urandom(32 * 48 * 2) for _ in range(3)]
+    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    sent = whole(ultrasound(**colour, NumberOfFrames="3", PixelData=b"".join(frames)))
+    client.store_instances([sent])
+    of = sent.StudyInstanceUID, sent.SeriesInstanceUID, sent.SOPInstanceUID
+    assert client.retrieve_instance_frames(*of, [2, 3]) == frames[1:]
+
+
+def test_pixel_data_that_is_damaged_is_said_by_the_status(client: DICOMwebClient, db: Database) -> None:
+    """And not by an answer that breaks off."""
+    short, sizeless, lost = whole(ultrasound(PixelData=bytes(100))), ultrasound(), whole(ultrasound())
+    del sizeless.Rows
+    sent = [short, whole(sizeless), lost]
+    client.store_instances(sent)
+    archive().path(instances(db)[-1].archive_key).unlink()
+    statuses = []
+    for each in sent:
+        of = each.StudyInstanceUID, each.SeriesInstanceUID, each.SOPInstanceUID
+        with pytest.raises(HTTPError) as refused:
+            client.retrieve_instance_frames(*of, [1])
+        statuses.append(refused.value.response.status_code)
+    assert statuses == [422, 422, 404]
+
+
+def test_metadata_of_numbers_that_are_none(client: DICOMwebClient) -> None:
+    """A machine that writes NaN must not hide its whole study from a viewer: JSON has no word for it."""
+    region = Dataset()
+    region.PhysicalDeltaX, region.PhysicalDeltaY = float("nan"), float("-inf")
+    region.ReferencePixelPhysicalValueX = float("inf")
+    sent = whole(ultrasound(SequenceOfUltrasoundRegions=[region]))
+    client.store_instances([sent])
+    [told] = client.retrieve_study_metadata(sent.StudyInstanceUID)
+    [item] = told["00186011"]["Value"]
+    assert [item[tag]["Value"] for tag in ("0018602C", "0018602E", "00186028")] == [["NaN"], ["-inf"], ["inf"]]
+    back = Dataset.from_json(told).SequenceOfUltrasoundRegions[0]
+    assert math.isnan(back.PhysicalDeltaX) and back.PhysicalDeltaY == -math.inf
+
+
+@pytest.mark.parametrize("query", ["studies?StudyDate=-", "instances?InstanceNumber=--5", "instances?InstanceNumber=²"])
+def test_keys_that_say_nothing_are_refused(server: Server, query: str) -> None:
+    assert server.session().get(f"{server.url}/{query}", timeout=10).status_code == 400
+
+
+def test_names_are_told_by_their_component_groups(client: DICOMwebClient) -> None:
+    groups = {"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}
+    for number, group in enumerate(("Alphabetic", "Ideographic", "Phonetic"), 1):
+        name = "=".join(list(groups.values())[:number])
+        sent = whole(ultrasound(PatientName=name, SpecificCharacterSet="ISO_IR 192", AccessionNumber=group))
+        client.store_instances([sent])
+        [study] = client.search_for_studies(search_filters={"AccessionNumber": group})
+        assert study["00100010"]["Value"] == [dict(list(groups.items())[:number])]
+
+
+def test_more_than_are_told_are_mentioned(server: Server, stored: list[Dataset]) -> None:
+    """PS3.18 section 8.3.4.4.1: a client that pages must hear whether it has all."""
+    for path, count in (("studies", 2), ("series", 2), ("instances", 3)):
+        some = server.session().get(f"{server.url}/{path}?limit={count - 1}", timeout=10)
+        assert len(some.json()) == count - 1 and "additional results" in some.headers["Warning"]
+        every = server.session().get(f"{server.url}/{path}?limit={count}", timeout=10)
+        assert len(every.json()) == count and "Warning" not in every.headers
 
 
 def test_other_sites_are_not_there(server: Server, stored: list[Dataset]) -> None:

@@ -15,13 +15,18 @@ from service.db.session import Database
 from service.db.tables import AnalysisState, Role
 from service.dicom.header import data_set_position
 from service.dicomweb.parts import Reader
+from service.errors import StorageError
 from service.settings import settings
 from tests.dicomweb.conftest import Send, Server, file, whole
 from tests.receive.conftest import instances, ultrasound
 
 
 def reasons(answer: dict) -> list[int]:
-    return [each["00081197"]["Value"][0] for each in answer["00081198"]["Value"]]
+    """Those of instances, then those of parts that say of none (PS3.18 table I.2-1)."""
+    named, others = (answer.get(tag, {}).get("Value", []) for tag in ("00081198", "0008119A"))
+    assert all({"00081150", "00081155"} <= each.keys() for each in named)
+    assert all(set(each) == {"00081197"} for each in others)
+    return [each["00081197"]["Value"][0] for each in named + others]
 
 
 def test_an_independent_client_stores_a_study(client: DICOMwebClient, db: Database) -> None:
@@ -63,11 +68,27 @@ def test_good_and_bad_in_one_request(send: Send, db: Database) -> None:
     assert answer.status_code == 202
     body = answer.json()
     assert body["00081199"]["Value"][0]["00081155"]["Value"] == [str(good.SOPInstanceUID)]
-    assert reasons(body) == [0xC000, 0x0122, 0xC122, 0xC000]
+    assert reasons(body) == [0x0122, 0xC122, 0xC000, 0xC000]
     assert len(instances(db)) == 1
     assert send(lying, study="1.2.3.4").status_code == 409
     assert send(b"x", media_type="image/jpeg").status_code == 409
     assert not list((archive().root / "incoming").rglob("*.part"))
+
+
+def test_a_disk_that_does_not_answer_fails_each_part_by_itself(
+    send: Send, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, answers = archive().free_bytes, iter([True, True, False])
+
+    def free() -> int:
+        if next(answers):
+            return good()
+        raise StorageError("It does not answer.")
+
+    monkeypatch.setattr(archive(), "free_bytes", free)
+    answer = send(file(ultrasound()), file(ultrasound()))
+    assert answer.status_code == 202 and reasons(answer.json()) == [0xA700]
+    assert len(instances(db)) == 1
 
 
 def test_data_set_and_file_meta_must_agree(send: Send, db: Database) -> None:
