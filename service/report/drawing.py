@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import Any
@@ -13,12 +13,14 @@ from reportlab.lib.units import mm
 
 from service.report.chart import chart
 from service.report.compliance import Report
+from service.report.names import names_of
 
 INK, LIMIT, SIGNAL = colors.HexColor("#1f2933"), colors.HexColor("#7b8794"), colors.HexColor("#b44d12")
 MOST_TIMES = 60  # points over time; the newest ones, the table has them all
 _WIDTH, _HEIGHT = 255 * mm, 75 * mm
 _LEFT, _BOTTOM, _RIGHT, _TOP = 14 * mm, 14 * mm, _WIDTH - 4 * mm, _HEIGHT - 4 * mm
 _MOST_NAMES = 14  # below the axis, or beside points
+_LONGEST_NAME = 28
 _DASHED = {"strokeColor": LIMIT, "strokeWidth": 0.6, "strokeDashArray": [2, 2]}
 
 
@@ -44,8 +46,11 @@ def drawing(report: Report) -> Drawing:
     points = range(first, len(told["x"]))
     most = len(points) if over_time else 1.05 * max(told["n"], default=1)
     plane = _Plane(most, _floor_of(told, points))
+    names = names_of(report)
+    called = [_name(group.values(), names) for group in told["groups"]]
     made = Drawing(_WIDTH, _HEIGHT)
-    for shape in (*_frame(plane, told["centre"]), *(_p_chart if over_time else _funnel)(plane, told, points)):
+    shapes = (_p_chart if over_time else _funnel)(plane, told, called, points)
+    for shape in (*_frame(plane, told["centre"]), *shapes):
         made.add(shape)
     return made
 
@@ -69,7 +74,7 @@ def _frame(plane: _Plane, centre: float | None) -> list[Shape]:
     return made
 
 
-def _p_chart(plane: _Plane, told: dict[str, Any], points: Sequence[int]) -> list[Shape]:
+def _p_chart(plane: _Plane, told: dict[str, Any], called: Sequence[str], points: Sequence[int]) -> list[Shape]:
     """Rates joined in the order of time, limits as steps."""
     made: list[Shape] = []
     joined: list[float] = []
@@ -79,13 +84,13 @@ def _p_chart(plane: _Plane, told: dict[str, Any], points: Sequence[int]) -> list
         made += [Line(left, high, right, high, **_DASHED) for high in limits]
         joined += [middle, plane.up(told["rate"][at])]
         if place % ceil(len(points) / _MOST_NAMES) == 0:
-            made.append(_below(middle, _name(told, at)))
+            made.append(_below(middle, called[at]))
     if len(joined) > 2:
         made.append(PolyLine(joined, strokeColor=INK, strokeWidth=0.8))
     return [*made, *(_point(plane, place + 0.5, told, at) for place, at in enumerate(points))]
 
 
-def _funnel(plane: _Plane, told: dict[str, Any], points: Sequence[int]) -> list[Shape]:
+def _funnel(plane: _Plane, told: dict[str, Any], called: Sequence[str], points: Sequence[int]) -> list[Shape]:
     """Every group by its number of studies, limits as curves; those outside bear their names."""
     made: list[Shape] = []
     curve = told["curve"]
@@ -106,7 +111,7 @@ def _funnel(plane: _Plane, told: dict[str, Any], points: Sequence[int]) -> list[
         beyond = plane.across(told["n"][at]) > (_LEFT + _RIGHT) / 2
         across = plane.across(told["n"][at]) + (-5 if beyond else 5)
         side = "end" if beyond else "start"
-        made.append(String(across, plane.up(told["rate"][at]) - 2.4, _name(told, at), fontSize=6.5, textAnchor=side))
+        made.append(String(across, plane.up(told["rate"][at]) - 2.4, called[at], fontSize=6.5, textAnchor=side))
     return made
 
 
@@ -122,8 +127,9 @@ def _below(across: float, text: str) -> String:
     return String(across, _BOTTOM - 9, text, fontSize=6.5, textAnchor="middle")
 
 
-def _name(told: dict[str, Any], at: int) -> str:
-    return (" · ".join(told["groups"][at].values()) or "—")[:18]
+def _name(values: Iterable[str], names: Sequence[Mapping[str, str]]) -> str:
+    name = " · ".join(spoken[value] for spoken, value in zip(names, values, strict=True))
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _round_step(about: float) -> int:

@@ -15,6 +15,7 @@ from service.db.days import day_of, zone
 from service.report.agreement import sentence
 from service.report.compliance import FEWEST_OF_A_PERSON, TIMES, Report, Row
 from service.report.drawing import INK, LIMIT, MOST_TIMES, drawing
+from service.report.names import names_of
 
 
 def pdf(report: Report) -> bytes:
@@ -78,7 +79,14 @@ def _table(report: Report) -> Table:
     head = [*report.group_by, "n", "compliant", "rate", "95 % interval", "signal", "missing", "uncertain", "excluded",
             "override", "min. to correct"]  # fmt: skip
     of_people = "operator" in report.group_by
-    lines = [[*(_short(name) for name in row.key), *_cells(row, of_people=of_people)] for row in report.rows]
+    names = names_of(report)
+    lines = [
+        [
+            *(_short(spoken[value]) for spoken, value in zip(names, row.key, strict=True)),
+            *_cells(row, of_people=of_people),
+        ]
+        for row in report.rows
+    ]
     table = Table([head, *lines], repeatRows=1)
     first_number = len(report.group_by)
     table.setStyle(
@@ -123,4 +131,4 @@ def _interval(row: Row) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:39]}…"
+    return name if len(name) <= 60 else f"{name[:59]}…"

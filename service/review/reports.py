@@ -28,7 +28,7 @@ from service.report.compliance import (
     report,
 )
 from service.report.files import MEDIA_TYPES, as_file
-from service.review import words
+from service.report.names import name_of, names_of
 from service.review.deps import Account, Reporter, note
 from service.review.pages import render
 from service.review.problems import PROBLEM_RESPONSES
@@ -196,6 +196,7 @@ def reports_page(
         "group_by": group_by,
         "groupings": GROUPINGS,
         "charts": charts,
+        "names": names_of(found)[0],
         "last_day": day_of(found.end - timedelta(seconds=1)),
         "as_of": as_of if _end_of(as_of) else "",
         "kinds": ("csv", "xlsx", "pdf"),
@@ -231,7 +232,7 @@ def studies_page(
     back = urlencode(asked)
     address = _address((group_by,), (key,), period, counted, before=found[PAGE - 1].study_id if found[PAGE:] else None)
     context = {
-        "name": f"{group_by.capitalize()} {_named(group_by, key)}",
+        "name": f"{group_by.capitalize()} {name_of(group_by, key)}",
         "counted": counted or "",
         "period": period,
         "last_day": last_day,
@@ -261,19 +262,14 @@ def _behind(
     return found
 
 
-def _named(group_by: str, key: str) -> str:
-    """A group as the report's own table names it."""
-    spoken = {"requirement": words.requirement, "operator": words.person}.get(group_by, str)(key)
-    return spoken or "–"
-
-
 def _drawn(found: Report) -> dict[str, Any]:
     """A chart's columns with the name and the page of every point."""
     told = columns_of(found)
     pages = {row.key: _page_of(found, row, None) for row in found.rows}
     keys = [tuple(group.values()) for group in told["groups"]]
+    (names,) = names_of(found)
     return told | {
-        "names": [_named(found.group_by[0], " ".join(key)) for key in keys],
+        "names": [names[value] for (value,) in keys],
         "pages": [pages[key] for key in keys],
     }
 

@@ -1,10 +1,11 @@
 """How states, kinds, people and times read on a page."""
 
-import re
 from datetime import UTC, date, datetime, timedelta
 
 from service.db import days, switches
 from service.db.tables import Decision, FindingState, Study, Verdict, now
+from service.report.names import person as person
+from service.report.names import requirement as requirement
 
 # word, glyph and the class that colours the chip: a state never speaks by colour alone
 VERDICTS: dict[Verdict | None, tuple[str, str, str]] = {
@@ -73,30 +74,9 @@ def state_of(study: Study) -> tuple[str, str, str]:
     return DECISIONS[study.decision] if study.decision is not None else VERDICTS[study.verdict]
 
 
-def person(name: str) -> str:
-    """A DICOM person name as people read it: 'DOE^Jane^^Dr=…' becomes 'DOE, Jane (…)'. The family name in capitals."""
-    groups = [_group(part, capitals=place == 0) for place, part in enumerate(name.split("="))]
-    spoken = [group for group in groups if group]
-    if not spoken:
-        return ""
-    return spoken[0] if len(spoken) == 1 else f"{spoken[0]} ({', '.join(spoken[1:])})"
-
-
-def _group(components: str, *, capitals: bool) -> str:
-    family, given, middle, prefix, suffix = (*(part.strip() for part in components.split("^")), *[""] * 5)[:5]
-    family = family.upper() if capitals and (given or middle) else family
-    rest = " ".join(part for part in (prefix, given, middle, suffix) if part)
-    return ", ".join(part for part in (family, rest) if part)
-
-
 def kind(name: str) -> str:
     """An annotation's kind in words."""
     return KINDS.get(name, name.replace("_", " ").capitalize())
-
-
-def requirement(name: str) -> str:
-    """A requirement's name as a phrase, in the pages' spelling: 'doppler-color-box' becomes 'doppler colour box'."""
-    return re.sub(r"\bcolor\b", "colour", name.replace("-", " ").replace("_", " "))
 
 
 def changed(change: str) -> str:

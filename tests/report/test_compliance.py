@@ -1,9 +1,12 @@
 """The compliance report: what is counted, for whom, as of when; and the files it is written to."""
 
+import base64
 import csv
 import io
 import json
+import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -297,6 +300,14 @@ def test_by_requirement_the_whole_counts_judgements_and_says_so(any_db: Database
     assert "judgement" not in sentence_of(by_station)
 
 
+def words_of(paper: bytes) -> list[str]:
+    """Every piece of text that a PDF of reportlab sets, in its order."""
+    streams = [each.strip().removesuffix(b"~>") for each in re.findall(rb"stream\r?\n(.*?)endstream", paper, re.DOTALL)]
+    pages = b"\n".join(zlib.decompress(base64.a85decode(each)) for each in streams)
+    pieces = re.findall(rb"\(((?:\\.|[^\\)])*)\) Tj", pages)
+    return [re.sub(r"\\([()\\])", r"\1", piece.decode("latin-1")) for piece in pieces]
+
+
 class TestFiles:
     EVIL = '=HYPERLINK("http://x","y")'
 
@@ -330,6 +341,19 @@ class TestFiles:
         paper = as_file(found, "pdf")
         assert paper.startswith(b"%PDF-")
         assert paper == as_file(found, "pdf")
+
+    def test_paper_speaks_of_requirements_as_the_page_does(self, db: Database) -> None:
+        """A name that two requirements share has the id beside, one that stands alone has not."""
+        with db.begin() as session:
+            for id_ in ("body-marker", "doppler-color-box", "doppler-colour-box"):
+                met = {"state": FindingState.MET, "severity": Severity.MINOR, "sentence": "s"}
+                record = session.query(VerdictRecord).filter_by(study_id=study(session, GOOD).id).one()
+                session.add(Finding(verdict_id=record.id, requirement=id_, **met))
+            session.flush()
+            words = words_of(as_file(report(session, ["requirement"], START, END, LATER), "pdf"))
+        assert {word for word in words if "ody" in word or "oppler" in word} == {
+            "Body marker", "Doppler colour box (doppler-color-box)", "Doppler colour box (doppler-colour-box)",
+        }  # fmt: skip
 
     @pytest.mark.parametrize("kind", ["json", "csv", "xlsx", "pdf"])
     def test_an_empty_report_is_a_file_too(self, db: Database, kind: str) -> None:

@@ -43,7 +43,7 @@ def test_a_funnel_holds_every_group_and_names_the_outlier(db: Database) -> None:
     made = drawing(reported(db, "operator"))
     assert len(points(made)) == 81
     assert [type(each) for each in points(made)].count(Rect) == 1
-    assert [text for text in texts(made) if text.startswith("Operator")] == ["Operator^0"]
+    assert [text for text in texts(made) if text.startswith("OPERATOR")] == ["OPERATOR, 0"]
     assert all(0 <= each.cy <= made.height for each in points(made) if isinstance(each, Circle))
 
 
