@@ -48,6 +48,7 @@ MOST_CONNECTIONS_OF_AN_ADDRESS = 256  # each is a thread or two until its deadli
 MOST_OCTETS = 16 << 20  # of a message other than C-STORE, which is held in memory
 TAKEN_AGAIN_S = 0.5  # after no descriptor was left for a connection
 FIRST_PROBE_S, BETWEEN_PROBES_S, PROBES = 30, 10, 3
+MAPPED = "::ffff:"  # so a socket of IPv6 tells of those who call by IPv4 (RFC 4291 section 2.5.5.2)
 
 
 class StreamingDimse(DIMSEServiceProvider):
@@ -314,7 +315,7 @@ class Door(ThreadedAssociationServer):
             if self._connections[address] <= 0:
                 del self._connections[address]
 
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+    def get_request(self) -> tuple[socket.socket, Any]:
         try:
             connection, address = super().get_request()
         except OSError as error:
@@ -328,4 +329,4 @@ class Door(ThreadedAssociationServer):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, FIRST_PROBE_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, BETWEEN_PROBES_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        return connection, address
+        return connection, (address[0].removeprefix(MAPPED) if "." in address[0] else address[0], *address[1:])

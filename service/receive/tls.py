@@ -12,6 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from service import certificates, logs
 from service.errors import ConfigurationError
+from service.receive.connection import await_one
 
 log = logs.get(__name__)
 
@@ -66,6 +67,7 @@ class Tls:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(SUITES)
         context.check_hostname = named
         context.hostname_checks_common_name = True
         context.load_cert_chain(self._certificate, self._private_key)
@@ -136,9 +138,9 @@ def _shaken(connection: ssl.SSLSocket, remaining: float) -> bool:
     try:
         connection.do_handshake()
     except ssl.SSLWantReadError:
-        select.select([connection], [], [], remaining)
+        await_one(connection, select.POLLIN, remaining)
         return False
     except ssl.SSLWantWriteError:
-        select.select([], [connection], [], remaining)
+        await_one(connection, select.POLLOUT, remaining)
         return False
     return True

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 P_DATA_TF, A_ASSOCIATE_RQ = 0x04, 0x01
 C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
 NO_DATA_SET = 0x0101
+PDV_HEAD = 6  # length, presentation context, message control header
 AWAITING_REQUEST, ESTABLISHED = "Sta2", "Sta6"  # states of PS3.8 section 9.2
 
 COMMAND_FIELD, MESSAGE_ID, DATA_SET_TYPE = 0x0100, 0x0110, 0x0800
@@ -68,6 +69,11 @@ class UpperLayer(DULServiceProvider):
             self._serve()
         except OSError:
             self.cut()
+        except Exception as error:  # noqa: BLE001 - pynetdicom would abort without a word, and leave the connection open
+            self._acceptor.log.error("association failed, connection closed", error=type(error).__name__)
+            if self.socket is not None:
+                self.socket.send(ABORT)
+            self.cut()
         finally:
             # pynetdicom does so once this returns; its other thread, awake again, would have looked by then.
             self._idle_timer.restart()
@@ -99,9 +105,10 @@ class UpperLayer(DULServiceProvider):
             if len(head) < PDU_HEAD or len(body) < length:
                 self.cut()
                 return
-            if head[0] != P_DATA_TF or not self._take(body):
+            left = self._take(body) if head[0] == P_DATA_TF else body
+            if left is not None:
                 self.discard()
-                self._hand_over(head, bytes(body))
+                self._hand_over(head[:2] + len(left).to_bytes(4, "big"), bytes(left))
                 return
             if not self._more_comes():
                 return
@@ -112,18 +119,20 @@ class UpperLayer(DULServiceProvider):
             raise OSError("the connection is closed")
         return self.socket
 
-    def _take(self, body: memoryview) -> bool:
-        """Take the fragments of one P-DATA-TF in; False, with nothing done, when it is not for the lean path."""
-        fragments = _fragments(body)
+    def _take(self, body: memoryview) -> memoryview | None:
+        """Take the fragments of one P-DATA-TF in. From the first on that is not for the lean path they come back: a
+        sender that does not wait for its answers may begin the next message in the PDU that ends this one."""
+        fragments, left = _fragments(body), body
         if fragments is None:
-            return False
+            return body
         if self._incoming is None:
             # A sender puts the whole command into one fragment; another one's is left to pynetdicom.
             context_id, control, command = fragments[0]
             request = _command(command) if control & 3 == 3 else None
             if request is None or not self._is_store(context_id, request):
-                return False
+                return body
             del fragments[0]
+            left = left[PDV_HEAD + len(command) :]
             self._context_id = context_id
             self._message_id = int.from_bytes(request[MESSAGE_ID], "little")
             self._incoming = self._acceptor.incoming(
@@ -131,12 +140,13 @@ class UpperLayer(DULServiceProvider):
             )
         for context_id, control, fragment in fragments:
             if control & 1 or context_id != self._context_id or self._incoming is None:
-                return False
+                return left
+            left = left[PDV_HEAD + len(fragment) :]
             self._incoming.write(fragment, last=bool(control & 2))
             if control & 2:
                 self._answer(self._incoming)
                 self._incoming = None
-        return True
+        return None
 
     def _is_store(self, context_id: int, command: dict[int, bytes]) -> bool:
         return (

@@ -10,13 +10,16 @@ The checklist, and where each line of it is answered; tests that name no file ar
 | D3 | a PDU length of 4 GiB | `test_a_pdu_of_four_gigabytes_is_refused_before_its_body` |
 | D4 | a flood of connections | `test_a_flood_of_silent_connections_leaves_no_threads`, |
 | | | `test_associations_are_limited_and_freed`, `test_senders_who_hang_up_at_once_take_no_place`, |
-| | | `test_a_connection_that_cannot_be_served_takes_no_place`, `test_a_door_without_descriptors_waits_for_some` |
+| | | `test_a_connection_that_cannot_be_served_takes_no_place`, `test_a_door_without_descriptors_waits_for_some`, |
+| | | `test_connections_beyond_the_thousandth_descriptor_are_served` |
 | D5 | no DICOM at all, truncation | `test_what_is_no_association_request_is_closed`, `test_what_comes_too_early_…`, |
 | | | `test_truncated_requests_leave_no_threads` |
 | D6 | an association request of 1.3 MB, contexts of thousands of syntaxes | `test_a_request_above_256_kb_is_refused`, |
 | | | `test_a_request_of_empty_syntaxes_costs_little` |
-| D7 | AE titles and addresses not on the list | `test_peers`, `test_open_to_all_is_said_loudly` |
-| D8 | UIDs that are paths, commands, too long or empty | `test_uids_of_the_command_never_become_paths` |
+| D7 | AE titles and addresses not on the list | `test_peers`, `test_peers_of_ipv4_call_a_door_of_ipv6`, |
+| | | `test_open_to_all_is_said_loudly` |
+| D8 | UIDs that are paths, commands, too long or empty | `test_uids_of_the_command_never_become_paths`, |
+| | | `test_a_command_that_nobody_foresaw_takes_its_connection_along` |
 | D9 | a command that speaks of another instance | `test_cstore.test_data_set_and_command_must_agree` |
 | D10 | a bomb of deflated zeros | `test_a_deflated_bomb_is_not_even_negotiated` |
 | D11 | sequences nested by the thousand | `test_cstore.test_what_is_no_data_set_is_refused` |
@@ -32,6 +35,7 @@ The checklist, and where each line of it is answered; tests that name no file ar
 | D21 | TLS without certificate, of another CA, old, plain, half | `test_tls` |
 """
 
+import resource
 import socket
 import struct
 import time
@@ -43,7 +47,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from service.receive.upper_layer import ABORT
 from tests.faults.images import Image
-from tests.faults.sender import A_ASSOCIATE_AC, associate_request, store_pdus
+from tests.faults.sender import A_ASSOCIATE_AC, associate_request, p_data, store_pdus, store_request
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, ultrasound
 
 
@@ -162,6 +166,19 @@ def test_a_request_that_cannot_be_understood_is_answered_at_once(receiver: Runni
     assert receiver.store(ultrasound()) == [0]
 
 
+def test_a_command_that_nobody_foresaw_takes_its_connection_along(receiver: RunningReceiver) -> None:
+    """Here a UID that is longer than a file's head can tell. Nobody was told, and the connection stayed open."""
+    with connect(receiver) as connection:
+        connection.sendall(associate_request({1: (US_IMAGE, ExplicitVRLittleEndian)}, "US01", "SONOMARK"))
+        connection.settimeout(5)
+        assert connection.recv(4096)[0] == A_ASSOCIATE_AC
+        connection.sendall(p_data(1, store_request(1, US_IMAGE, "1." + "2" * 70_000), is_command=True))
+        assert connection.recv(16) == ABORT
+        assert closed_within(connection, 5)
+    receiver.wait_for("association failed, connection closed")
+    assert receiver.store(ultrasound()) == [0]
+
+
 FAILING = "from pynetdicom.acse import ACSE; ACSE.negotiate_association = lambda self: 1 / 0"
 
 
@@ -230,6 +247,22 @@ def test_a_door_without_descriptors_waits_for_some(start_receiver: StartReceiver
     while not associates(receiver) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert associates(receiver)
+
+
+MANY_DESCRIPTORS = """
+import os, resource
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+"""
+
+
+def test_connections_beyond_the_thousandth_descriptor_are_served(start_receiver: StartReceiver) -> None:
+    """A flood from a few addresses takes so many, where the system allows it; `select` knows 1024."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        pytest.skip("this machine allows fewer descriptors")
+    receiver = start_receiver(before=MANY_DESCRIPTORS)
+    assert receiver.store(ultrasound()) == [0]
 
 
 def test_who_hangs_up_before_a_request_takes_no_place(receiver: RunningReceiver) -> None:
@@ -352,6 +385,16 @@ def test_peers(start_receiver: StartReceiver) -> None:
     log = receiver.log.read_text()
     assert "OPEN TO ALL" not in log
     assert "called AE title not recognised" in log
+
+
+def test_peers_of_ipv4_call_a_door_of_ipv6(start_receiver: StartReceiver) -> None:
+    """Which hears both: there 127.0.0.1 has another name."""
+    try:
+        receiver = start_receiver(PEERS="US01@127.0.0.0/8,US02@10.9.9.9", DICOM_HOST="::")
+    except AssertionError:
+        pytest.skip("no IPv6 here")
+    assert receiver.associate(ae_title="US01").is_established
+    assert receiver.associate(ae_title="US02").is_rejected
 
 
 def test_open_to_all_is_said_loudly(receiver: RunningReceiver) -> None:

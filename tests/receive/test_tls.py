@@ -1,6 +1,7 @@
 """DICOM over TLS, against DCMTK's own tools and a scanner."""
 
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -19,8 +20,10 @@ from cryptography.x509.oid import NameOID
 
 from service.db import heartbeats
 from service.db.session import Database
+from service.receive.tls import Tls
 from tests.ports import free_port
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
+from tests.receive.test_attacks import MANY_DESCRIPTORS
 from tests.receive.test_commitment import Cart, ask
 
 
@@ -254,6 +257,21 @@ def test_old_versions_are_refused(start_receiver: StartReceiver, server: Pair) -
     accepted = [line for line in found.splitlines() if line.startswith(("Preferred", "Accepted"))]
     assert accepted
     assert all("GCM" in line or "CHACHA20" in line for line in accepted)
+
+
+def test_calls_offer_what_the_door_accepts(server: Pair) -> None:
+    """Reports go to carts by the same profile."""
+    offered = [each["name"] for each in Tls(server.certificate, server.key, None).outgoing(named=False).get_ciphers()]
+    assert offered and all("GCM" in name or "CHACHA20" in name for name in offered), offered
+
+
+def test_connections_beyond_the_thousandth_descriptor_are_served(
+    start_receiver: StartReceiver, authority: Authority, server: Pair
+) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        pytest.skip("this machine allows fewer descriptors")
+    receiver = start_receiver(before=MANY_DESCRIPTORS, **settings_of(server))
+    assert run("echoscu", receiver.port, "+tla", "+cf", authority.pair.certificate)
 
 
 def test_half_a_handshake_ends(start_receiver: StartReceiver, authority: Authority, server: Pair) -> None:
