@@ -50,11 +50,12 @@ def claim(session: Session, limit: int, for_s: float) -> list[Commitment]:
     )
 
 
-def reported(session: Session, commitment_id: int, committed: int, failed: int) -> None:
-    """The peer has answered the report."""
+def reported(session: Session, commitment_id: int, attempts: int, committed: int, failed: int) -> None:
+    """The peer has answered the report of this attempt. Asked again meanwhile, it is owed another one."""
     _change(
         session,
         commitment_id,
+        attempts,
         state=CommitmentState.REPORTED,
         reported_at=now(),
         committed=committed,
@@ -63,13 +64,14 @@ def reported(session: Session, commitment_id: int, committed: int, failed: int) 
     )
 
 
-def put_off(session: Session, commitment_id: int, seconds: float | None, why: str) -> None:
-    """The report did not reach the peer; try again in ``seconds``, or, when None, never."""
+def put_off(session: Session, commitment_id: int, attempts: int, seconds: float | None, why: str) -> None:
+    """The report did not reach the peer in this attempt; try again in ``seconds``, or, when None, never."""
     if seconds is None:
-        _change(session, commitment_id, state=CommitmentState.GIVEN_UP, last_failure=why)
+        _change(session, commitment_id, attempts, state=CommitmentState.GIVEN_UP, last_failure=why)
     else:
-        _change(session, commitment_id, due_at=now() + timedelta(seconds=seconds), last_failure=why)
+        _change(session, commitment_id, attempts, due_at=now() + timedelta(seconds=seconds), last_failure=why)
 
 
-def _change(session: Session, commitment_id: int, **values: object) -> None:
-    session.execute(update(Commitment).where(Commitment.id == commitment_id).values(**values))
+def _change(session: Session, commitment_id: int, attempts: int, **values: object) -> None:
+    of_attempt = Commitment.id == commitment_id, Commitment.attempts == attempts
+    session.execute(update(Commitment).where(*of_attempt).values(**values))

@@ -213,7 +213,7 @@ class Handlers:
             status = Refusal.INVALID_ARGUMENT
         else:
             association.transactions.add(transaction)
-            association.log.info("commitment requested", transaction=transaction, instances=len(references))
+            association.log.info("commitment requested", transaction=named(transaction), instances=len(references))
             return Status.SUCCESS, None
         association.log.warning("commitment refused", status=f"0x{status:04X}", reason=status.name.lower())
         return status, None

@@ -15,7 +15,8 @@ from service.archive.store import ArchiveStore
 from service.db import commitments
 from service.db.session import Database
 from service.deliver.association import associate
-from service.errors import DatabaseAway, PeerError
+from service.dicom.uid import named
+from service.errors import DatabaseAway, PeerError, PeerRefused
 from service.failpoints import fp
 from service.receive.commitment import (
     PUSH_MODEL_INSTANCE,
@@ -74,9 +75,10 @@ class Reporter:
     def _run(self, stop: Event) -> None:
         while not stop.wait(LOOK_S):
             try:
+                away: dict[tuple[str, str], PeerError] = {}  # found out in this round
                 while not stop.is_set() and (due := self._claim()):
                     for each in due:
-                        self._report(each)
+                        self._report(each, away)
             except DatabaseAway:
                 pass
             except Exception as error:  # noqa: BLE001 - nothing may end this thread: no cart would hear of its instances
@@ -96,7 +98,11 @@ class Reporter:
                 for row in commitments.claim(session, AT_ONCE, HELD_FOR_S)
             ]
 
-    def _report(self, due: Due) -> None:
+    def _report(self, due: Due, away: dict[tuple[str, str], PeerError]) -> None:
+        """One report, if its peer is not away: each try takes half a minute then, and others want to hear theirs."""
+        if (known := away.get((due.ae_title, due.address))) is not None:
+            self._put_off(due, known.what, known.cure)
+            return
         try:
             found = examine(self._archive, self._database, due.references)
             event_type, information = report(due.transaction_uid, self._ae_title, found)
@@ -105,6 +111,8 @@ class Reporter:
         except DatabaseAway:
             raise
         except PeerError as error:
+            if not isinstance(error, PeerRefused):
+                away[due.ae_title, due.address] = error
             self._put_off(due, error.what, error.cure)
             return
         except Exception as error:  # noqa: BLE001 - one odd request or peer must not end the reports of all others
@@ -112,10 +120,10 @@ class Reporter:
             return
         failures = [failure.name.lower() for _, failure in found if failure is not None]
         with self._database.begin() as session:
-            commitments.reported(session, due.id, len(found) - len(failures), len(failures))
+            commitments.reported(session, due.id, due.attempts, len(found) - len(failures), len(failures))
         log.info(
             "commitment reported",
-            transaction=due.transaction_uid,
+            transaction=named(due.transaction_uid),
             committed=len(found) - len(failures),
             failed=len(failures),
             reasons=sorted(set(failures)),
@@ -124,9 +132,9 @@ class Reporter:
     def _put_off(self, due: Due, why: str, cure: str = "") -> None:
         pause = PAUSES_S[min(due.attempts, len(PAUSES_S)) - 1] if due.attempts < GIVE_UP_AFTER else None
         with self._database.begin() as session:
-            commitments.put_off(session, due.id, pause, why)
+            commitments.put_off(session, due.id, due.attempts, pause, why)
         reason = f"{why} {cure}".rstrip()
-        log.warning("commitment not reported", transaction=due.transaction_uid, reason=reason, again_in_s=pause)
+        log.warning("commitment not reported", transaction=named(due.transaction_uid), reason=reason, again_in_s=pause)
 
     def _send(self, due: Due, event_type: int, information: Dataset) -> None:
         peer = self._peers.of(due.ae_title, due.address)
@@ -153,7 +161,7 @@ class Reporter:
             answer, _ = association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
             _require(answer.get("Status"))
         except (ValueError, RuntimeError) as error:
-            raise PeerError(
+            raise PeerRefused(
                 f"{due.ae_title} did not accept storage commitment reports.",
                 cure="Let it take them from this AE title, or set `reports` of this peer to `same`.",
             ) from error
@@ -170,7 +178,7 @@ def _require(status: int | None) -> None:
     if status is None:
         raise PeerError("The peer did not answer the report.", cure="Look at its own log; the report is repeated.")
     if status != 0x0000:
-        raise PeerError(
+        raise PeerRefused(
             f"The peer refused the report with 0x{status:04X}.",
             cure="Look the status up in its conformance statement; the report is repeated.",
         )

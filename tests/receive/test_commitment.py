@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import P_DATA
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from service.archive.store import ArchiveStore
+from service.db import commitments
 from service.db.session import Database
-from service.db.tables import Commitment, CommitmentState
-from service.receive.commitment import MOST_REFERENCES, PUSH_MODEL_INSTANCE
+from service.db.tables import Commitment, CommitmentState, now
+from service.receive.commitment import MOST_REFERENCES, MOST_WAITING, PUSH_MODEL_INSTANCE
 from service.receive.contexts import STORAGE_COMMITMENT
 from service.settings import Settings
 from tests.interoperability.senders import Missing, install_dcmjs
@@ -249,6 +252,53 @@ def test_what_is_no_request_is_refused(receiver: RunningReceiver, db: Database) 
     with db.read() as session:
         assert not list(session.scalars(select(Commitment)))
     assert "Traceback" not in receiver.log.read_text()
+
+
+def test_more_than_a_hundred_requests_of_one_peer_do_not_wait(receiver: RunningReceiver, db: Database) -> None:
+    with db.begin() as session:
+        for number in range(MOST_WAITING - 1):
+            commitments.add(session, f"1.2.{number}", "US01", "127.0.0.1", [(US_IMAGE, "1.2.3")])
+        commitments.add(session, "1.2.3", "US02", "127.0.0.1", [(US_IMAGE, "1.2.3")])
+        session.execute(update(Commitment).values(due_at=now() + timedelta(hours=1)))
+    assert ask(receiver, [(US_IMAGE, "1.2.3")]) == 0
+    assert ask(receiver, [(US_IMAGE, "1.2.3")]) == 0x0213
+
+
+def test_a_peer_that_is_away_is_tried_once_a_round(start_receiver: StartReceiver, db: Database, cart: Cart) -> None:
+    """Each try may take half a minute, in which no other peer hears its report."""
+    hung = socket.create_server(("127.0.0.2", 0), backlog=100)
+    peers = f"US01@127.0.0.1;port={cart.port},US02@127.0.0.2;port={hung.getsockname()[1]}"
+    receiver = start_receiver(before="from service.receive import reports; reports.ANSWER_S = 3", PEERS=peers)
+    cart.listen()
+    with db.begin() as session:
+        for number in range(20):
+            commitments.add(session, f"1.2.{number}", "US02", "127.0.0.2", [(US_IMAGE, "1.2.3")])
+        last = commitments.add(session, "1.2.3", "US01", "127.0.0.1", [(US_IMAGE, "1.2.3")])
+        session.execute(update(Commitment).where(Commitment.id != last).values(due_at=now() - timedelta(minutes=1)))
+    assert cart.report(20)[0] == 2
+    hung.close()
+    assert receiver.log.read_text().count("commitment not reported") >= 20
+
+
+def test_what_is_asked_again_while_a_report_is_under_way_is_reported_again(
+    start_receiver: StartReceiver, cart: Cart
+) -> None:
+    """Under the same transaction, and with another list: the report that is on its way does not speak of it."""
+    receiver = start_receiver(PEERS=f"US01;port={cart.port}", FAILPOINTS="receive.before_report=sleep:3000@1")
+    cart.listen()
+    dataset, transaction = ultrasound(), generate_uid()
+    receiver.store(dataset)
+    assert ask(receiver, [(US_IMAGE, "1.2.3")], transaction=transaction) == 0
+    time.sleep(2)
+    assert ask(receiver, [(US_IMAGE, str(dataset.SOPInstanceUID))], transaction=transaction) == 0
+    assert [cart.report()[0] for _ in range(2)] == [2, 1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_transaction_that_is_no_uid_stays_out_of_the_log(receiver: RunningReceiver) -> None:
+    assert ask(receiver, [(US_IMAGE, "1.2.3")], transaction="Canary^Patient") == 0
+    receiver.wait_for("commitment not reported")
+    assert "Canary" not in receiver.log.read_text()
 
 
 @pytest.mark.acceptance
