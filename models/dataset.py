@@ -169,6 +169,8 @@ def _is_plain(path: Path) -> bool:
 
 def _is_dicom(path: Path) -> bool:
     """By its name or, as exports often name files by a number or a UID, by its first bytes (PS3.10, 7.1)."""
+    if path.stem.upper() == "DICOMDIR":  # the table of contents of a medium (PS3.10, 8.6)
+        return False
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with path.open("rb") as file:
@@ -176,15 +178,17 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _group(path: Path, source: str) -> str:
-    """The patient or clip a file name speaks of: DICOM says it, else the name without its last number."""
+    """The patient: as DICOM says it, whatever folder the file lies in; else the subject in the file's name, where it
+    has one, else the file itself."""
     if not _is_plain(path):
         wanted = ["PatientID", "StudyInstanceUID"]
         try:
             header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
         except (InvalidDicomError, ValueError, EOFError, RecursionError, AttributeError, KeyError) as damaged:
             raise DataError(f"{path} is not an image that can be read.", cure=_REPLACE) from damaged
-        identity = str(header.get("PatientID") or header.get("StudyInstanceUID") or path.stem)
-        return f"{source}:{sha256(identity.encode()).hexdigest()[:16]}"
+        identity = str(header.get("PatientID") or header.get("StudyInstanceUID") or f"{source}:{path.stem}")
+        # An export has a folder for each series: with the source in it, a patient would be a group for each of them.
+        return f"patient:{sha256(identity.encode()).hexdigest()[:16]}"
     stem = re.sub(r"[_\-.]*(\d+_)?(frame|step|slice|f|t)?[_\-]?\d+$", "", path.stem)
     subject = re.search(r"(?:^|[_\-])((?:S|p|pat|patient|subj|sub)\d+)(?=[_\-A-Z]|$)", stem, re.IGNORECASE)
     if subject:
@@ -258,7 +262,10 @@ def split(frames: Iterable[CleanFrame], held_out_sources: Sequence[str], share: 
     for side, part in (("training", parts.training), ("validation", parts.validation)):
         if not part:
             raise DataError(
-                f"The split leaves no frame for {side}.", cure="Add frames, or change `split` in the recipe."
+                f"The split leaves no frame for {side}: there are {len(frames)} frames of"
+                f" {len({frame.group for frame in frames})} groups.",
+                cure="Add frames of other patients, say in a frames.csv which `group` each frame is of, or change"
+                " `split` in the recipe.",
             )
     parts.refuse_leaks()
     return parts

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -201,14 +201,16 @@ def _keep_drawing(
     wanted: Synchronized[float],
     niceness: int,
 ) -> None:
-    """The worker: draws no more than is wanted, never ends by itself; the trainer terminates it."""
+    """The worker: draws no more than is wanted until the trainer terminates it, or is gone itself."""
     os.nice(niceness)
     memory = SharedMemory(name=name)
     noisy, second, kinds = _views(memory, capacity, settings.side)
     rng = np.random.default_rng(seed)
     backgrounds = Backgrounds(frames)
     start, stop = slots
-    while os.getppid() != 1:
+    trainer = parent_process()
+    assert trainer is not None
+    while trainer.is_alive():
         if written.value >= wanted.value:
             time.sleep(0.1)
             continue

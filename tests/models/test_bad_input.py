@@ -17,6 +17,7 @@ import pytest
 import tomli_w
 import torch
 from pydicom import examples
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from models import evaluate, export, pool, recipe
@@ -194,6 +195,49 @@ def test_a_file_that_is_no_image_is_named(data: Path, tmp_path: Path, name: str,
     with pytest.raises(DataError, match=f"{name} is not an image that can be read") as refused:
         clean_frames(folder)
     assert refused.value.cure
+
+
+def test_a_patient_of_a_dicom_export_is_one_group_in_whatever_folder(tmp_path: Path) -> None:
+    """Exports have a folder for each series, and a table of contents."""
+    for number, patient in enumerate("AABB"):
+        frame = cv2.GaussianBlur(np.random.default_rng(number).integers(0, 255, (90, 120, 3), np.uint8), (0, 0), 2)
+        file = examples.rgb_color
+        file.PatientID, file.Rows, file.Columns, file.PixelData = patient, *frame.shape[:2], frame.tobytes()
+        (tmp_path / f"series {number}").mkdir()
+        file.save_as(tmp_path / f"series {number}" / "IM0")
+    shutil.copy(get_testdata_file("DICOMDIR"), tmp_path)
+    frames = clean_frames(tmp_path)
+    groups = {frame.path.parent.name[-1]: frame.group for frame in frames}
+    assert groups["0"] == groups["1"] != groups["2"] == groups["3"] and len(frames) == 4
+    assert not any("A" == group[-1:] for group in groups.values()), "a patient's number is no name of a group"
+    shutil.rmtree(tmp_path / "series 2")
+    shutil.rmtree(tmp_path / "series 3")
+    with pytest.raises(DataError, match="2 frames of 1 groups"):
+        split(clean_frames(tmp_path), (), 0.25, 1)
+
+
+def test_crops_are_drawn_where_training_is_all_that_a_container_runs(data: Path, tmp_path: Path) -> None:
+    """There it is process 1, which elsewhere adopts workers whose trainer is gone."""
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine gives no process a numbering of its own")
+    recipe_ = tmp_path / "tiny.toml"
+    smoke = (recipe.RECIPES / "smoke.toml").read_text()
+    recipe_.write_text(smoke.replace("steps = 60", "steps = 1").replace("pool = 64", "pool = 8"))
+    train_ = [
+        sys.executable,
+        "-m",
+        "models",
+        "train",
+        str(recipe_),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    ended = subprocess.run([*command, *train_], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["state"]["step"] == 1
 
 
 def speckled() -> np.ndarray:
