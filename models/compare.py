@@ -23,11 +23,12 @@ from models.architectures.unshuffle_unet import gflop
 from models.corruption import KINDS, mark, screens
 from models.corruption.degradation import Degradation
 from models.dataset import CleanFrame, read_frame
+from models.export import MAX_SIDE
 from models.loss import restoration_loss
 from models.metrics import dice, iou, pixel_accuracy, psnr_hvs_m, ssim
 from models.pool import CropPool
 from models.recipe import Recipe
-from models.served import Weights
+from models.served import Weights, reduced
 from models.statistics import mean_interval
 from models.train import bf16_is_fast, one_cycle, varied
 from models.whole import write_whole
@@ -67,8 +68,9 @@ def samples(frames: Sequence[CleanFrame], kind: int, count: int, seed: int, *, h
     rng = np.random.default_rng([seed, kind])
     found = 0
     while found < count:
-        drawn = one_kind(read_frame(frames[int(rng.integers(len(frames)))].path), kind, rng, held_out=held_out)
-        if drawn.truth.any() and max(drawn.truth.shape) <= 1024:
+        frame = reduced(read_frame(frames[int(rng.integers(len(frames)))].path), MAX_SIDE)
+        drawn = one_kind(frame, kind, rng, held_out=held_out)
+        if drawn.truth.any() and max(drawn.truth.shape) <= MAX_SIDE:
             found += 1
             yield drawn
 

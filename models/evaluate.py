@@ -20,7 +20,7 @@ from rich.progress import track
 from models.corruption import corrupt
 from models.dataset import CleanFrame, Frame, read_frame, rows_of
 from models.errors import DataError
-from models.served import Output, Weights
+from models.served import Output, Weights, reduced
 from models.statistics import Estimate, auroc, proportion
 from models.whole import write_whole
 from service.analyse.annotations import Evidence, Kind
@@ -201,7 +201,9 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
         name: [] for name in ("learned fill", "inpainting", "learned fill, true mask", "inpainting, true mask")
     }
     for _ in track(range(samples), "Unseen styles", transient=True):
-        sample = corrupt(read_frame(frames[int(rng.integers(len(frames)))].path), rng, held_out=True)
+        frame = read_frame(frames[int(rng.integers(len(frames)))].path)
+        # Reduced before marks are drawn, not after: labels stay what was drawn, pixel by pixel.
+        sample = corrupt(reduced(frame, weights.graph.max_side), rng, held_out=True)
         if max(sample.labels.shape) > weights.graph.max_side:
             continue
         output = weights.graph(sample.noisy)
@@ -221,7 +223,7 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
             errors[f"inpainting{name}"].append(squared_error(inpainted(sample.noisy, wide), sample.clean, marked))
     for kind in Kind:
         hit, size, near_mask, mask, near_truth, truth_ = counts[kind]
-        scores, truths = zip(*presence[kind], strict=True)
+        scores, truths = ([one[column] for one in presence[kind]] for column in (0, 1))
         row = accuracy(scores, truths, weights.thresholds[kind].present)
         report.synthetic[kind.value] = {
             "Dice": 2 * hit / max(size, 1),
@@ -232,6 +234,8 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
             "specificity": row["specificity"].value,
         }
     for name, values in errors.items():
+        if not values:
+            continue  # no sample had a mark
         report.restoration[f"{name}, PSNR under marks (dB)"] = float(
             10 * np.log10(255**2 / max(float(np.mean(values)), 1e-9))
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from models.errors import RecipeError
+from models.layers import LAYERS
 from models.pool import CropSettings
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -73,7 +75,7 @@ class Recipe:
 
 def load(name: str | Path) -> Recipe:
     """A recipe by its name in `models/recipes` or by its path. Raises `RecipeError` for an unknown name, key or
-    section."""
+    section, and for a value that cannot be."""
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -108,6 +110,66 @@ _SECTIONS = {
 }
 
 
+_CHOOSABLE: Mapping[str, tuple[float, float]] = {
+    "steps": (1, math.inf),
+    "batch": (1, math.inf),
+    "pool": (1, math.inf),
+    "workers": (0, math.inf),
+    "seed": (0, math.inf),
+    "top_blocks": (1, math.inf),
+    "warm_up": (0, 0.99),
+    "average": (0, 1),
+    "share": (0, 0.95),
+    "per_screen": (1, math.inf),
+    "centred": (0, 1),
+    "blurred": (0, 1),
+    "smallest_scale": (0.05, 20),
+    "largest_scale": (0.05, 20),
+    "blur": (0.4, math.inf),
+    "uses": (0.01, math.inf),
+}
+"""Settings that make no sense, or no run, outside of a range."""
+_LEVELS = (2, 5)
+_STRIDE = 2 ** _LEVELS[1]  # how often the deepest network halves a side, which must come out even
+
+
+def _refuse_what_cannot_be(key: str, value: Any, wanted: Any, path: Path) -> None:
+    """Raise `RecipeError` for a value of another type, or beyond its range: a run would end by it in its midst."""
+    least, most = _CHOOSABLE.get(key, (-math.inf, math.inf))
+    inner = get_args(wanted)
+    cure = ""
+    if inner and not (isinstance(value, tuple) and all(_is_a(inner[0], one) for one in value)):
+        cure = f"Write a list, `{key} = [ … ]`, of {_NAMES[inner[0]][1]}."
+    elif not inner and not _is_a(wanted, value):
+        cure = f"Write {_NAMES[wanted][0] if wanted in _NAMES else 'a table'}."
+    elif isinstance(value, int | float) and not least <= value <= most:
+        cure = f"Write {least:g} to {most:g}." if most < math.inf else f"Write {least:g} or more."
+    elif key == "channels" and (not _LEVELS[0] <= len(value) <= _LEVELS[1] or min(value) < 1):
+        cure = f"Write {_LEVELS[0]} to {_LEVELS[1]} numbers, each above 0."
+    elif key == "dilations" and min(value, default=1) < 1:
+        cure = "Write numbers above 0."
+    elif key == "side" and (value < _STRIDE or value % _STRIDE):
+        cure = f"Write a multiple of {_STRIDE}."
+    elif key == "layers" and value not in LAYERS:
+        cure = f"There are {', '.join(LAYERS)}."
+    if cure:
+        shown = list(value) if isinstance(value, tuple) else value
+        raise RecipeError(f"{path} says {key} = {shown!r}, which cannot be.", cure=cure)
+
+
+_NAMES = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text in quotes", "texts in quotes"),
+}
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _built(kind: type, values: dict[str, Any], path: Path) -> Any:
     known = {entry.name for entry in fields(kind)}
     unknown = set(values) - known
@@ -115,11 +177,14 @@ def _built(kind: type, values: dict[str, Any], path: Path) -> Any:
         raise RecipeError(
             f"{path} has an unknown key {sorted(unknown)[0]!r}.", cure=f"Known here: {', '.join(sorted(known))}."
         )
+    types = get_type_hints(kind)
     converted = {}
     for key, value in values.items():
-        if key in _SECTIONS and kind is Recipe:
-            value = _built(_SECTIONS[key], value, path)
-        converted[key] = tuple(value) if isinstance(value, list) else value
+        if key in _SECTIONS and kind is Recipe and isinstance(value, Mapping):
+            value = _built(_SECTIONS[key], dict(value), path)
+        value = tuple(value) if isinstance(value, list) else value
+        _refuse_what_cannot_be(key, value, types[key], path)
+        converted[key] = value
     try:
         return kind(**converted)
     except TypeError as missing:

@@ -167,7 +167,33 @@ def test_an_unknown_key_in_a_recipe_is_named(tmp_path: Path) -> None:
         recipe.load(tmp_path / "r.toml")
 
 
-@pytest.mark.parametrize("name", ["product", "gpu", "refine", "smoke"])
+@pytest.mark.parametrize(
+    ("said", "key", "cure"),
+    [
+        ('steps = "many"', "steps = 'many'", "Write a whole number"),
+        ("steps = 0", "steps = 0", "Write 1 or more"),
+        ("steps = true", "steps = True", "Write a whole number"),
+        ("steps = 1\nbatch = 0", "batch = 0", "Write 1 or more"),
+        ("steps = 1\nnetwork = 3", "network = 3", "Write a table"),
+        ("steps = 1\n[network]\nchannels = [8]", r"channels = \[8\]", "Write 2 to 5 numbers"),
+        ('steps = 1\n[network]\nchannels = ["8", "16"]', "channels = ", "of whole numbers"),
+        ('steps = 1\n[optimiser]\nlayers = "some"', "layers = 'some'", "There are all, last"),
+        ("steps = 1\n[optimiser]\nrate = nan", "rate = nan", "Write a number"),
+        ("steps = 1\n[crops]\nside = 50", "side = 50", "multiple of 32"),
+        ("steps = 1\n[split]\nshare = 3", "share = 3", "Write 0 to 0.95"),
+        ('steps = 1\n[split]\nheld_out_sources = "usgra"', "held_out_sources = 'usgra'", "Write a list"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_before_anything_is_written(
+    tmp_path: Path, said: str, key: str, cure: str
+) -> None:
+    (tmp_path / "r.toml").write_text(said)
+    with pytest.raises(RecipeError, match=rf"r\.toml says {key}") as refused:
+        recipe.load(tmp_path / "r.toml")
+    assert cure in refused.value.cure
+
+
+@pytest.mark.parametrize("name", ["product", "gpu", "refine", "smoke", "adapt"])
 def test_shipped_recipes_load(name: str) -> None:
     assert recipe.load(name).steps > 0
 
