@@ -32,7 +32,12 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe in models/recipes, or a TOML file.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default runs/RECIPE-TIME).")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="Go on with a run that ended, or by a changed recipe; one that was cut off does so by itself."
+        ),
+    ] = False,
     start_from: Annotated[
         Path | None, typer.Option(help="Begin with the weights of this run or weights folder, or grow them.")
     ] = None,

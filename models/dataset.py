@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -46,6 +47,10 @@ class CleanFrame:
     anatomy: str = ""
     licence: str = ""
 
+    def named_from(self, root: Path) -> str:
+        """The file's path from a folder, which a listing may have led out of."""
+        return os.path.relpath(self.path, root)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -65,7 +70,7 @@ class Split:
     def write(self, manifest: Path, root: Path) -> None:
         """Record which file went where; paths are relative to the data folder."""
         sides = {
-            side: [{**asdict(f), "path": str(f.path.relative_to(root))} for f in getattr(self, side)]
+            side: [{**asdict(f), "path": f.named_from(root)} for f in getattr(self, side)]
             for side in ("training", "validation")
         }
         write_whole(manifest, json.dumps(sides, indent=1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import fcntl
+import os
 import signal
 import sys
 import threading
@@ -54,37 +56,39 @@ def train(
 ) -> Path:
     """Train by a recipe on the clean frames below ``data`` and return the run's folder.
 
-    The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. With a time budget the
-    schedule follows the clock and ends with it; without, it follows the recipe's steps. Under `torchrun` each process
-    takes a batch of its own and gradients are averaged. ``start_from`` takes weights of another run, or of a released
-    weights folder, and starts a new schedule; a larger network begins as what that one computes (`models.growth`).
+    The run folder gets the split's manifest, a checkpoint every minute and TensorBoard events. A run that was cut off
+    goes on when it is asked for again; with ``resume``, so does one that ended, or whose recipe changed. With a time
+    budget the schedule follows the clock and ends with it; without, it follows the recipe's steps. Under `torchrun`
+    each process takes a batch of its own and gradients are averaged. ``start_from`` takes weights of another run, or
+    of a released weights folder, and starts a new schedule; a larger network begins as what that one computes
+    (`models.growth`).
     With a budget of 0 the run is what it starts from. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
     """
     keep_freed_memory()
     end_cleanly_when_told()
     with Ranks() as ranks:
-        _train(recipe, data, run, ranks, resume, start_from, time_budget_min)
+        if (run / CHECKPOINT).exists() and not resume:
+            refuse_another_run(run, recipe, start_from)
+            resume = True
+        parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
+        run.mkdir(parents=True, exist_ok=True)
+        with alone_in(run, ranks):
+            if ranks.first:
+                refuse_other_split(run, parts, data, resume)
+            ranks.wait()
+            _train(recipe, parts, run, ranks, resume, start_from, time_budget_min)
     return run
 
 
 def _train(
     recipe: Recipe,
-    data: Path,
+    parts: Split,
     run: Path,
     ranks: Ranks,
     resume: bool,
     start_from: Path | None,
     time_budget_min: float | None,
 ) -> None:
-    if (run / CHECKPOINT).exists() and not resume:
-        cure = "Go on with it by `--resume`, or give another folder: runs are never overwritten."
-        raise TrainingError(f"{run} holds a run already.", cure=cure)
-    parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
-    run.mkdir(parents=True, exist_ok=True)
-    if ranks.first:
-        refuse_other_split(run, parts, data, resume)
-    ranks.wait()
-
     device = ranks.device
     torch.backends.cudnn.benchmark = True  # all batches have one shape
     torch.manual_seed(recipe.seed + ranks.seed_offset)
@@ -94,9 +98,9 @@ def _train(
     average = copy.deepcopy(network).eval()
     groups = parameter_groups(network, recipe.optimiser.weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=recipe.optimiser.rate, fused=device.type == "cuda" or None)
-    state = {"step": 0, "elapsed_s": 0.0}
+    state: dict[str, Any] = {"step": 0, "elapsed_s": 0.0, "started_from": str(start_from), "ended": False}
     if resume and (run / CHECKPOINT).exists():
-        state = restore(run / CHECKPOINT, recipe, network, average, optimiser)
+        state = restore(run / CHECKPOINT, recipe, network, average, optimiser) | {"ended": False}
         start_from = None
 
     budget_s = None if time_budget_min is None else time_budget_min * 60
@@ -154,9 +158,40 @@ def _train(
                 save(run / CHECKPOINT, recipe, network, average, optimiser, state | {"elapsed_s": elapsed_s})
                 saved = time.monotonic()
     if ranks.first:
-        elapsed_s = time.monotonic() - started
-        save(run / CHECKPOINT, recipe, network, average, optimiser, state | {"elapsed_s": elapsed_s})
+        ended = {"elapsed_s": time.monotonic() - started, "ended": True}
+        save(run / CHECKPOINT, recipe, network, average, optimiser, state | ended)
     ranks.wait()
+
+
+@contextmanager
+def alone_in(run: Path, ranks: Ranks) -> Iterator[None]:
+    """Hold the run's folder until the run is over. Raises `TrainingError` where another process holds it."""
+    if not ranks.first:
+        yield
+        return
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as taken:
+        os.close(folder)
+        cure = "Let that one end, or give another folder."
+        raise TrainingError(f"Another process trains the run in {run}.", cure=cure) from taken
+    except OSError:
+        pass  # there are file systems that cannot lock a folder
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def refuse_another_run(run: Path, recipe: Recipe, start_from: Path | None) -> None:
+    """Raise `TrainingError` unless what the folder holds is this very run, cut off before its end."""
+    earlier = read_checkpoint(run / CHECKPOINT)
+    state = earlier["state"]
+    same = earlier["recipe"] == asdict(recipe) and state.get("started_from") == str(start_from)
+    if not same or state.get("ended", True):
+        cure = "Go on with it by `--resume`, or give another folder: runs are never overwritten."
+        raise TrainingError(f"{run} holds a run already.", cure=cure)
 
 
 def diverged(run: Path, what: str) -> Diverged:

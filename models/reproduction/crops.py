@@ -92,7 +92,7 @@ def data(
         "kind": kind,
         "switches": {switch: getattr(defects, switch) for switch in DATA_SWITCHES},
         "seed": scale.data_seed,
-        "frames": {name: [str(f.path.relative_to(root)) for f in part.frames] for name, part in wanted.items()},
+        "frames": {name: [f.named_from(root) for f in part.frames] for name, part in wanted.items()},
         "crops": {name: [part.count, part.side, part.per_frame] for name, part in wanted.items()},
     }
     home = folder / f"{kind}-{sha256(json.dumps(manifest).encode()).hexdigest()[:12]}"
@@ -102,9 +102,7 @@ def data(
         for number, (name, part) in enumerate(wanted.items()):
             # Each part has a stream of its own: a longer training set leaves the test set as it was.
             used = _draw(home / f"{name}.npy", part, kind, defects, (scale.data_seed, number))
-            manifest["drawn"][name] = [
-                {"file": str(f.path.relative_to(root)), "source": f.source, "group": f.group} for f in used
-            ]
+            manifest["drawn"][name] = [{"file": f.named_from(root), "source": f.source, "group": f.group} for f in used]
         beside = home / "manifest.part"
         beside.write_text(json.dumps(manifest, indent=1))
         beside.replace(home / "manifest.json")

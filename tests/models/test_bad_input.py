@@ -26,6 +26,7 @@ from models.checkpoint import read_checkpoint, write_checkpoint
 from models.cli import app
 from models.compare import samples
 from models.dataset import Split, clean_frames, read_frame, split
+from models.distributed import Ranks
 from models.errors import DataError, Diverged, LeakySplit, TrainingError
 from models.served import Weights
 from models.train import CHECKPOINT, SPLIT, average_runs, train
@@ -60,8 +61,23 @@ def test_an_interrupted_run_leaves_a_whole_checkpoint_and_goes_on(
     assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["state"]["step"] == 2
     assert not list((tmp_path / "run").glob("*.part"))
     monkeypatch.setattr(training, "follow", follow)
-    train(tiny, data, tmp_path / "run", resume=True)
+    for other in ({"recipe": replace(tiny, seed=9)}, {"start_from": tmp_path / "elsewhere"}):
+        with pytest.raises(TrainingError, match="holds a run already"):
+            train(**{"recipe": tiny, "data": data, "run": tmp_path / "run", **other})
+    train(tiny, data, tmp_path / "run")  # the same command again
     assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["state"]["step"] == 4
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(tiny, data, tmp_path / "run")
+    train(replace(tiny, steps=5), data, tmp_path / "run", resume=True)
+    assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["state"]["step"] == 5
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with training.alone_in(tmp_path / "run", Ranks()), pytest.raises(TrainingError, match="Another process trains"):
+        train(tiny, data, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    train(replace(tiny, steps=1), data, tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_is_named(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
@@ -161,6 +177,18 @@ def test_a_spreadsheets_csv_is_read(data: Path, tmp_path: Path) -> None:
     (folder / "frames.csv").write_text("file,source\n,here\n")
     with pytest.raises(DataError, match=r"Line 2 of .*frames\.csv names no file"):
         clean_frames(folder)
+
+
+def test_a_listing_may_name_files_anywhere(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [data / "tissue_0a.png", data / "tissue_1a.png", "../beside.png"]
+    shutil.copy(data / "tissue_2a.png", tmp_path / "beside.png")
+    (tmp_path / "ward").mkdir()
+    (tmp_path / "ward" / "frames.csv").write_text("file,source\n" + "".join(f"{file},here\n" for file in listed))
+    monkeypatch.chdir(tmp_path)
+    for root in (Path("ward"), tmp_path / "ward"):
+        split(clean_frames(root), (), 0.3, 1).write(tmp_path / SPLIT, root)
+        parts = Split.read(tmp_path / SPLIT, root)
+        assert len([read_frame(frame.path) for frame in parts.training + parts.validation]) == 3
 
 
 @pytest.mark.parametrize("said", ["yes", "2", "True"])
