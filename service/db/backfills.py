@@ -25,12 +25,15 @@ def begin(session: Session, node: str, first_day: date, last_day: date, modality
     return found
 
 
-def note_day(session: Session, backfill_id: int, day: date, study_instance_uids: Iterable[str]) -> None:
-    """The PACS has listed this day."""
+def note_day(
+    session: Session, backfill_id: int, day: date, study_instance_uids: Iterable[str], *, is_over: bool
+) -> None:
+    """The PACS has listed this day, for good if it ``is_over``."""
     for uid in sorted(set(study_instance_uids)):
         if session.get(BackfillStudy, (backfill_id, uid)) is None:
             session.add(BackfillStudy(backfill_id=backfill_id, study_instance_uid=uid, day=day))
-    session.get_one(Backfill, backfill_id).listed_to = day
+    if is_over:
+        session.get_one(Backfill, backfill_id).listed_to = day
     session.flush()
 
 

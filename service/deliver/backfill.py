@@ -19,7 +19,7 @@ from service.db.session import Database
 from service.db.tables import BackfillState
 from service.deliver import query
 from service.deliver.send import Node
-from service.errors import ConfigurationError, PeerError
+from service.errors import ConfigurationError, PeerError, PeerRefused
 from service.receive.incoming import Berth, Incoming, StoreRequest
 from service.receive.intake import Intake
 from service.receive.status import Status, answer
@@ -146,15 +146,19 @@ class Backfiller:
         with query.associated(self._wanted.node, self._calling, query.find_context()) as association:
             uids = query.studies_of(association, day, self._wanted.modality)
         with self._db.begin() as session:
-            backfills.note_day(session, backfill_id, day, uids)
+            # Studies of today still come: the next run lists it again.
+            backfills.note_day(session, backfill_id, day, uids, is_over=day < datetime.now(days.zone()).date())
         log.info("listed", day=str(day), studies=len(uids))
 
     def _study(self, backfill_id: int, study: str, found: Run) -> None:
-        wanted = self._wanted
+        wanted, listed, unlisted = self._wanted, [], ""
         with query.associated(wanted.node, self._calling, query.find_context()) as association:
-            listed = query.instances_of(association, study, wanted.modality)
+            try:
+                listed = query.instances_of(association, study, wanted.modality)
+            except PeerRefused as error:  # of this study; those behind it must not wait for ever
+                unlisted = error.what
         missing = self._missing(listed)
-        before, reason = len(missing), ""
+        before, reason = len(missing), unlisted
         try:
             for series, batch in _batches(missing):
                 wanted.pace.wait(len(batch))
@@ -164,7 +168,7 @@ class Backfiller:
         missing = self._missing(missing, patience_s=ARRIVAL_S if wanted.method == "move" and not reason else 0.0)
         if missing and not reason:
             reason = f"{len(missing)} of {len(listed)} instances did not come."
-        state = BackfillState.FAILED if missing else BackfillState.DONE
+        state = BackfillState.FAILED if missing or unlisted else BackfillState.DONE
         fetched = before - len(missing)
         with self._db.begin() as session:
             backfills.note_study(session, backfill_id, study, state, len(listed), fetched, reason)
@@ -180,7 +184,7 @@ class Backfiller:
             with query.associated(wanted.node, self._calling, query.move_context()) as association:
                 query.move(association, self._calling, study, series, uids)
             return
-        contexts = query.get_contexts(sop_class for _, _, sop_class in batch if sop_class)
+        contexts = query.get_contexts(sop_class for _, _, sop_class in batch)
         with query.associated(wanted.node, self._calling, contexts, self._store) as association:
             query.get(association, study, series, uids)
 

@@ -13,7 +13,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from service.deliver.association import associate
 from service.deliver.send import Node
-from service.errors import PeerError
+from service.errors import PeerError, PeerRefused
+from service.receive.contexts import SECONDARY_CAPTURE_IMAGE, TRANSFER_SYNTAXES, ULTRASOUND, VIDEO
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
@@ -25,7 +26,7 @@ MOST_CONTEXTS = 128
 TIMEOUT_S = 60.0
 
 _TS = "1.2.840.10008.1.2"
-# One context each, so that the PACS sends what it keeps. What ultrasound is kept in, the usual first.
+# One context each, so that the PACS sends what it keeps. What ultrasound is usually kept in; videos and others follow.
 SYNTAXES = (
     *(f"{_TS}.{each}" for each in ("1", "4.50", "4.70", "4.57", "4.80", "4.81", "4.90", "4.91", "5", "4.51", "4.102")),
     _TS,
@@ -63,8 +64,15 @@ def find_context() -> list[PresentationContext]:
 
 
 def get_contexts(sop_classes: Iterable[str]) -> list[PresentationContext]:
-    """C-GET, and storage of these classes in every usual syntax."""
-    storage = [build_context(sop_class, syntax) for sop_class in sorted(set(sop_classes)) for syntax in SYNTAXES]
+    """C-GET, and storage of these classes in every syntax that is taken, as far as an association has room.
+
+    Where a class is empty, for SOP Class UID is an optional key, what ultrasound is kept as is offered too.
+    """
+    classes = set(sop_classes)
+    if "" in classes:
+        classes = classes - {""} | {*ULTRASOUND, SECONDARY_CAPTURE_IMAGE}
+    syntaxes = dict.fromkeys((*SYNTAXES, *VIDEO, *TRANSFER_SYNTAXES))
+    storage = [build_context(sop_class, syntax) for syntax in syntaxes for sop_class in sorted(classes)]
     return [build_context(GET), *storage][:MOST_CONTEXTS]
 
 
@@ -79,14 +87,20 @@ def studies_of(association: Association, day: date, modality: str) -> list[str]:
 
 
 def instances_of(association: Association, study: str, modality: str) -> list[tuple[str, str, str]]:
-    """(series, SOP instance, SOP class) UIDs of a study's instances of this modality, the class empty if not told."""
+    """(series, SOP instance, SOP class) UIDs of a study's instances of this modality, the class empty if not told.
+
+    Raises:
+        PeerRefused: the PACS cannot say. PeerError: it does not answer.
+    """
     found = []
     series_keys = {"StudyInstanceUID": study, "SeriesInstanceUID": "", "Modality": modality}
     for series in list(_find(association, "SERIES", series_keys)):
-        if modality and str(series.get("Modality", modality)) != modality:
+        if "SeriesInstanceUID" not in series or (modality and str(series.get("Modality", modality)) != modality):
             continue  # a PACS that does not match by modality
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": str(series.SeriesInstanceUID)}
         for image in _find(association, "IMAGE", keys | {"SOPInstanceUID": "", "SOPClassUID": ""}):
+            if "SOPInstanceUID" not in image:
+                continue
             sop_class = str(image.get("SOPClassUID", ""))
             found.append((str(series.SeriesInstanceUID), str(image.SOPInstanceUID), sop_class))
     return found
@@ -120,7 +134,7 @@ def _find(association: Association, level: str, keys: dict[str, Any]) -> Iterato
         if code in PENDING and found is not None:
             yield found
         elif code != SUCCESS:
-            raise PeerError(
+            raise (PeerError if code is None else PeerRefused)(
                 f"The PACS answered C-FIND with {_words(code)}.",
                 cure="Its own log says why; the next run goes on from here.",
             )

@@ -24,8 +24,9 @@ ULTRASOUND = {
     f"{_US}.6": "Ultrasound Image (retired)",
     f"{_US}.3": "Ultrasound Multi-frame Image (retired)",
 }
+SECONDARY_CAPTURE_IMAGE = f"{_US}.7"
 SECONDARY_CAPTURE = {
-    f"{_US}.7": "Secondary Capture Image",
+    SECONDARY_CAPTURE_IMAGE: "Secondary Capture Image",
     f"{_US}.7.1": "Multi-frame Single Bit Secondary Capture Image",
     f"{_US}.7.2": "Multi-frame Grayscale Byte Secondary Capture Image",
     f"{_US}.7.3": "Multi-frame Grayscale Word Secondary Capture Image",

@@ -12,20 +12,26 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from pydicom import dcmwrite, examples
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import MPEG2MPML, generate_uid
+from pynetdicom import AE, evt
 from sqlalchemy import select
 
 from service.archive.store import archive
+from service.db import days
 from service.db.session import Database
 from service.db.tables import Backfill, BackfillState, BackfillStudy
 from service.deliver.backfill import Backfiller, Pace, Run, Wanted, Window
+from service.deliver.query import FIND, GET
 from service.deliver.send import Node, send
 from service.errors import ConfigurationError, PeerError
+from service.receive.contexts import TRANSFER_SYNTAXES
 from service.settings import Settings, settings
 from tests.archive.test_verify import _stamp
 from tests.deliver.test_orthanc import ORTHANC
@@ -181,6 +187,91 @@ def test_a_killed_run_goes_on(db: Database, pacs: Pacs, house: Settings) -> None
     assert len(instances(db)) == 12 and f"{12 - before} fetched" in rest.stdout
     with db.read() as session:
         assert len(session.scalars(select(Backfill)).all()) == 1
+
+
+class OddPacs:
+    """A PACS of few words: it tells no SOP classes, and is at a loss over one study."""
+
+    def __init__(self, *kept: Dataset, lost: str = "") -> None:
+        self.kept, self.lost = kept, lost
+        ae = AE("ODD")
+        for model in (FIND, GET):
+            ae.add_supported_context(model)
+        for sop_class in {str(dataset.SOPClassUID) for dataset in kept}:
+            ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES), scu_role=True, scp_role=True)
+        handlers: list[Any] = [(evt.EVT_C_FIND, self._find), (evt.EVT_C_GET, self._get)]
+        self.server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+
+    @property
+    def node(self) -> Node:
+        return Node("ODD", "127.0.0.1", self.server.socket.getsockname()[1])
+
+    def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        asked = event.identifier
+        level = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+        unique = level[asked.QueryRetrieveLevel]
+        if unique != "StudyInstanceUID" and asked.StudyInstanceUID == self.lost:
+            yield 0xC001, None
+            return
+        nameless = Dataset()
+        nameless.RetrieveAETitle = "ODD"
+        yield 0xFF00, nameless
+        date = asked.get("StudyDate") or ""
+        matching = [
+            each
+            for each in self.kept
+            if (not date or each.StudyDate == date)
+            and all(not asked.get(name) or asked.get(name) == each.get(name) for name in level.values())
+        ]
+        for uid in dict.fromkeys(str(each.get(unique)) for each in matching):
+            found = Dataset()
+            setattr(found, unique, uid)
+            yield 0xFF00, found
+
+    def _get(self, event: Any) -> Iterator[Any]:
+        uids = event.identifier.SOPInstanceUID
+        wanted = [uids] if isinstance(uids, str) else list(uids)
+        found = [each for each in self.kept if each.SOPInstanceUID in wanted]
+        yield len(found)
+        for dataset in found:
+            yield 0xFF00, dataset
+
+
+def test_a_study_that_the_pacs_cannot_list_does_not_keep_the_others(db: Database) -> None:
+    """Nor do answers without UIDs or classes; and what is kept in a rare syntax comes as well."""
+    archive.cache_clear()
+    first, second, third = (study("20260301", 1)[0] for _ in range(3))
+    third.file_meta.TransferSyntaxUID = MPEG2MPML
+    third.PixelData = encapsulate([os.urandom(100)])
+    uids = sorted((first.StudyInstanceUID, second.StudyInstanceUID))
+    odd = OddPacs(first, second, third, lost=uids[0])
+    wanted = Wanted(odd.node, date(2026, 3, 1), date(2026, 3, 1), pace=Pace(1000.0, None))
+    try:
+        done = Backfiller(db, settings(), wanted).run()
+        assert (done.studies, done.fetched, done.failed, done.finished) == (3, 2, 1, False)
+        odd.lost = ""
+        done = Backfiller(db, settings(), wanted).run()
+        assert (done.studies, done.fetched, done.failed, done.finished) == (1, 1, 0, True)
+    finally:
+        odd.server.shutdown()
+    rows = {row.sop_instance_uid: row.transfer_syntax_uid for row in instances(db)}
+    assert len(rows) == 3 and rows[str(third.SOPInstanceUID)] == MPEG2MPML
+
+
+def test_today_is_listed_again(db: Database) -> None:
+    """A run that did not come to its end, and goes on later in the day, when more studies are there."""
+    archive.cache_clear()
+    today = datetime.now(days.zone()).date()
+    early, late = (study(today.strftime("%Y%m%d"), 1)[0] for _ in range(2))
+    odd = OddPacs(early, lost=early.StudyInstanceUID)
+    wanted = Wanted(odd.node, today, today, pace=Pace(1000.0, None))
+    try:
+        assert not Backfiller(db, settings(), wanted).run().finished
+        odd.kept, odd.lost = (early, late), ""
+        done = Backfiller(db, settings(), wanted).run()
+        assert (done.fetched, done.finished) == (2, True)
+    finally:
+        odd.server.shutdown()
 
 
 def test_a_pacs_that_is_away_is_named(db: Database, tmp_path: Path) -> None:
