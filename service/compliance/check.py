@@ -43,10 +43,17 @@ def lint_text(text: str, today: date | None = None) -> list[Problem]:
     if rulebook is None:
         return list(problems)
     lines = lines_of(text)
-    found = [*_of_each(rulebook), *_of_pairs(rulebook), *_of_dates(rulebook, today)]
+    found = [*_of_each(rulebook), *_of_pairs(rulebook), *_of_dates(rulebook, today), *_of_second_reader(rulebook)]
     return sorted(
         {Problem(line_of(lines, path), dotted(path), what, cure, is_error) for path, what, cure, is_error in found}
     )
+
+
+def _of_second_reader(rulebook: Rulebook) -> Iterator[Found]:
+    least = rulebook.second_reader_from
+    if least and not any(rulebook.asks_second_reader(each.severity) for each in rulebook.requirements):
+        what = f"No requirement is {' or '.join(least.and_heavier)}, so no second reader is ever asked."
+        yield ("second_reader_from",), what, "Name a severity that a requirement has, or leave the line out.", False
 
 
 def _of_each(rulebook: Rulebook) -> Iterator[Found]:

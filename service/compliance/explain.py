@@ -12,6 +12,9 @@ _CINE = {"any": "one sampled frame", "most": "most of the sampled frames", "ever
 def rulebook_in_words(rulebook: Rulebook) -> list[str]:
     """One sentence or two for each requirement and waiver."""
     rules = [f"{rule.id} ({rule.severity.value}): {_rule(rule)}" for rule in rulebook.requirements]
+    if rulebook.second_reader_from is not None:
+        weights = " or ".join(rulebook.second_reader_from.and_heavier)
+        rules.append(f"Whoever overrides what is missing and {weights} says why, and a second reader is asked.")
     return rules + [
         f"{waiver.requirement}: waived until {waiver.until}"
         f"{f' where {_match(waiver.match)}' if waiver.match else ''}, because {waiver.reason}."

@@ -34,6 +34,16 @@ class Severity(StrEnum):
     MINOR = "minor"
     INFO = "info"
 
+    @property
+    def rank(self) -> int:
+        """0 for the heaviest."""
+        return list(Severity).index(self)
+
+    @property
+    def and_heavier(self) -> tuple[Severity, ...]:
+        """The severities that weigh at least as much, the heaviest first."""
+        return tuple(list(Severity)[: self.rank + 1])
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -33,6 +33,7 @@ from service.errors import RulebookError
 from service.settings import RULEBOOKS
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+Weight = Literal[Severity.CRITICAL, Severity.MAJOR, Severity.MINOR]  # what decides a verdict
 # Findings that the evaluation makes by itself; no rule may take their names.
 RESERVED = ("image-assessed", "one-version")
 
@@ -198,6 +199,7 @@ class Rulebook(Part):
     version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=32)
     title: str = ""
     source: str = ""
+    second_reader_from: Weight | None = None  # whoever overrides a lack of this weight says why, and is read after
     requirements: tuple[Requirement, ...] = Field(alias="requirement")
     waivers: tuple[Waiver, ...] = Field((), alias="waiver")
     examples: tuple[Example, ...] = Field((), alias="example")
@@ -218,6 +220,11 @@ class Rulebook(Part):
     def asks_for_text(self) -> bool:
         """Whether a requirement looks at what is written on images, so that somebody must read it."""
         return any(requirement.asks_for_text for requirement in self.requirements)
+
+    def asks_second_reader(self, severity: Severity) -> bool:
+        """Whether overriding a missing requirement of this severity needs a note and a second reader."""
+        least = self.second_reader_from
+        return least is not None and severity.rank <= least.rank
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -1,6 +1,7 @@
 """Double reads: a set share of studies gets a second, blinded answer, and a third person's where two differ.
 
 Which studies these are follows from their UID alone, so that nobody chooses them and a second run draws the same.
+Beside this sample come the overrides that a rule book wants read a second time; they are no sample, and counted apart.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +12,19 @@ from hashlib import sha256
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
-from service.db.tables import NOTE_LENGTH, DoubleRead, DoubleReadState, Instance, Reading, Study, User, Verdict, now
+from service.db.tables import (
+    NOTE_LENGTH,
+    Cause,
+    Decision,
+    DoubleRead,
+    DoubleReadState,
+    Instance,
+    Reading,
+    Study,
+    User,
+    Verdict,
+    now,
+)
 from service.errors import Conflict, NotAllowed
 
 _JUDGED = (Verdict.COMPLIANT, Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)
@@ -41,6 +54,9 @@ def draw(session: Session, study: Study, share: float) -> None:
     Answers that were given before a later image came are about another study: an unfinished read begins anew.
     """
     drawn = session.get(DoubleRead, study.id)
+    if drawn is not None and _was_for_a_past_override(drawn, study):
+        _drop(session, drawn)
+        drawn = None
     if drawn is not None:
         _forget_the_outdated(drawn, study)
     elif study.verdict in _JUDGED and not study.synthetic and is_drawn(study.study_instance_uid, share):
@@ -155,11 +171,20 @@ def adjudicate(session: Session, study: Study, user: User, said: Reading, note: 
     return drawn
 
 
-def note_decision(session: Session, study: Study, user: User, outcome: Verdict | None, note: str) -> None:
-    """An ordinary decision is the first answer to a drawn study, when nobody has given one."""
-    drawn = session.get(DoubleRead, study.id)
+def note_decision(
+    session: Session, study: Study, user: User, outcome: Verdict | None, note: str, *, asks: bool = False
+) -> None:
+    """An ordinary decision is the first answer to a drawn study, when nobody has given one.
+
+    One that ``asks`` for a second reader puts its study up for reading, unless two readers have found the same
+    already; the same person's next decision, if it does not ask, takes it away again.
+    """
+    drawn = _put_up(session, study) if asks else session.get(DoubleRead, study.id)
     said = _ANSWERS.get(outcome) if outcome is not None else None
     if drawn is None or drawn.state is not DoubleReadState.WAITING or said is None:
+        return
+    if drawn.cause is Cause.OVERRIDE and not asks:
+        _drop(session, drawn)
         return
     _forget_the_outdated(drawn, study)
     if drawn.first_user_id in (None, user.id):
@@ -171,30 +196,81 @@ def forget_decision(session: Session, study: Study, user: User) -> None:
     drawn = session.get(DoubleRead, study.id)
     if drawn is None or drawn.state is not DoubleReadState.WAITING or drawn.first_blinded:
         return
-    if drawn.first_user_id == user.id:
+    if drawn.first_user_id == user.id and drawn.cause is Cause.OVERRIDE:
+        _drop(session, drawn)
+    elif drawn.first_user_id == user.id:
         _forget_first(drawn)
 
 
-def pairs(session: Session, start: datetime, end: datetime, as_of: datetime, site: str = "") -> list[Pair]:
-    """Complete double reads of studies first received in the range, as known at ``as_of``."""
+def asked_for(session: Session, study: Study) -> DoubleRead | None:
+    """The second reading that an override asked for; None when there is none."""
+    drawn = of(session, study)
+    return drawn if drawn is not None and drawn.cause is Cause.OVERRIDE else None
+
+
+def answers(session: Session, study: Study) -> dict[str, str]:
+    """What each reader of a finished double read said, for the audit trail before it begins anew."""
+    drawn = of(session, study)
+    if drawn is None or drawn.state is not DoubleReadState.DONE:
+        return {}
+    said = {"first": drawn.first_answer, "second": drawn.second_answer, "third": drawn.adjudicated_answer}
+    return {reader: answer.value for reader, answer in said.items() if answer is not None}
+
+
+def pairs(
+    session: Session, start: datetime, end: datetime, as_of: datetime, site: str = "", cause: Cause = Cause.SAMPLE
+) -> list[Pair]:
+    """Complete double reads of this cause, of studies first received in the range, as known at ``as_of``."""
     rows = session.scalars(
         select(DoubleRead)
         .join(Study, Study.id == DoubleRead.study_id)
-        .where(*_received(start, end, site), DoubleRead.second_at <= as_of)
+        .where(*_received(start, end, site), DoubleRead.cause == cause, DoubleRead.second_at <= as_of)
         .order_by(DoubleRead.study_id)
     )
     return [_pair(row, as_of) for row in rows]
 
 
-def count_drawn(session: Session, start: datetime, end: datetime, as_of: datetime, site: str = "") -> int:
-    """How many studies of the range had been drawn by then."""
+def count_drawn(
+    session: Session, start: datetime, end: datetime, as_of: datetime, site: str = "", cause: Cause = Cause.SAMPLE
+) -> int:
+    """How many studies of the range had been put up for this cause by then."""
     query = select(func.count()).select_from(DoubleRead).join(Study, Study.id == DoubleRead.study_id)
-    return session.scalar(query.where(*_received(start, end, site), DoubleRead.drawn_at <= as_of)) or 0
+    known = (DoubleRead.cause == cause, DoubleRead.drawn_at <= as_of)
+    return session.scalar(query.where(*_received(start, end, site), *known)) or 0
 
 
 def _received(start: datetime, end: datetime, site: str) -> list[ColumnElement[bool]]:
     of_site = [Study.institution == site] if site else []
     return [Study.first_received_at >= start, Study.first_received_at < end, ~Study.synthetic, *of_site]
+
+
+def _put_up(session: Session, study: Study) -> DoubleRead:
+    """The study's double read for an override that asks for one; a finished one that found otherwise begins anew."""
+    drawn = session.get(DoubleRead, study.id)
+    if drawn is not None and drawn.state is DoubleReadState.DONE and not _found_complete(drawn, study):
+        _drop(session, drawn)
+        drawn = None
+    if drawn is None:
+        drawn = DoubleRead(study_id=study.id, cause=Cause.OVERRIDE, state=DoubleReadState.WAITING)
+        session.add(drawn)
+    return drawn
+
+
+def _found_complete(drawn: DoubleRead, study: Study) -> bool:
+    """Whether the readers found the study complete with all the images that it has now."""
+    at = drawn.adjudicated_at or drawn.second_at
+    word = drawn.adjudicated_answer or drawn.second_answer
+    return word is Reading.COMPLETE and at is not None and at >= study.last_received_at
+
+
+def _was_for_a_past_override(drawn: DoubleRead, study: Study) -> bool:
+    waits = drawn.state is DoubleReadState.WAITING
+    return waits and drawn.cause is Cause.OVERRIDE and study.decision is not Decision.OVERRIDE
+
+
+def _drop(session: Session, drawn: DoubleRead) -> None:
+    session.delete(drawn)
+    session.flush()
 
 
 def _not_first(user: User) -> ColumnElement[bool]:
@@ -214,7 +290,7 @@ def _listed(
 def _locked(session: Session, study: Study) -> DoubleRead:
     drawn = session.get(DoubleRead, study.id, with_for_update=True, populate_existing=True)
     if drawn is None:
-        raise NotAllowed("This study is not in the double-read sample.", cure="Review it as any other study.")
+        raise NotAllowed("This study is not read twice, or no longer.", cure="Review it as any other study.")
     return drawn
 
 
@@ -229,7 +305,7 @@ def _forget_first(drawn: DoubleRead) -> None:
 
 
 def _forget_the_outdated(drawn: DoubleRead, study: Study) -> None:
-    waits = drawn.state is DoubleReadState.WAITING
+    waits = drawn.state is DoubleReadState.WAITING and drawn.cause is Cause.SAMPLE  # an override stands until undone
     if waits and drawn.first_at is not None and drawn.first_at < study.last_received_at:
         _forget_first(drawn)
 

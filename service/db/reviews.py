@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from service.db import deliveries, double_reads
+from service.db import deliveries, double_reads, overrides
 from service.db.days import zone
 from service.db.tables import NOTE_LENGTH, Decision, Draft, Hold, Review, Study, User, Verdict, VerdictRecord, now
 from service.errors import Conflict, NotAllowed
@@ -50,6 +50,10 @@ class UnknownReason(NotAllowed):
     """The reason is none of the decision's codes, or one that needs a note came without."""
 
 
+class NoteNeeded(UnknownReason):
+    """What is overridden weighs so much that the rule book wants to know why."""
+
+
 def words_of(decision: Decision, code: str) -> str:
     """The reason in words."""
     return next((reason.words for reason in REASONS.get(decision, ()) if reason.code == code), code)
@@ -74,7 +78,8 @@ def decide(
 ) -> Review:
     """Record a decision on the study as it stood at ``version``.
 
-    Raises Conflict when the study has changed since, UnknownReason when the reason does not fit.
+    Raises Conflict when the study has changed since, UnknownReason when the reason does not fit, NoteNeeded when what
+    is overridden needs a note.
     """
     code = _code(decision, reason, note)
     grown = session.execute(
@@ -102,7 +107,8 @@ def decide(
         study_version=version,
     )
     session.add(review)
-    double_reads.note_decision(session, study, user, outranking(study.verdict, decision), review.note)
+    asks = _asks_second_reader(session, study, decision, review.note)
+    double_reads.note_decision(session, study, user, outranking(study.verdict, decision), review.note, asks=asks)
     session.execute(delete(Draft).where(Draft.study_id == study.id, Draft.user_id == user.id))
     session.execute(delete(Hold).where(Hold.study_id == study.id, Hold.user_id == user.id))
     session.flush()
@@ -117,11 +123,11 @@ def withdraw(session: Session, study: Study, user: User) -> Review:
     decisions = standing(history(session, study))
     if not decisions or decisions[-1].user_id != user.id:
         raise Conflict("There is no decision of yours to take back here.", cure="Only the one who decided may undo it.")
-    before = decisions[-2].decision if len(decisions) > 1 else None
+    earlier = decisions[-2] if len(decisions) > 1 else None
     session.execute(
         update(Study)
         .where(Study.id == study.id)
-        .values(decision=before, version=Study.version + 1)
+        .values(decision=earlier.decision if earlier else None, version=Study.version + 1)
         .execution_options(synchronize_session=False)
     )
     review = Review(
@@ -134,6 +140,9 @@ def withdraw(session: Session, study: Study, user: User) -> Review:
     )
     session.add(review)
     double_reads.forget_decision(session, study, user)
+    if earlier is not None and earlier.decision is Decision.OVERRIDE and overrides.weighty(session, study):
+        counts_as = outranking(study.verdict, earlier.decision)
+        double_reads.note_decision(session, study, earlier.user, counts_as, earlier.note, asks=True)
     if decisions[-1].decision is Decision.RETAKE:
         deliveries.withdraw_rejections(session, study)
     session.flush()
@@ -216,6 +225,17 @@ def draft(session: Session, study: Study, user: User) -> Draft | None:
 def _lock(session: Session, study: Study) -> None:
     """Two people who act on one study in the same moment do so one after the other."""
     session.execute(select(Study.id).where(Study.id == study.id).with_for_update())
+
+
+def _asks_second_reader(session: Session, study: Study, decision: Decision, note: str) -> bool:
+    """Whether the decision overrides what nobody overrides alone; raises NoteNeeded when it does not say why."""
+    heavy = overrides.weighty(session, study) if decision is Decision.OVERRIDE else []
+    if heavy and not note:
+        raise NoteNeeded(
+            f"A {heavy[0].severity.value} requirement is missing by the rules: overriding it needs a note.",
+            cure="Say in the note what you see; a second reader is asked then, who does not know of it.",
+        )
+    return bool(heavy)
 
 
 def _code(decision: Decision, reason: str, note: str) -> str:

@@ -182,6 +182,24 @@ def of_digest(session: Session, sha256: str) -> RulebookVersion | None:
     return session.scalar(select(RulebookVersion).where(RulebookVersion.sha256 == sha256))
 
 
+def of_label(session: Session, label: str) -> Rulebook | None:
+    """The rule book that a verdict names, as `Rulebook.label` writes it; None when it is not kept."""
+    digest = label.rpartition("+")[2]
+    if digest == label:
+        return None
+    if label not in _labelled:
+        toml = session.scalar(
+            select(RulebookVersion.toml).where(RulebookVersion.sha256.startswith(digest, autoescape=True)).limit(1)
+        )
+        if toml is None:
+            return None
+        _labelled[label] = toml
+    return _parsed(_labelled[label])
+
+
+_labelled: dict[str, str] = {}  # a label's text never changes, for its digest is part of it
+
+
 def _one_at_a_time(session: Session) -> None:
     """Let two people who save or activate at once do so one after the other: the later one sees what the first did."""
     if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway

@@ -76,7 +76,7 @@ VIEWS = {
         GROUP BY studies.id, studies.study_instance_uid
     """,
     "bi_double_reads": """
-        SELECT studies.study_instance_uid, double_reads.state, double_reads.drawn_at,
+        SELECT studies.study_instance_uid, double_reads.cause, double_reads.state, double_reads.drawn_at,
             CASE WHEN double_reads.state <> 'waiting' THEN double_reads.verdict END AS verdict,
             CASE WHEN double_reads.state <> 'waiting' THEN double_reads.first_answer END AS first_answer,
             double_reads.first_blinded, double_reads.first_at, double_reads.second_answer,

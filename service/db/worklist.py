@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, load_only
 
-from service.db import cursors, double_reads
+from service.db import cursors, double_reads, overrides
 from service.db.cursors import Key
 from service.db.names import parts_begin
 from service.db.tables import (
@@ -125,6 +125,7 @@ class Row:
     frames: int = 0
     thumbnail: tuple[str, str] | None = None  # SOP Instance UID and SHA-256 of the first image with pixels
     lacking: list[Lack] = field(default_factory=list)
+    needs_note: bool = False  # to be overridden
     holder: str = ""
 
 
@@ -350,8 +351,10 @@ def _rows(session: Session, studies: Sequence[Study]) -> list[Row]:
     """What each study lacks, consists of and is held by: two statements for all rows."""
     ids = [study.id for study in studies]
     rows = {study.id: Row(study) for study in studies}
-    for study_id, *finding in session.execute(_LACKED, {"ids": ids}):
-        rows[study_id].lacking.append(Lack(*finding))
+    for study_id, rulebook, *finding in session.execute(_LACKED, {"ids": ids}):
+        lack, row = Lack(*finding), rows[study_id]
+        row.lacking.append(lack)
+        row.needs_note |= overrides.needs_second_reader(session, rulebook, lack.state, lack.severity)
     for study_id, total, frames, uid, sha256, holder in session.execute(_PARTS, {"ids": ids, "at": now()}):
         row = rows[study_id]
         row.images, row.frames, row.holder = total, frames, holder or ""
@@ -363,6 +366,7 @@ def _rows(session: Session, studies: Sequence[Study]) -> list[Row]:
 _LACKED = (
     select(
         VerdictRecord.study_id,
+        VerdictRecord.rulebook,
         Finding.requirement,
         Finding.state,
         Finding.severity,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.db import double_reads
 from service.db.double_reads import Pair
-from service.db.tables import Reading, Verdict, now
+from service.db.tables import Cause, Reading, Verdict, now
 from service.report.statistics import kappa, kappa_interval, wilson
 
 _SAID = {
@@ -53,6 +53,20 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Overrides:
+    """What became of overrides that the rule book wanted read a second time; no sample, so no kappa."""
+
+    read: int
+    agreed: int  # the second reader saw what the one who overrode saw
+    disagreed: int
+    adjudicated: int  # of those, by a third person
+    waiting: int
+
+    def as_json(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("read", "agreed", "disagreed", "adjudicated", "waiting")}
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """Reader against reader, and the machine against the blinded second reader, on studies received in the range."""
 
@@ -64,6 +78,7 @@ class Agreement:
     disagreed: int
     adjudicated: int
     waiting: int  # drawn studies that lacked an answer or a third person's word
+    overrides: Overrides
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; times are UTC, ISO 8601."""
@@ -76,6 +91,7 @@ class Agreement:
             "disagreed": self.disagreed,
             "adjudicated": self.adjudicated,
             "waiting": self.waiting,
+            "overrides": self.overrides.as_json(),
         }
 
 
@@ -85,7 +101,6 @@ def agreement(
     """The agreement on studies first received from ``start`` up to ``end`` (aware), as known at ``as_of``."""
     moment = as_of or now()
     pairs = double_reads.pairs(session, start, end, moment, site)
-    settled = sum(pair.first is pair.second or pair.adjudicated is not None for pair in pairs)
     return Agreement(
         start,
         end,
@@ -94,12 +109,43 @@ def agreement(
         machine=compared(_with_machine(pairs)),
         disagreed=sum(pair.first is not pair.second for pair in pairs),
         adjudicated=sum(pair.adjudicated is not None for pair in pairs),
-        waiting=double_reads.count_drawn(session, start, end, moment, site) - settled,
+        waiting=double_reads.count_drawn(session, start, end, moment, site) - _settled(pairs),
+        overrides=_overrides(session, start, end, moment, site),
     )
 
 
+def _overrides(session: Session, start: datetime, end: datetime, moment: datetime, site: str) -> Overrides:
+    pairs = double_reads.pairs(session, start, end, moment, site, Cause.OVERRIDE)
+    asked = double_reads.count_drawn(session, start, end, moment, site, Cause.OVERRIDE)
+    return Overrides(
+        read=len(pairs),
+        agreed=sum(pair.first is pair.second for pair in pairs),
+        disagreed=sum(pair.first is not pair.second for pair in pairs),
+        adjudicated=sum(pair.adjudicated is not None for pair in pairs),
+        waiting=asked - _settled(pairs),
+    )
+
+
+def _settled(pairs: Sequence[Pair]) -> int:
+    return sum(pair.first is pair.second or pair.adjudicated is not None for pair in pairs)
+
+
 def sentence(of: Agreement) -> str:
-    """The agreement in one line."""
+    """The agreement in one line, and what became of overrides where a second reader was asked."""
+    return f"{_of_sample(of)} {of_overrides(of.overrides)}".strip()
+
+
+def of_overrides(of: Overrides) -> str:
+    """What became of overrides that were read a second time; empty where none was."""
+    if not of.read + of.waiting:
+        return ""
+    return (
+        f"Overrides read by a second reader: {of.read}, {of.agreed} seen alike; "
+        f"{of.adjudicated} of {of.disagreed} disagreements decided, {of.waiting} waiting."
+    )
+
+
+def _of_sample(of: Agreement) -> str:
     if not of.readers.n:
         return f"Double reads: none complete, {of.waiting} waiting."
     kappa_of = "not defined" if of.readers.kappa is None else f"{of.readers.kappa:.2f}"

@@ -73,9 +73,12 @@ def _sentence(account: Account, uid: str, error: Exception) -> str:
     """Whose study it is, and why it was not decided."""
     if not isinstance(error, Conflict | reviews.UnknownReason):
         return str(error)
+    told = str(error)
+    if isinstance(error, reviews.NoteNeeded):
+        told = f"{error.what} Open it and say in its note what you see."
     with database().read() as session:
         try:
-            return f"{_name(studies.brief(session, uid, account.site))}: {error}"
+            return f"{_name(studies.brief(session, uid, account.site))}: {told}"
         except NotFound:
             return str(error)
 

@@ -36,6 +36,8 @@ def environment() -> Environment:
         person=words.person,
         kind=words.kind,
         requirement=words.requirement,
+        second_read=words.second_read,
+        weighty=words.weighty,
         changed=words.changed,
         age=words.age,
         lasting=words.lasting,

@@ -15,7 +15,7 @@ from service.db.days import day_of, start_of, today
 from service.db.reports import Grouping, Period, newest_day
 from service.db.session import database
 from service.db.tables import Decision, Verdict, now
-from service.report.agreement import agreement, in_words
+from service.report.agreement import agreement, in_words, of_overrides
 from service.report.chart import chart as columns_of
 from service.report.compliance import (
     FEWEST_OF_A_PERSON,
@@ -203,6 +203,7 @@ def reports_page(
         "page_of": lambda row, counted: _page_of(found, row, counted),
         "fewest": FEWEST_OF_A_PERSON,
         "agreed": found.agreement,
+        "overrides_read": of_overrides(found.agreement.overrides),
         "kappa_words": in_words(found.agreement.readers.kappa),
         "nearest": nearest,
     }

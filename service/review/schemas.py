@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
-from service.db.tables import NOTE_LENGTH, AnalysisState, Decision, FindingState, Severity, Verdict
+from service.db.tables import NOTE_LENGTH, AnalysisState, Decision, DoubleReadState, FindingState, Severity, Verdict
 
 
 def _day_or_moment(given: Any) -> Any:
@@ -193,6 +193,7 @@ class StudyDetail(StudyHead):
     instances: list[Instance]
     annotations: list[PlacedMark]
     corrections: list[Correction] = Field(description="What people said about marks, oldest first.")
+    second_read: DoubleReadState | None = Field(description="Of an override that the rule book wants read twice.")
 
 
 class NewReview(BaseModel):
@@ -200,7 +201,11 @@ class NewReview(BaseModel):
 
     decision: Decision = Field(description="confirm, override or retake; withdraw takes one's own decision back.")
     reason: str = Field("", max_length=64, description="Code of the reason; none is needed to confirm.")
-    note: str = Field("", max_length=NOTE_LENGTH)
+    note: str = Field(
+        "",
+        max_length=NOTE_LENGTH,
+        description="Needed for the reason other, and to override what the rule book wants read twice.",
+    )
     version: int = Field(ge=0, le=2**31 - 1)
 
 

@@ -14,14 +14,9 @@ from service.review import double_reads as api
 from service.review.deps import Account, Decider
 from service.review.pages import render
 from service.review.study import Item, Uid, first_of, viewer_data
+from service.review.words import READINGS
 
 router = APIRouter(prefix="/second-reads", include_in_schema=False)
-
-READINGS = {
-    Reading.COMPLETE: "Complete",
-    Reading.INCOMPLETE: "Something is missing",
-    Reading.CANNOT_TELL: "Cannot tell",
-}
 
 
 @router.get("")

@@ -59,6 +59,7 @@ def study(
     reviews: list[tables.Review],
     held_by: str,
     corrections: list[tables.Correction],
+    second_read: tables.DoubleRead | None,
 ) -> schemas.StudyDetail:
     standing = next((record for record in verdicts if record.superseded_at is None), None)
     series = {each.id: each.series_instance_uid for each in found.series}
@@ -73,6 +74,7 @@ def study(
         instances=instances,
         annotations=[mark for each in instances for mark in each.annotations],
         corrections=[correction(each) for each in corrections],
+        second_read=second_read.state if second_read else None,
     )
 
 

@@ -9,17 +9,17 @@ from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from service.db import audit, corrections, double_reads, reviews, studies, worklist
+from service.db import audit, corrections, double_reads, overrides, reviews, studies, worklist
 from service.db.session import database
 from service.db.tables import (
     NOTE_LENGTH,
     AnalysisState,
     Correction,
     Decision,
+    DoubleReadState,
     FindingState,
     Instance,
     Review,
-    Severity,
     Study,
     Verdict,
     VerdictRecord,
@@ -137,6 +137,7 @@ def get_study(study_instance_uid: Uid, account: Reader) -> schemas.StudyDetail:
             reviews.history(session, found),
             held.user.name if held else "",
             corrections.of_study(session, found),
+            double_reads.asked_for(session, found),
         )
     note(account, "study.view", study_instance_uid)
     return shaped
@@ -159,11 +160,15 @@ def record_decision(
     session: Session, study: Study, account: Account, decision: Decision, reason: str, text: str, version: int
 ) -> Review:
     """The decision, or its withdrawal, with its trace in the audit trail."""
+    earlier = double_reads.answers(session, study)
     if decision is Decision.WITHDRAW:
         review = reviews.withdraw(session, study, account.user)
     else:
         review = reviews.decide(session, study, account.user, decision, reason, text, version)
     detail = {"reason": review.reason, "study_version": version}
+    asked = double_reads.asked_for(session, study)
+    if asked is not None and asked.state is DoubleReadState.WAITING:
+        detail |= {"second_reader": "asked"} | ({"read_before": earlier} if earlier else {})
     audit.record(
         session, account.user.name, f"review.{decision.value}", study.study_instance_uid, account.address, detail
     )
@@ -191,6 +196,8 @@ def _context(session: Session, query: Mapping[str, str], account: Account, uid: 
         "findings": [each for each in findings if each.state is not FindingState.NOT_APPLICABLE],
         "history": history,
         "decision": decisions[-1] if decisions else None,
+        "weighty": overrides.weighty(session, study),
+        "second_read": double_reads.asked_for(session, study),
         "mine": bool(decisions) and decisions[-1].user_id == account.user.id,
         "held": reviews.holder(session, study),
         "reasons": reviews.REASONS,
@@ -347,4 +354,4 @@ def _correction(said: Correction) -> dict[str, Any]:
 def _weight(finding: Any) -> tuple[int, int]:
     """Missing before uncertain before met; the severest first."""
     states = (FindingState.MISSING, FindingState.UNCERTAIN, FindingState.MET, FindingState.NOT_APPLICABLE)
-    return states.index(finding.state), list(Severity).index(finding.severity)
+    return states.index(finding.state), finding.severity.rank

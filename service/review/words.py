@@ -3,7 +3,17 @@
 from datetime import UTC, date, datetime, timedelta
 
 from service.db import days, switches
-from service.db.tables import Decision, FindingState, Study, Verdict, now
+from service.db.tables import (
+    Decision,
+    DoubleRead,
+    DoubleReadState,
+    Finding,
+    FindingState,
+    Reading,
+    Study,
+    Verdict,
+    now,
+)
 from service.report.names import person as person
 from service.report.names import requirement as requirement
 
@@ -59,6 +69,15 @@ FINDINGS: dict[FindingState, tuple[str, str, str]] = {
     FindingState.UNCERTAIN: ("Uncertain", "?", "uncertain"),
     FindingState.NOT_APPLICABLE: ("Not applicable", "–", "quiet"),
 }
+READINGS = {
+    Reading.COMPLETE: "Complete",
+    Reading.INCOMPLETE: "Something is missing",
+    Reading.CANNOT_TELL: "Cannot tell",
+}
+SECOND_READS = {
+    DoubleReadState.WAITING: "A second reader is awaited.",
+    DoubleReadState.DISAGREED: "A second reader sees it otherwise: a third person decides.",
+}
 SWITCHES = {switches.PAUSED: "Work is paused", switches.DRAINING: "The door is draining"}
 KINDS = {
     "body_marker": "Body marker",
@@ -77,6 +96,23 @@ def state_of(study: Study) -> tuple[str, str, str]:
 def kind(name: str) -> str:
     """An annotation's kind in words."""
     return KINDS.get(name, name.replace("_", " ").capitalize())
+
+
+def weighty(findings: list[Finding]) -> str:
+    """What nobody overrides without a note: 'Breast body marker is critical'."""
+    names = [requirement(each.requirement) for each in findings]
+    severities = dict.fromkeys(each.severity.value for each in findings)
+    said = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} {' and '.join(severities)}"
+    return said[:1].upper() + said[1:]
+
+
+def second_read(of: DoubleRead) -> str:
+    """How far the second reading has come that an override asked for."""
+    if of.state is not DoubleReadState.DONE:
+        return SECOND_READS[of.state]
+    if of.adjudicated_answer is None:
+        return "A second reader sees it so, too."
+    return f"A second reader saw it otherwise; a third person's word: {READINGS[of.adjudicated_answer].lower()}."
 
 
 def changed(change: str) -> str:

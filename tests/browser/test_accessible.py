@@ -271,6 +271,19 @@ def test_what_opens_on_the_study_page(visit: Callable[..., object], axe: str, db
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
+def test_an_override_that_needs_a_note(visit: Callable[..., object], axe: str, db: Database, theme: str) -> None:
+    uid = ward.admit(db, 1, rulebook=ward.strict(db))
+    page = visit(theme=theme)
+    page.goto(f"/studies/{uid}")
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    awake(page)
+    page.keyboard.press("o")
+    assert page.is_visible("#needs-note") and violations(page, axe) == []
+    page.keyboard.press("1")
+    assert violations(page, axe) == [], "the note is asked for"
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
 def test_saved_filters(visit: Callable[..., object], axe: str, db: Database, theme: str) -> None:
     fill(db)
     page = visit(theme=theme)

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from service.db import peers, reevaluations, rulebooks, users
 from service.db.session import Database
-from service.db.tables import Credential, Decision, Role, Study, now
+from service.db.tables import Credential, Decision, Role, Severity, Study, now
 from tests.review import ward
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -86,6 +86,53 @@ def test_undo_by_key(visit: Callable[..., object], db: Database) -> None:
     page.keyboard.press("u")
     page.wait_for_selector(".standing", state="detached")
     assert decisions(db) == [None]
+
+
+def test_what_nobody_overrides_without_a_note(visit: Callable[..., object], db: Database) -> None:
+    """The form says it beforehand, the key leads into the note, and with one it goes on as ever, to a second reader."""
+    ward.admit(db, 1, rulebook=ward.strict(db, "critical"), severity=Severity.CRITICAL)
+    usual = ward.admit(db, 2)
+    page, other = visit(), visit(name="other")
+    page.goto("/worklist")
+    for key in ("j", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_url("**/studies/**")  # the older one, which is overridden with one key
+    awake(page)
+    for key in ("o", "1"):
+        page.keyboard.press(key)
+    page.wait_for_url(lambda url: usual not in url.split("?")[0])
+    awake(page)
+    page.keyboard.press("o")
+    assert page.is_visible("#needs-note") and "critical" in page.inner_text("#needs-note")
+    page.keyboard.press("1")
+    until(page, "document.activeElement.id === 'note'")
+    assert "Overriding this needs a note" in page.inner_text("#status")
+    assert not page.is_visible("#needs-note"), "the reasons hide the note no longer"
+    page.keyboard.type("in the upper left corner")
+    for key in ("Escape", "o", "1"):
+        page.keyboard.press(key)
+    page.wait_for_selector("#second-read")
+    assert page.inner_text("#second-read") == "A second reader is awaited."
+    assert decisions(db) == [Decision.OVERRIDE, Decision.OVERRIDE]
+    other.goto("/worklist")
+    other.click("#second-reads")
+    other.click("tbody a")
+    assert "upper left" not in other.content()
+
+
+def test_the_list_says_what_needs_a_note(visit: Callable[..., object], db: Database) -> None:
+    strict, usual = ward.admit(db, 1, rulebook=ward.strict(db)), ward.admit(db, 2)
+    page = visit()
+    for uid in (strict, usual):
+        page.goto(f"/studies/{uid}")
+    page.goto("/worklist")
+    for number, keys in enumerate((["j", "o"], ["Escape", "Escape", "j", "j", "o"])):
+        for key in keys:
+            page.keyboard.press(key)
+        assert page.is_visible(".deeds .needs-note") is bool(number)
+    page.keyboard.press("3")
+    until(page, "document.querySelector('#alert').textContent.includes('Open it')")
+    assert decisions(db) == [None, None]
 
 
 def test_keys_are_letters_in_a_note(visit: Callable[..., object], db: Database) -> None:

@@ -122,6 +122,8 @@ def test_dates_are_looked_at_only_when_a_day_is_given() -> None:
 def test_what_is_odd_is_no_error() -> None:
     problems = lint_text(HEAD + rule(TEXT) + rule(TEXT, "two"))
     assert problems and errors_among(problems) == []
+    (problem,) = lint_text(f'second_reader_from = "critical"\n{HEAD}' + rule(TEXT))
+    assert "No requirement is critical" in problem.message and problem.line == 1 and not problem.is_error
 
 
 def test_a_file(tmp_path: Path) -> None:

@@ -60,3 +60,7 @@ def test_waivers_and_dates_are_explained() -> None:
         "In force from 2026-01-01, for 14 days as information only.",
         "r: waived until 2026-03-31 where station is like US1, because the printer is broken.",
     ]
+    head = 'name = "t"\nversion = "1"\nsecond_reader_from = "major"\n'
+    assert rulebook_in_words(parse(head + rule))[-1] == (
+        "Whoever overrides what is missing and critical or major says why, and a second reader is asked."
+    )

@@ -98,6 +98,14 @@ def test_mistakes_in_a_requirement(rule: str, complaint: str) -> None:
             HEAD.replace('"test"', '"Te st"') + RULE + 'expect = { annotation = "text" }',
             "book.toml:1: name: 'Te st' is",
         ),
+        (
+            f'second_reader_from = "grave"\n{HEAD}{RULE}expect = {{ annotation = "text" }}',
+            "book.toml:1: second_reader_from: Unknown value 'grave'. Write one of critical, major, minor.",
+        ),
+        (
+            f'second_reader_from = "info"\n{HEAD}{RULE}expect = {{ annotation = "text" }}',
+            "second_reader_from: Unknown value 'info'",
+        ),
     ],
 )
 def test_mistakes_in_a_rule_book(text: str, complaint: str) -> None:
@@ -120,6 +128,16 @@ def test_a_rule_book_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RulebookError, match="not UTF-8"):
         rulebook.load(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    ("least", "asked"),
+    [(None, ""), ("critical", "critical"), ("major", "critical major"), ("minor", "critical major minor")],
+)
+def test_from_which_severity_an_override_is_read_twice(least: str | None, asked: str) -> None:
+    first = f'second_reader_from = "{least}"\n' if least else ""
+    book = rulebook.parse(f'{first}{HEAD}{RULE}expect = {{ annotation = "text" }}')
+    assert [each.value for each in Severity if book.asks_second_reader(each)] == asked.split()
 
 
 def test_the_label_tells_two_texts_of_one_version_apart() -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from pydicom import examples
 from pydicom.uid import UID
 
 from service.archive.store import archive
+from service.compliance.rulebook import parse
+from service.db import rulebooks
 from service.db.session import Database
 from service.db.tables import (
     Analysis,
@@ -30,6 +32,7 @@ from service.db.tables import (
     now,
 )
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 ROOT = "1.2.826.0.1.3680043.8.498.77."
 KINDS = ("body_marker", "caliper", "color_box", "text", "arrow")
 
@@ -70,6 +73,8 @@ def admit(
     institution: str = "North",
     description: str = "Breast, right",
     requirement: str = "breast-body-marker",
+    severity: Severity = Severity.MAJOR,
+    rulebook: str = "default@1",
 ) -> str:
     """Put a study into archive and database; returns its Study Instance UID."""
     uid = f"{ROOT}{number}"
@@ -102,9 +107,25 @@ def admit(
             for place, picture in enumerate(pictures or [rgb()], 1)
         ]
         if verdict is not None:
-            _judge(session, study, verdict, requirement, placed)
+            _judge(session, study, verdict, requirement, severity, rulebook, placed)
         session.flush()
     return uid
+
+
+def strict(db: Database, least: str = "major") -> str:
+    """The label of a rule book that lets nobody override alone what weighs so much."""
+    text = f"""
+name = "strict"
+version = "1"
+second_reader_from = "{least}"
+[[requirement]]
+id = "breast-body-marker"
+title = "Body marker"
+severity = "{least}"
+expect = {{ annotation = "body_marker" }}
+"""
+    with db.begin() as session:
+        return rulebooks.parsed(rulebooks.keep(session, parse(text), "admin")).label
 
 
 def _store(session, study: Study, series: Series, uid: str, number: int, picture: Picture) -> Instance:
@@ -162,9 +183,17 @@ def _frame(session, analysis: Analysis, instance: Instance, number: int, marks) 
         )
 
 
-def _judge(session, study: Study, verdict: Verdict, requirement: str, placed: list[Instance]) -> None:
+def _judge(
+    session,
+    study: Study,
+    verdict: Verdict,
+    requirement: str,
+    severity: Severity,
+    rulebook: str,
+    placed: list[Instance],
+) -> None:
     record = VerdictRecord(
-        study_id=study.id, verdict=verdict, network="test@0", thresholds="t0", rulebook="default@1", code_version="0"
+        study_id=study.id, verdict=verdict, network="test@0", thresholds="t0", rulebook=rulebook, code_version="0"
     )
     session.add(record)
     session.flush()
@@ -189,7 +218,7 @@ def _judge(session, study: Study, verdict: Verdict, requirement: str, placed: li
             verdict_id=record.id,
             requirement=requirement,
             state=states[verdict],
-            severity=Severity.MAJOR,
+            severity=severity,
             sentence=f"The body marker is missing on image 1 (rule {requirement}). Draw it and store the image again.",
             evidence={"frames": places, "images": {"considered": len(placed), "missing": len(placed)}},
         )

@@ -35,6 +35,7 @@ from service.db.tables.peers import CommitmentState as CommitmentState
 from service.db.tables.peers import Peer as Peer
 from service.db.tables.peers import PeerActivity as PeerActivity
 from service.db.tables.reviews import NOTE_LENGTH as NOTE_LENGTH
+from service.db.tables.reviews import Cause as Cause
 from service.db.tables.reviews import Correction as Correction
 from service.db.tables.reviews import DoubleRead as DoubleRead
 from service.db.tables.reviews import DoubleReadState as DoubleReadState

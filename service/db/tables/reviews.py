@@ -44,15 +44,22 @@ class Reading(StrEnum):
 
 
 class DoubleReadState(StrEnum):
-    """How far a study of the double-read sample has come."""
+    """How far a study that is read twice has come."""
 
     WAITING = "waiting"  # for the answers of two readers who do not know of each other
     DISAGREED = "disagreed"  # for a third person's word
     DONE = "done"
 
 
+class Cause(StrEnum):
+    """Why a study is read twice."""
+
+    SAMPLE = "sample"  # drawn by its UID: DOUBLE_READ_SHARE
+    OVERRIDE = "override"  # somebody overrode what the rule book lets nobody override alone
+
+
 class DoubleRead(Base):
-    """A study drawn for a second, blinded reading: two answers and, where they differ, a third person's.
+    """A study for a second, blinded reading: two answers and, where they differ, a third person's.
 
     The first answer may be an ordinary review; the second reader sees neither verdict, marks nor decision.
     """
@@ -60,6 +67,7 @@ class DoubleRead(Base):
     __tablename__ = "double_reads"
 
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True, autoincrement=False)
+    cause: Mapped[Cause] = mapped_column(named(Cause), default=Cause.SAMPLE, server_default=Cause.SAMPLE.value)
     state: Mapped[DoubleReadState] = mapped_column(named(DoubleReadState), default=DoubleReadState.WAITING, index=True)
     drawn_at: Mapped[datetime] = mapped_column(default=now)
     verdict: Mapped[Verdict | None] = mapped_column(named(Verdict))  # that stood at the first answer

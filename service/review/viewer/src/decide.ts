@@ -1,5 +1,5 @@
 /**
- * The decision panel: one press decides, a second press cannot, and "other" asks for its note first. It is sent while the
+ * The decision panel: one press decides, a second press cannot, and what needs a note asks for it first. It is sent while the
  * page stays, so that a refusal, an ended session or a lost network never costs what was typed.
  */
 import { draftAtRest } from "./drafts";
@@ -45,9 +45,11 @@ export function startDecide(painted: Promise<void>): void {
     if (!(button instanceof HTMLButtonElement)) return;
     event.preventDefault();
     const note = find<HTMLTextAreaElement>("note");
-    if ("needsNote" in button.dataset && !note?.value.trim()) {
+    const needs = button.dataset["needsNote"];
+    if (needs && !note?.value.trim()) {
+      for (const open of form.querySelectorAll<HTMLDetailsElement>("details[open]")) open.open = false; // it hides the note
       note?.focus();
-      return say("This reason needs a note: say what it is, then choose it again.");
+      return say(needs);
     }
     void decide(button, button.value);
   });
