@@ -58,8 +58,10 @@ class StreamingDimse(DIMSEServiceProvider):
         super().__init__(assoc)
         self._acceptor = assoc
         self._incoming: Incoming | None = None
+        self._message_id = 0
         self._octets = 0  # of the message that pynetdicom is putting together
-        self.arrived: deque[Incoming] = deque()  # complete, in the order of their requests in `msg_queue`
+        # Complete, in the order of their requests in `msg_queue`: by Message ID, for one may come without a data set.
+        self._arrived: deque[tuple[int, Incoming]] = deque()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one P-DATA in."""
@@ -70,6 +72,7 @@ class StreamingDimse(DIMSEServiceProvider):
                 # The command is complete and a data set is announced: pynetdicom has made it a C_STORE_RQ.
                 if isinstance(self.message, C_STORE_RQ):
                     command = self.message.command_set
+                    self._message_id = int(command.get("MessageID", 0))
                     self._incoming = self._acceptor.incoming(
                         context_id,
                         str(command.get("AffectedSOPClassUID", "")),
@@ -78,9 +81,15 @@ class StreamingDimse(DIMSEServiceProvider):
                 continue
             self._incoming.write(memoryview(fragment)[1:], last=bool(is_last))
             if is_last:
-                self.arrived.append(self._incoming)
+                self._arrived.append((self._message_id, self._incoming))
                 self._incoming = None
                 self._pass_on(context_id, fragment[:1])
+
+    def arrived(self, message_id: int) -> Incoming | None:
+        """The data set of the request that is next; None when it came without one."""
+        if not self._arrived or self._arrived[0][0] != message_id:
+            return None
+        return self._arrived.popleft()[1]
 
     def is_quiet(self) -> bool:
         """Whether no message is being received or waits to be served."""
@@ -88,11 +97,11 @@ class StreamingDimse(DIMSEServiceProvider):
 
     def discard(self) -> None:
         """Forget what did not arrive completely or was never answered."""
-        for incoming in [self._incoming, *self.arrived]:
+        for incoming in [self._incoming, *(incoming for _, incoming in self._arrived)]:
             if incoming is not None:
                 incoming.discard()
         self._incoming = None
-        self.arrived.clear()
+        self._arrived.clear()
 
     def _pass_on(self, context_id: int, fragment: bytes) -> None:
         self._octets = len(fragment) + (self._octets if self.message is not None else 0)

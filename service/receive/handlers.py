@@ -139,7 +139,11 @@ class Handlers:
 
     def on_store(self, event: Any) -> Dataset:
         """C-STORE by pynetdicom's own path."""
-        incoming = event.assoc.dimse.arrived.popleft()
+        request = event.request
+        # One without a data set is refused as any other that has none in it, and by name.
+        incoming = event.assoc.dimse.arrived(request.MessageID) or event.assoc.incoming(
+            event.context.context_id, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+        )
         told = self.take(event.assoc, incoming)
         response = Dataset()
         response.Status = int(told.status)

@@ -6,10 +6,12 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pydicom
+import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -29,7 +31,10 @@ from service.db.tables import AnalysisState
 from service.dicom.header import data_set_position, read_header
 from service.errors import DataSetMismatch
 from service.receive.contexts import COMPANIONS, SECONDARY_CAPTURE, TRANSFER_SYNTAXES, ULTRASOUND
+from service.receive.upper_layer import NO_DATA_SET
 from service.settings import Settings
+from tests.faults.images import image
+from tests.faults.sender import Association, p_data, store_pdus, store_request
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
 
 SUCCESS, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA900, 0xC000
@@ -265,6 +270,20 @@ def test_what_is_no_data_set_is_refused(receiver: RunningReceiver, db: Database,
     assert not archived(house)
     assert "Traceback" not in receiver.log.read_text()
     assert _store_raw(receiver, data, US_IMAGE, uid) == SUCCESS
+
+
+@pytest.mark.parametrize("lean", ["1", "0"])
+def test_a_request_without_a_data_set_is_refused_by_name(
+    start_receiver: StartReceiver, db: Database, lean: str
+) -> None:
+    """Also when the next one is there already: it must not be told what became of that."""
+    receiver, one = start_receiver(LEAN_RECEIVING=lean), image(columns=32, rows=24)
+    with closing(Association(receiver.port, [(one.sop_class, one.syntax)])) as sender:
+        none = store_request(1, one.sop_class, "1.2.3", data_set=NO_DATA_SET)
+        sender.socket.sendall(b"".join([p_data(1, none, is_command=True), *store_pdus(1, 2, one)]))
+        assert [sender.status(), sender.status()] == [CANNOT_UNDERSTAND, SUCCESS]
+    assert [row.sop_instance_uid for row in instances(db)] == [one.uid]
+    receiver.wait_for("refused .*data set is empty.*0xC000")
 
 
 def test_the_same_instance_from_eight_senders_at_once_is_one(
