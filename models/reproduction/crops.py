@@ -16,6 +16,7 @@ from models.dataset import CleanFrame, read_frame
 from models.reproduction.datasets import STORED, Parts, Sample, sample
 from models.reproduction.pipelines import Defects
 from models.reproduction.scales import Scale
+from models.whole import write_whole
 
 Images = npt.NDArray[np.uint8]
 
@@ -103,9 +104,7 @@ def data(
             # Each part has a stream of its own: a longer training set leaves the test set as it was.
             used = _draw(home / f"{name}.npy", part, kind, defects, (scale.data_seed, number))
             manifest["drawn"][name] = [{"file": f.named_from(root), "source": f.source, "group": f.group} for f in used]
-        beside = home / "manifest.part"
-        beside.write_text(json.dumps(manifest, indent=1))
-        beside.replace(home / "manifest.json")
+        write_whole(home / "manifest.json", json.dumps(manifest, indent=1))
     drawn = json.loads((home / "manifest.json").read_text())["drawn"]
     return Data(**{name: _read(home / f"{name}.npy", drawn[name]) for name in wanted})
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from pathlib import Path
-
 from models.dataset import CleanFrame
 
 ATTRIBUTION = {
@@ -15,17 +11,6 @@ ATTRIBUTION = {
 """Data sets whose frames may be shown → how they are named under the picture."""
 
 
-def licences(folder: Path) -> dict[str, str]:
-    """File name → licence, from the folder's CSV files; empty where there is none."""
-    found: dict[str, str] = {}
-    for listing in sorted(folder.glob("*.csv")) + sorted(folder.glob("*/*.csv")):
-        with listing.open(newline="") as text:
-            found |= {Path(row["file"]).name: row["licence"] for row in csv.DictReader(text) if row.get("licence")}
-    return found
-
-
-def may_be_shown(frame: CleanFrame, known: Mapping[str, str]) -> bool:
+def may_be_shown(frame: CleanFrame) -> bool:
     """Only frames under CC0 or CC BY (not share-alike) whose makers can be named."""
-    licence = known.get(frame.path.name, "")
-    free = licence.startswith(("CC BY 4.0", "CC BY 2.0", "CC0"))
-    return free and frame.source in ATTRIBUTION
+    return frame.licence.startswith(("CC BY 4.0", "CC BY 2.0", "CC0")) and frame.source in ATTRIBUTION

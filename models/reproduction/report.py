@@ -16,6 +16,7 @@ from models.reproduction.pipelines import PIPELINES
 from models.reproduction.recipes import BLACK, SCHEMES, UNCHANGED, UNTRAINED, Cell, Recipe
 from models.reproduction.results import Interval, Result, interval
 from models.reproduction.scales import Scale
+from models.whole import write_whole
 
 LABELS = {
     UNCHANGED: "*input unchanged*",
@@ -54,7 +55,7 @@ class Report:
         parts = [_INTRODUCTION, self._run(), self._samples(pictures)]
         parts += [self._recipe(recipe, pictures) for recipe in self.recipes]
         document.parent.mkdir(parents=True, exist_ok=True)
-        document.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+        write_whole(document, "\n\n".join(part.strip() for part in parts if part) + "\n")
 
     def of(self, cells: Sequence[Cell]) -> dict[Cell, list[Result]]:
         """Finished results by cell, one for each seed; a diverged one is not left out."""

@@ -12,6 +12,8 @@ from scipy.stats import t as student
 
 from models.reproduction.recipes import Cell
 from models.reproduction.scales import Scale
+from models.statistics import mean_interval
+from models.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,7 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Whole or not at all: a run that is cut off here starts the cell again."""
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(asdict(self)))
-        beside.replace(path)
+        write_whole(path, json.dumps(asdict(self)))
 
 
 def read(path: Path) -> Result:
@@ -71,11 +71,10 @@ def difference(ones: list[Result], others: list[Result], metric: str) -> Interva
 
 
 def _interval(by_seed: list[list[float]], groups: list[str]) -> Interval:
-    means = [float(np.mean(values)) for values in by_seed]
-    if len(means) == 1:
+    if len(by_seed) == 1:
         return _over_groups(by_seed[0], groups)
-    half = student.ppf(0.975, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5
-    return Interval(float(np.mean(means)), float(half), "seeds")
+    seeds = mean_interval([float(np.mean(values)) for values in by_seed])
+    return Interval(seeds.value, seeds.half, "seeds")
 
 
 def _over_groups(values: list[float], groups: list[str]) -> Interval:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.dataset import clean_frames
 from models.reproduction import crops, results
 from models.reproduction.datasets import parts
-from models.reproduction.licences import licences, may_be_shown
+from models.reproduction.licences import may_be_shown
 from models.reproduction.pipelines import pipeline
 from models.reproduction.recipes import UNTRAINED, Cell, Recipe
 from models.reproduction.results import Result
@@ -53,21 +55,26 @@ class Workshop:
     def __init__(self, folder: Path, out: Path, scale: Scale) -> None:
         self.folder, self.out, self.scale = folder, out, scale
         self._frames = parts(clean_frames(folder), VALIDATION_SOURCES, TEST_SOURCES, scale.data_seed)
-        self._licences = licences(folder)
-        (out / scale.name / "cells").mkdir(parents=True, exist_ok=True)
+        self.cells.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def cells(self) -> Path:
+        """Where finished cells lie: none that was run on other frames, or at another size of the scale, counts here."""
+        parts_ = {
+            name: [(f.named_from(self.folder), f.source, f.group) for f in getattr(self._frames, name)]
+            for name in ("training", "validation", "test")
+        }
+        digest = sha256(json.dumps([asdict(self.scale), parts_]).encode()).hexdigest()[:8]
+        return self.out / f"{self.scale.name}-{digest}" / "cells"
 
     def path(self, job: Job) -> Path:
         """The JSON file that says a job is done; its checkpoint and its pictures lie beside it."""
-        return self.out / self.scale.name / "cells" / f"{job.cell.slug(job.seed)}.json"
+        return self.cells / f"{job.cell.slug(job.seed)}.json"
 
     def crops(self, kind: str, pipeline_: str) -> crops.Data:
         """The crops of one kind as a pipeline makes them."""
-
-        def may_show(frame):
-            return may_be_shown(frame, self._licences)
-
         home = self.out / "data"
-        return crops.data(home, self.folder, self._frames, may_show, kind, pipeline(pipeline_), self.scale)
+        return crops.data(home, self.folder, self._frames, may_be_shown, kind, pipeline(pipeline_), self.scale)
 
     def jobs(self, recipes: Sequence[Recipe]) -> list[Job]:
         """Every cell once for each seed; what a short run should have done comes first.

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from models.architectures import build
+from models.checkpoint import read_checkpoint, write_checkpoint
 from models.reproduction.crops import Crops, Data
 from models.reproduction.inputs import Images, to_levels, to_network, to_uint8
 from models.reproduction.losses import RestorationLoss
@@ -170,14 +171,12 @@ def error_in_levels(network: nn.Module, cell: Cell, crops: Crops, device: torch.
 
 
 def _save(path: Path, network: nn.Module, optimiser: Any, schedule: Any, state: dict[str, Any]) -> None:
-    beside = path.with_suffix(".part")
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
-    torch.save({**{name: part.state_dict() for name, part in parts.items()}, "state": state}, beside)
-    beside.replace(path)
+    write_checkpoint(path, {**{name: part.state_dict() for name, part in parts.items()}, "state": state})
 
 
 def _restore(path: Path, network: nn.Module, optimiser: Any, schedule: Any) -> dict[str, Any]:
-    saved = torch.load(path, weights_only=True)
+    saved = read_checkpoint(path)
     network.load_state_dict(saved["network"])
     optimiser.load_state_dict(saved["optimiser"])
     schedule.load_state_dict(saved["schedule"])

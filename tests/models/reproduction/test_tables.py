@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models.dataset import CleanFrame
+from models.dataset import CleanFrame, clean_frames
 from models.errors import DataError, RecipeError
 from models.reproduction import crops, recipes, results, training
 from models.reproduction.datasets import DRAW, parts
-from models.reproduction.licences import licences, may_be_shown
+from models.reproduction.licences import may_be_shown
 from models.reproduction.pipelines import PIPELINES, Defects
 from models.reproduction.recipes import BLACK, NUMERALS, UNCHANGED, Cell, Recipe
 from models.reproduction.report import Report
@@ -158,11 +159,11 @@ def test_a_run_goes_from_frames_to_the_page_and_does_nothing_twice(workshop: Wor
     recipe = a_recipe(*cells, *(replace(cell, scheme="N2C") for cell in cells))
     console = Console(file=io.StringIO())
     workshop.finish([recipe], console, None)
-    done = {path: path.stat().st_mtime_ns for path in (workshop.out / "tiny" / "cells").glob("*.json")}
+    done = {path: path.stat().st_mtime_ns for path in workshop.cells.glob("*.json")}
     assert len(done) == 12
     workshop.finish([recipe], console, None)
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert not list((workshop.out / "tiny" / "cells").glob("*.pt"))
+    assert not list(workshop.cells.glob("*.pt"))
 
     finished = workshop.finished([recipe])
     by_cell = {result.cell: result for result in finished}
@@ -223,12 +224,24 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_pictures_show_only_frames_that_may_be_shown(folder: Path) -> None:
-    known = licences(folder)
-    free = CleanFrame(folder / "usgra_frame1x.png", "usgra", "usgra:1")
-    assert may_be_shown(free, known)
-    assert not may_be_shown(replace(free, path=folder / "busi_frame0x.png", source="busi"), known)
-    assert not may_be_shown(free, {"usgra_frame1x.png": "CC BY-SA 4.0"})
-    assert not may_be_shown(free, {})
+    frames_ = {frame.path.name: frame for frame in clean_frames(folder)}
+    free = frames_["usgra_frame1x.png"]
+    assert may_be_shown(free)
+    assert not may_be_shown(frames_["busi_frame0x.png"])
+    for other in ({"source": "busi"}, {"licence": "CC BY-SA 4.0"}, {"licence": ""}):
+        assert not may_be_shown(replace(free, **other))
+
+
+def test_cells_of_other_frames_or_another_size_do_not_count(folder: Path, tmp_path: Path) -> None:
+    """One folder for the finished cells of all: what was measured elsewhere must not stand in one table."""
+    fewer = shutil.copytree(folder, tmp_path / "fewer")
+    rows = (fewer / "clean.csv").read_text().splitlines()
+    (fewer / "clean.csv").write_text("\n".join(rows[:-1]) + "\n")
+    places = {
+        Workshop(data, tmp_path / "out", scale_).path(Job(CELL, 1))
+        for data, scale_ in ((folder, TINY), (fewer, TINY), (folder, replace(TINY, crops_seen=16)), (folder, TINY))
+    }
+    assert len(places) == 3
 
 
 def test_the_data_of_two_pipelines_with_the_same_samples_are_shared(workshop: Workshop) -> None:
