@@ -17,6 +17,7 @@ app = typer.Typer(help="Train, calibrate, evaluate and export Sonomark's network
 console = Console(stderr=True)
 WEIGHTS = Path(__file__).with_name("weights") / "sonomark"
 
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of torch.")]
 Data = Annotated[
     Path, typer.Option(help="Folder with frames, or with a CSV listing them.", exists=True, file_okay=False)
 ]
@@ -39,10 +40,13 @@ def train(
         ),
     ] = False,
     start_from: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this run or weights folder, or grow them.")
+        Path | None,
+        typer.Option(
+            help="Begin with the weights of this run or weights folder, or grow them.", exists=True, file_okay=False
+        ),
     ] = None,
-    time_budget: Annotated[float | None, typer.Option(help="Minutes; the schedule ends with them.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+    time_budget: Annotated[float | None, typer.Option(min=0, help="Minutes; the schedule ends with them.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Train by a recipe on clean frames."""
     import torch
@@ -80,8 +84,8 @@ def average(
 def calibrate(
     run: Run,
     data: Data,
-    samples: Annotated[int, typer.Option(help="Synthetic validation frames.")] = 400,
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic frames.")] = 11,
+    samples: Annotated[int, typer.Option(min=1, help="Synthetic validation frames.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic frames.")] = 11,
     second_look: Annotated[
         float, typer.Option(min=0, max=0.95, help="Scale of a second look from afar; 0 for none.")
     ] = 0.0,
@@ -122,15 +126,16 @@ def adapt(
     out: Annotated[Path, typer.Option(help="The new weights folder.")],
     weights: Annotated[Path, typer.Option(help="The weights to start from.", exists=True, file_okay=False)] = WEIGHTS,
     layers: Annotated[str, typer.Option(help="What is trained: normalisation, last or all.")] = "normalisation",
-    minutes: Annotated[float, typer.Option(help="Minutes of training; measuring comes on top.")] = 6.0,
+    minutes: Annotated[float, typer.Option(min=0, help="Minutes of training; measuring comes on top.")] = 6.0,
     old: Annotated[
-        Path | None, typer.Option(help="Data the weights were made for: shows what they forget.", file_okay=False)
+        Path | None,
+        typer.Option(help="Data the weights were made for: shows what they forget.", exists=True, file_okay=False),
     ] = None,
     overlaid: Annotated[
         bool, typer.Option(help="The frames carry marks already: take them away before drawing others.")
     ] = False,
-    samples: Annotated[int, typer.Option(help="Synthetic frames that measure each side.")] = 40,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Synthetic frames that measure each side.")] = 40,
+    threads: Threads = None,
 ) -> None:
     """Fine-tune released weights on a site's own frames, and say what they gained and forgot."""
     import torch
@@ -150,7 +155,7 @@ def quantise(
         Path, typer.Argument(help="Folder with model.onnx and card.toml.", exists=True, file_okay=False)
     ],
     data: Data,
-    frames: Annotated[int, typer.Option(help="Synthetic screens the scales are taken from.")] = 24,
+    frames: Annotated[int, typer.Option(min=1, help="Synthetic screens the scales are taken from.")] = 24,
 ) -> None:
     """Write model.int8.onnx beside the model, unless it changes a verdict on real annotated frames."""
     from models import quantise as quantisation
@@ -166,8 +171,8 @@ def compare(
     ],
     run: Annotated[Path, typer.Option(help="The run of the weights: its split.", exists=True, file_okay=False)],
     data: Data,
-    minutes: Annotated[float, typer.Option(help="How long the costumed U-Net is trained.")] = 15.0,
-    samples: Annotated[int, typer.Option(help="Frames of unseen styles for each kind.")] = 40,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How many minutes the costumed U-Net is trained.")] = 15.0,
+    samples: Annotated[int, typer.Option(min=1, help="Frames of unseen styles for each kind.")] = 40,
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs") / "comparison",
 ) -> None:
     """Measure weights beside a costumed U-Net trained Noise2Noise in the same run."""
@@ -193,10 +198,13 @@ def evaluate(
     ],
     data: Data,
     run: Annotated[
-        Path | None, typer.Option(help="The run: adds its validation frames, clean and with unseen styles.")
+        Path | None,
+        typer.Option(
+            help="The run: adds its validation frames, clean and with unseen styles.", exists=True, file_okay=False
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and pictures.")] = None,
-    samples: Annotated[int, typer.Option(help="Synthetic frames of unseen styles.")] = 200,
+    samples: Annotated[int, typer.Option(min=1, help="Synthetic frames of unseen styles.")] = 200,
     record: Annotated[bool, typer.Option(help="Write the figures into the card.")] = False,
 ) -> None:
     """Measure weights on real annotated frames, clean frames and unseen styles."""
@@ -231,8 +239,10 @@ def tables(
     out: Annotated[Path, typer.Option(help="Keeps drawn crops and finished cells; a second run goes on from there.")],
     scale: Annotated[str, typer.Option(help="How much is run: smoke, mini, pilot, cpu or gpu.")] = "smoke",
     document: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/reproduction.md"),
-    time_budget: Annotated[float | None, typer.Option(help="Minutes; cells that would take longer wait.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(min=0, help="Minutes; cells that would take longer wait.")
+    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Do the paper's tables and figures again and write them to a page."""
     import torch

@@ -77,8 +77,8 @@ class Split:
 
     @classmethod
     def read(cls, manifest: Path, root: Path) -> Split:
-        """The split a run was trained on. Raises `DataError` for a manifest that is missing or broken and `LeakySplit`
-        for one that shares groups."""
+        """The split a run was trained on. Raises `DataError` for a manifest that is missing or broken, or is of another
+        folder than ``root``, and `LeakySplit` for one that shares groups."""
         try:
             sides = json.loads(manifest.read_text())
             parts = cls(
@@ -91,6 +91,12 @@ class Split:
             raise DataError(
                 f"The split in {manifest} cannot be read ({type(broken).__name__}).", cure="Give the folder of a run."
             ) from broken
+        gone = [frame.path for frame in parts.training + parts.validation if not frame.path.is_file()]
+        if gone:
+            raise DataError(
+                f"{len(gone)} files of the split in {manifest} are not there, among them {gone[0]}.",
+                cure="Give the folder that the run was trained on, with all of its files.",
+            )
         parts.refuse_leaks()
         return parts
 

@@ -32,6 +32,7 @@ _BYTES_PER_PIXEL = 7  # frame RGB, second RGB, kind
 _WAIT_S = 300.0
 _FIRST_CROPS = 256
 _TRAINER_CORES = 2
+_BACKGROUNDS = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -221,19 +222,31 @@ def _keep_drawing(
 
 
 class Backgrounds:
-    """Clean frames in memory, every data set drawn as often as the square root of its size: large ones must not drown
-    small ones."""
+    """Clean frames, every data set drawn as often as the square root of its size: large ones must not drown small ones.
 
-    def __init__(self, frames: Sequence[CleanFrame]) -> None:
-        self._frames = [read_frame(frame.path) for frame in frames]
+    A frame is read when it is drawn first and kept while there is ``room`` in bytes, of which each worker has its own;
+    the others are read each time, which takes a small part of what drawing on them does.
+    """
+
+    def __init__(self, frames: Sequence[CleanFrame], room: int = _BACKGROUNDS) -> None:
+        self._paths, self._room = [frame.path for frame in frames], room
+        self._kept: dict[int, Frame] = {}
         sources = [frame.source for frame in frames]
         weight = np.array([1 / sources.count(source) ** 0.5 for source in sources])
         self._share = weight / weight.sum()
 
     def draw(self, rng: np.random.Generator) -> Frame:
         """A frame, mirrored half of the time: before marks are drawn, because mirrored letters are no letters."""
-        frame = self._frames[int(rng.choice(len(self._frames), p=self._share))]
+        frame = self._frame(int(rng.choice(len(self._paths), p=self._share)))
         return np.ascontiguousarray(frame[:, ::-1]) if rng.random() < 0.5 else frame
+
+    def _frame(self, number: int) -> Frame:
+        if number in self._kept:
+            return self._kept[number]
+        frame = read_frame(self._paths[number])
+        if frame.nbytes <= self._room:
+            self._kept[number], self._room = frame, self._room - frame.nbytes
+        return frame
 
 
 def crops(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> list[tuple[Frame, Frame, Frame]]:

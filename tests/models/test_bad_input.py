@@ -102,6 +102,9 @@ def test_a_manifest_that_is_missing_broken_or_shares_a_patient_is_refused(data: 
         Split.read(tmp_path / SPLIT, data)
     parts = split(clean_frames(data), (), 0.3, 1)
     parts.write(tmp_path / SPLIT, data)
+    with pytest.raises(DataError, match=r"6 files of the split in .* are not there") as refused:
+        Split.read(tmp_path / SPLIT, tmp_path)
+    assert "folder that the run was trained on" in refused.value.cure
     sides = json.loads((tmp_path / SPLIT).read_text())
     sides["validation"][0]["group"] = sides["training"][0]["group"]
     (tmp_path / SPLIT).write_text(json.dumps(sides))
@@ -361,6 +364,31 @@ def test_figures_that_were_not_measured_again_stay_in_the_card(tmp_path: Path) -
     evaluate.record(evaluate.Report("tiny", restoration={"PSNR": 30.0}), weights)
     metrics = tomllib.loads((weights / "card.toml").read_text())["metrics"]
     assert metrics == {"clean": {"frames": 3}, "restoration": {"PSNR": 30.0}}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train smoke --data . --threads 0",
+        "train smoke --data . --time-budget -1",
+        "train smoke --data . --start-from nowhere",
+        "calibrate . --data . --samples 0",
+        "adapt --data . --out new --minutes -1",
+        "adapt --data . --out new --old nowhere",
+        "quantise . --data . --frames 0",
+        "compare . --run . --data . --samples 0",
+        "evaluate . --data . --samples 0",
+        "evaluate . --data . --run nowhere",
+        "tables --data . --out new --time-budget -1",
+    ],
+)
+def test_an_option_that_cannot_be_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, arguments.split())
+    assert told.exit_code == 2 and "Invalid value" in told.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_screens_larger_than_the_network_takes_are_measured_on(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.dataset import CleanFrame
+from models.dataset import CleanFrame, read_frame
 from models.errors import TrainingError
 from models.feed import Feed, Mirror
 from models.loss import membership
-from models.pool import CropPool, CropSettings
+from models.pool import Backgrounds, CropPool, CropSettings
 from models.train import varied
 
 CPU = torch.device("cpu")
@@ -85,6 +85,29 @@ def test_a_mirror_holds_what_the_pool_holds_when_crops_have_been_replaced(tmp_pa
             if pool.written == before:
                 break
         assert all(np.array_equal(own.numpy(), part) for own, part in zip(held, there, strict=True))
+
+
+def test_frames_that_have_no_room_are_read_when_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ward's archive is larger than the memory of a worker."""
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((40, 60, 3), 50 * number, np.uint8))
+    frames = [CleanFrame(tmp_path / f"{number}.png", "made", f"made:{number}") for number in range(4)]
+    read: list[Path] = []
+
+    def noted(path: Path) -> np.ndarray:
+        read.append(path)
+        return read_frame(path)
+
+    monkeypatch.setattr("models.pool.read_frame", noted)
+    drawn = {}
+    for room in (10**9, 2 * 40 * 60 * 3, 0):
+        read.clear()
+        rng, backgrounds = np.random.default_rng(3), Backgrounds(frames, room)
+        assert not read, "nothing is read before it is drawn"
+        drawn[room] = [int(backgrounds.draw(rng).mean()) for _ in range(40)]
+        assert len(read) == len(set(read)) == 4 if room == 10**9 else len(read) > 4
+        assert len(read) < 40 or room == 0
+    assert len({tuple(frames_) for frames_ in drawn.values()}) == 1, "what is drawn does not depend on it"
 
 
 def test_what_was_filled_since_a_reading_is_told_once(tmp_path: Path) -> None:
