@@ -16,7 +16,7 @@ from service.db.session import Database
 from service.db.tables import Condition
 from service.dicom.header import read_header
 from service.dicom.uid import require_uid
-from service.errors import DamagedObject, DicomError, NotFound
+from service.errors import DamagedObject, DicomError, DiskFault, NotFound
 from service.jobs import enqueue
 
 log = logs.get(__name__)
@@ -80,7 +80,9 @@ def _files_without_rows(
     for key in unknown:
         try:
             arrival = _arrival(archive, key)
-        except (DicomError, NotFound) as error:
+        except (DicomError, NotFound, DiskFault) as error:
+            if isinstance(error, DiskFault):
+                archive.prove()  # one file on a bad sector keeps nothing else back; a disk that fails does
             found.stray += 1
             log.error("file without a row", key=key, reason=str(error), cure="Look at the file; it was kept.")
             continue
@@ -97,12 +99,12 @@ def _files_without_rows(
 def _arrival(archive: ArchiveStore, key: str) -> Arrival:
     """A complete file that was never acknowledged, or whose row was lost with a restored database."""
     path = archive.path(key)
+    sha256, size = digest(archive.stream(key))  # before the header, which is mapped: a bad sector would end the process
+    if sha256 != path.stem:
+        raise DicomError("The file's bytes are not those its name says.", cure=DamagedObject.cure)
     header = read_header(path)
     for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid):
         require_uid(uid, "UID of the file")
-    sha256, size = digest(archive.stream(key))
-    if sha256 != path.stem:
-        raise DicomError("The file's bytes are not those its name says.", cure=DamagedObject.cure)
     return Arrival(header=header, sha256=sha256, size=size, archive_key=key)
 
 

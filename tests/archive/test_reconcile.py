@@ -1,5 +1,7 @@
 """Both ways compared, repaired where that is safe, and nothing deleted."""
 
+from collections.abc import Iterator
+
 import pytest
 from sqlalchemy import delete
 
@@ -10,6 +12,7 @@ from service.archive.verify import verify
 from service.db import checks
 from service.db.session import Database
 from service.db.tables import Analysis, Condition, Instance, now
+from service.errors import DiskFault
 from tests.archive.conftest import S3Server, objects
 from tests.archive.shelf import at_once, shelve, spoil
 from tests.receive.conftest import instances
@@ -46,6 +49,26 @@ def test_looking_changes_nothing_and_repairing_registers(db: Database, store: Ar
     with db.read() as session:
         assert checks.health(session).ill == 0
     assert verify(store, db, now()).ok == 3
+
+
+def test_one_file_on_a_bad_sector_keeps_no_others_back(
+    db: Database, store: ArchiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be anybody's only copy: it is kept and told of, and those behind it are registered all the same."""
+    bad, *orphans = sorted((shelve(db, store) for _ in range(3)), key=lambda row: row.sha256)
+    for row in (bad, *orphans):
+        forget(db, row)
+    stream = ArchiveStore.stream
+
+    def fails(self: ArchiveStore, key: str) -> Iterator[bytes]:
+        if key == bad.archive_key:
+            raise DiskFault("A sector cannot be read.")
+        return stream(self, key)
+
+    monkeypatch.setattr(ArchiveStore, "stream", fails)
+    done = reconcile(store, db, at_once)
+    assert (done.registered, done.stray) == (2, 1)
+    assert store.place(bad.archive_key).exists()
 
 
 def test_a_bucket_is_compared_and_mended(db: Database, remote: RemoteStore, s3: S3Server) -> None:
