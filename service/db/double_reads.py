@@ -127,16 +127,17 @@ def waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -
 
 def count_waiting_for(session: Session, user: User, site: str = "", limit: int = 50) -> int:
     """How many drawn studies wait for this person's answer, counted to the limit."""
-    query = select(DoubleRead.study_id).where(DoubleRead.state == DoubleReadState.WAITING, _not_first(user))
-    if site:
-        query = query.join(Study, Study.id == DoubleRead.study_id).where(Study.institution == site)
-    return session.scalar(select(func.count()).select_from(query.limit(limit).subquery())) or 0
+    return _counted(session, DoubleReadState.WAITING, [_not_first(user)], site, limit)
 
 
 def disagreements(session: Session, user: User, site: str = "", limit: int = 50) -> list[DoubleRead]:
     """Studies on which two readers differ and this person was neither of them, oldest first."""
-    neither = select(DoubleRead).where(DoubleRead.first_user_id != user.id, DoubleRead.second_user_id != user.id)
-    return _listed(session, neither, DoubleReadState.DISAGREED, site, limit)
+    return _listed(session, select(DoubleRead).where(*_neither(user)), DoubleReadState.DISAGREED, site, limit)
+
+
+def count_disagreements(session: Session, user: User, site: str = "", limit: int = 50) -> int:
+    """On how many studies two readers differ and this person was neither of them, counted to the limit."""
+    return _counted(session, DoubleReadState.DISAGREED, _neither(user), site, limit)
 
 
 def answer(session: Session, study: Study, user: User, said: Reading, note: str = "") -> DoubleRead:
@@ -275,6 +276,19 @@ def _drop(session: Session, drawn: DoubleRead) -> None:
 
 def _not_first(user: User) -> ColumnElement[bool]:
     return DoubleRead.first_user_id.is_distinct_from(user.id)
+
+
+def _neither(user: User) -> list[ColumnElement[bool]]:
+    return [DoubleRead.first_user_id != user.id, DoubleRead.second_user_id != user.id]
+
+
+def _counted(
+    session: Session, state: DoubleReadState, whose: Sequence[ColumnElement[bool]], site: str, limit: int
+) -> int:
+    query = select(DoubleRead.study_id).where(DoubleRead.state == state, *whose)
+    if site:
+        query = query.join(Study, Study.id == DoubleRead.study_id).where(Study.institution == site)
+    return session.scalar(select(func.count()).select_from(query.limit(limit).subquery())) or 0
 
 
 def _listed(

@@ -18,17 +18,19 @@ from service.review.words import READINGS
 
 router = APIRouter(prefix="/second-reads", include_in_schema=False)
 
+PAGE = 50
+
 
 @router.get("")
 def list_page(request: Request, account: Decider, thanks: bool = False) -> Response:
     """What waits for this person's blinded answer, and where two answers differ."""
     with database().read() as session:
-        waiting = double_reads.waiting_for(session, account.user, account.site)
+        waiting = double_reads.waiting_for(session, account.user, account.site, PAGE)
         lists = [("Waiting for your answer", waiting, "Nothing waits for you.")]
         if account.may(Role.REVIEWER):
-            differ = double_reads.disagreements(session, account.user, account.site)
+            differ = double_reads.disagreements(session, account.user, account.site, PAGE)
             lists.append(("Two readers differ", differ, "Nowhere do two readers differ."))
-    return render(request, "second_reads.html", {"lists": lists, "thanks": thanks})
+    return render(request, "second_reads.html", {"lists": lists, "thanks": thanks, "at_most": PAGE})
 
 
 @router.get("/{study_instance_uid}")

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from service.db import audit, choices, days, double_reads, reviews, studies, worklist
 from service.db.session import database
-from service.db.tables import Decision, Verdict, now
+from service.db.tables import Decision, Role, Verdict, now
 from service.errors import Conflict, NotFound
 from service.review import schemas, shaping
 from service.review.deps import Account, Reader, note
@@ -134,6 +134,8 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         }
         seen = audit.viewed(session, account.user.name, [row.study.study_instance_uid for row in page.rows])
         second = double_reads.count_waiting_for(session, account.user, account.site) if account.decides else 0
+        if account.may(Role.REVIEWER):
+            second += double_reads.count_disagreements(session, account.user, account.site)
     context |= {
         "total": context["counts"][wanted.tab],
         "second_reads": second,

@@ -77,6 +77,8 @@ def test_two_who_differ_and_the_third(db: Database) -> None:
         assert double_reads.readers(drawn) == [(COMPLETE, "all there"), (INCOMPLETE, "")]
         assert double_reads.disagreements(session, ben) == []
         assert [each.study_id for each in double_reads.disagreements(session, cora)] == [study.id]
+        counts = [double_reads.count_disagreements(session, *of) for of in ((anna,), (ben,), (cora,), (cora, "North"))]
+        assert counts == [0, 0, 1, 0]
         with pytest.raises(NotAllowed):
             double_reads.adjudicate(session, study, anna, COMPLETE)
         assert double_reads.adjudicate(session, study, cora, INCOMPLETE).state is DoubleReadState.DONE

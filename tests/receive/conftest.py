@@ -47,7 +47,11 @@ class RunningReceiver:
                 env=self.environment | more,
                 stderr=log,
             )
-        self.port = int(self.wait_for(r"listening.*port[^0-9]*(\d+)", began).group(1))
+        try:
+            self.port = int(self.wait_for(r"listening.*port[^0-9]*(\d+)", began).group(1))
+        except BaseException:
+            self.kill()  # or it would outlive the test that it failed
+            raise
 
     def wait_for(self, pattern: str, after: int = 0, timeout: float = 30) -> re.Match[str]:
         """Wait for a line of the log."""

@@ -268,6 +268,9 @@ def test_the_description_is_complete(client: TestClient) -> None:
                 assert kinds and kinds.get("application/json", {"schema": "none"})["schema"], f"{route} {code}"
     page = client.get("/docs")
     assert page.status_code == 200 and all(path.split("{")[0] in page.text for path in told["paths"])
+    assert 'href="#schema-"' not in page.text and "one of several" not in page.text
+    assert '<a href="#schema-DoubleReadState">DoubleReadState</a> or null' in page.text
+    assert '<a href="#schema-NewReview">NewReview</a>' in page.text
 
 
 def test_the_restoration_and_what_it_removed(

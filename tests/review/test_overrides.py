@@ -98,6 +98,11 @@ def test_a_third_person_decides_where_the_second_differs(sign_in: SignIn, db: Da
     review(ann, heavy, note="there")
     bob.post(f"/api/double-reads/{heavy}", json={"answer": "incomplete"})
     assert "a third person decides" in ann.get(f"/studies/{heavy}").text
+    counted = {
+        name: 'id="second-reads"' in who.get("/worklist").text
+        for name, who in zip("abc", (ann, bob, cleo), strict=True)
+    }
+    assert counted == {"a": False, "b": False, "c": True}, "the third person hears of it"
     cleo.post(f"/api/double-reads/{heavy}/adjudication", json={"answer": "incomplete", "version": 2})
     assert decision_of(db, heavy) is Decision.CONFIRM
     assert "a third person&#39;s word: something is missing." in ann.get(f"/studies/{heavy}").text
