@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.corruption.strokes import Canvas, Points, Stroke, line, turned
+from models.corruption.strokes import Canvas, Stroke, line, turned
 from models.corruption.styles import Pen, pick, split
 
 ARROWS: tuple[str, ...] = (
@@ -21,7 +21,7 @@ ARROWS: tuple[str, ...] = (
 )
 
 # Share of training arrows made up on the spot: head, shaft and tail of any make.
-MADE_UP = 0.55
+MADE_UP = 0.4
 
 _HAND = np.array(
     [
@@ -53,8 +53,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, name: st
     name = name or pick(rng, split(ARROWS, pen.held_out))
     length = float(rng.uniform(20, 70) * pen.scale)
     degrees = float(rng.uniform(0, 360))
-    # They are the smallest marks: training sees more of them at a time.
-    for _ in range(pick(rng, (1, 2, 3), (0.7, 0.2, 0.1) if pen.held_out else (0.45, 0.3, 0.25))):
+    for _ in range(pick(rng, (1, 2, 3), (0.7, 0.2, 0.1))):
         x, y = rng.uniform(0.05, 0.95) * canvas.width, rng.uniform(0.05, 0.95) * canvas.height
         if own:
             parts = [Stroke(turned(s.points * length, degrees), s.width, s.closed) for s in own]
@@ -78,7 +77,9 @@ def made_up(rng: np.random.Generator, width: float) -> list[Stroke]:
     barbs = np.array([[-head, -half], [0, 0], [-head, half]])
     solid = np.array([[-head, -half], [0, 0], [-head, half], [-head + notch * 0.6, 0]])
     parts = [Stroke(solid, 0 if rng.random() < 0.6 else width, True) if rng.random() < 0.65 else Stroke(barbs, width)]
-    shaft = _shaft(rng, -head * 0.8)
+    t = np.linspace(0, 1, 12)[:, None]
+    bow = np.sin(t * np.pi) * (rng.uniform(-0.35, 0.35) if rng.random() < 0.35 else 0.0)
+    shaft = np.hstack([-1 + t * (1 - head * 0.8), bow])
     thick = half * rng.uniform(0.15, 0.7)
     make = pick(rng, ("line", "wedge", "band", "hollow", "double", "none"), (0.42, 0.14, 0.14, 0.1, 0.08, 0.12))
     if make == "line":
@@ -92,20 +93,6 @@ def made_up(rng: np.random.Generator, width: float) -> list[Stroke]:
     if rng.random() < 0.12:
         parts.append(Stroke(line(-1, -half, -1, half), width))
     return parts
-
-
-def _shaft(rng: np.random.Generator, end: float) -> Points:
-    """From -1 to `end` along the x axis: straight, bowed, waved, bent once or hooked."""
-    t = np.linspace(0, 1, 12)
-    reach = rng.uniform(0.08, 0.4) * pick(rng, (-1, 1))
-    aside = {
-        "straight": 0 * t,
-        "bowed": reach * np.sin(t * np.pi),
-        "waved": reach / 2 * np.sin(t * 2 * np.pi),
-        "bent": reach * (1 - np.minimum(1, t / 0.6)),
-        "hooked": reach * np.cos(t * np.pi / 2) ** 2,
-    }[pick(rng, ("straight", "bowed", "waved", "bent", "hooked"), (0.5, 0.2, 0.08, 0.1, 0.12))]
-    return np.stack([-1 + t * (1 + end), aside], axis=1)
 
 
 def shape(

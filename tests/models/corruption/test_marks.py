@@ -177,14 +177,6 @@ def test_no_end_mark_turns_its_line_into_an_arrow() -> None:
             assert not len(beside) or beside.min() < 2, name
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_the_shaft_of_a_made_up_arrow_ends_at_its_head(seed: int) -> None:
-    shaft = arrows._shaft(np.random.default_rng(seed), -0.3)
-    assert shaft[0, 0] == pytest.approx(-1)
-    assert shaft[-1] == pytest.approx([-0.3, 0], abs=1e-9)
-    assert np.abs(shaft[:, 1]).max() <= 0.4
-
-
 @pytest.mark.parametrize("font", sorted(set(texts.FONTS)))
 @pytest.mark.parametrize("size", [7, 12, 24])
 def test_every_font_writes_letters_about_its_size(font: str, size: int) -> None:
