@@ -3,8 +3,9 @@
     python -m bench.receive [--runs 5] [--case jpeg] [--case rgb] [--case cine] [--associations 1] [--associations 4]
 
 All receivers run on loopback with TCP_NODELAY=1 and take turns within each round, so that a busy machine is busy for
-all of them. Orthanc's default and Sonomark answer after the file is synced, Sonomark after its database is, too; storescp
-does not sync. Medians are printed, and the ratio of ours to each. Needs Debian's dcmtk and orthanc, and with 1.44 MB instances 4 GB of disk a run.
+all of them. Orthanc's default syncs the file before it answers, Sonomark file and database, storescp neither. Medians
+are printed, and the ratio of ours to each. Needs Debian's dcmtk and orthanc, and with 1.44 MB instances 4 GB of disk a
+run.
 """
 
 import argparse
