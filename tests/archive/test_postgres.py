@@ -56,5 +56,5 @@ def test_bytes_are_cared_for(db: Database, house: Settings) -> None:
         assert sum(each.released for each in catalogue.instances(session, {}, Asker(), 10)) == 2
     with db.begin() as session:
         run = backfills.begin(session, "PACS@127.0.0.1:104", now().date(), now().date(), "US")
-        backfills.note_day(session, run.id, now().date(), [old, young])
+        backfills.note_day(session, run.id, now().date(), [old, young], is_over=True)
         assert len(backfills.unfinished(session, run.id)) == 2 and not backfills.finish(session, run.id)
