@@ -1,5 +1,6 @@
 """`python -m models …`: train, calibrate, evaluate and export the networks."""
 
-from models.cli import app
+from models.cli import app, without_the_extra
 
-app()
+with without_the_extra():
+    app()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -272,3 +274,16 @@ class _told:
             # As it stands: a folder's name may hold what looks like markup.
             console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from error
+
+
+@contextmanager
+def without_the_extra() -> Iterator[None]:
+    """Says what to install where the service alone is installed, in place of a traceback."""
+    try:
+        yield
+    except ModuleNotFoundError as lacking:
+        missing = (lacking.name or "").partition(".")[0]
+        if missing in ("models", "service"):
+            raise
+        _say(f"{missing} is not installed. Install what trains: docs/training.md says how.")
+        raise SystemExit(1) from lacking

@@ -391,6 +391,18 @@ def test_an_option_that_cannot_be_is_told_before_anything_is_read(
     assert not list(tmp_path.iterdir())
 
 
+def test_without_the_extra_it_says_what_to_install(data: Path, tmp_path: Path) -> None:
+    """As where the service alone is installed."""
+    arguments = ["models", "train", "smoke", "--data", str(data), "--out", str(tmp_path / "run")]
+    program = (
+        f"import runpy, sys; sys.modules['torch'] = None; sys.argv = {arguments};"
+        "runpy.run_module('models', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and "torch is not installed" in ended.stderr and "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_screens_larger_than_the_network_takes_are_measured_on(tmp_path: Path) -> None:
     """Scanners send 1080 × 1920; all drawings on such were passed over."""
     rows = np.random.default_rng(2).normal(0, 1, (1080, 1920)).astype(np.float32)
