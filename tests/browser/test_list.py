@@ -97,7 +97,8 @@ def test_a_flow_that_could_not_be_asked_goes_on(
 ) -> None:
     page = visit()
     page.goto("/flow")
-    page.route("**/flow", lambda route: route.fulfill(status=503, body="<p>The database is away.</p>"))
+    away = '<div class="error-summary" role="alert"><p><strong>The database is away.</strong></p></div>'
+    page.route("**/flow", lambda route: route.fulfill(status=503, content_type="text/html", body=away))
     until(page, "document.querySelector('#alert').textContent.includes('The database is away.')")
     assert page.is_visible("#now .stages")
     page.unroute("**/flow")
