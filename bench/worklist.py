@@ -39,7 +39,7 @@ from bench.population import fill
 from service.db import users
 from service.db.session import Database
 from service.db.tables import Role, Study
-from service.db.worklist import FLAGGED
+from service.db.tables.studies import FLAGGED
 
 HERE = Path(__file__).resolve().parent
 

@@ -24,7 +24,7 @@ from service.db.tables import (
     Study,
     now,
 )
-from service.db.worklist import FLAGGED, UNCERTAIN
+from service.db.tables.studies import FLAGGED, UNCERTAIN
 from service.errors import Conflict, NotFound
 
 UNFINISHED = (AnalysisState.QUEUED, AnalysisState.CLAIMED, AnalysisState.QUARANTINED)

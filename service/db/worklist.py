@@ -46,8 +46,8 @@ from service.db.tables import (
     VerdictRecord,
     now,
 )
+from service.db.tables.studies import DECIDED, FLAGGED, QUIET, UNCERTAIN, WAITING
 
-FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED = range(5)  # the values of Study.rank
 MINE = -1  # beside the ranks, where studies are counted
 TABS: dict[str, tuple[int, ...]] = {
     "flagged": (FLAGGED,),

@@ -13,6 +13,9 @@ from service.db.tables.base import Base, Id, named, now
 if TYPE_CHECKING:
     from service.db.tables.analyses import Analysis
 
+# The values of Study.rank: flagged, uncertain, not judged yet, nothing to do, decided by a person.
+FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED = range(5)
+
 
 class Decision(StrEnum):
     """What a reviewer said; append-only, the newest one that is not withdrawn outranks the verdict."""
@@ -62,8 +65,7 @@ class Study(Base):
     decision: Mapped[Decision | None] = mapped_column(named(Decision))  # of the newest standing review
     version: Mapped[int] = mapped_column(default=1)  # grows with every change a reviewer should know of
     changed_at: Mapped[datetime] = mapped_column(default=now, onupdate=now, index=True)  # what the live worklist asks
-    # 0 flagged, 1 uncertain, 2 not judged yet, 3 nothing to do, 4 decided by a person: the worklist's first sort key,
-    # computed by the database so that no writer of `verdict` or `decision` can forget it.
+    # The worklist's first sort key, computed by the database so that no writer of verdict or decision can forget it.
     rank: Mapped[int] = mapped_column(
         Computed(
             "CASE WHEN decision IS NOT NULL THEN 4 WHEN verdict IS NULL THEN 2 WHEN verdict = 'non_compliant' THEN 0"
