@@ -240,7 +240,7 @@ def tables(
     data: Data,
     out: Annotated[Path, typer.Option(help="Keeps drawn crops and finished cells; a second run goes on from there.")],
     scale: Annotated[str, typer.Option(help="How much is run: smoke, mini, pilot, cpu or gpu.")] = "smoke",
-    document: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/reproduction.md"),
+    document: Annotated[Path | None, typer.Option(help="The page to write (default OUT/tables-SCALE.md).")] = None,
     time_budget: Annotated[
         float | None, typer.Option(min=0, help="Minutes; cells that would take longer wait.")
     ] = None,
@@ -254,7 +254,8 @@ def tables(
     if threads:
         torch.set_num_threads(threads)
     with _told():
-        _say(f"Written: {reproduction.tables(scale, data, out, document, console, time_budget)}")
+        page = document or out / f"tables-{scale}.md"
+        _say(f"Written: {reproduction.tables(scale, data, out, page, console, time_budget)}")
 
 
 def _say(line: str) -> None:

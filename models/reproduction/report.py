@@ -1,4 +1,4 @@
-"""docs/reproduction.md: the tables in the paper's layout, what was run, and which claims hold."""
+"""A reproduction's page: the tables in the paper's layout, what was run, and which claims hold."""
 
 from __future__ import annotations
 
@@ -185,7 +185,8 @@ _INTRODUCTION = """
 
 Zhang, Jiang, Xie, Cao and Teng: *Ultrasonic Image's Annotation Removal: A Self-supervised Noise2Noise Approach*, AI
 Medicine 1(1):4, 2024 (arXiv 2307.04133). This page is written by
-`python -m models tables --scale smoke|mini|pilot|cpu|gpu --data FOLDER --out DIR`.
+`python -m models tables --scale smoke|mini|pilot|cpu|gpu --data FOLDER --out DIR` and lies in DIR, unless `--document`
+names another place: the one kept with the code is `docs/reproduction.md`.
 
 The figures in the paper's own tables are not recoverable from any source at hand, so nothing here stands beside them;
 what can be checked is whether its claims hold. Its data (a hospital's frames and icons) are not public: the marks are

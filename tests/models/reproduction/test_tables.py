@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from models.cli import app
 from models.dataset import CleanFrame, clean_frames
 from models.errors import DataError, RecipeError
-from models.reproduction import crops, recipes, results, training
+from models.reproduction import crops, recipes, results, tables, training
 from models.reproduction.datasets import DRAW, parts
 from models.reproduction.licences import may_be_shown
 from models.reproduction.pipelines import PIPELINES, Defects
@@ -186,6 +188,27 @@ def test_a_run_goes_from_frames_to_the_page_and_does_nothing_twice(workshop: Wor
     assert "12 of 12 cells" in text and "not run" not in text
     for picture in ("fig1.webp", "fig2.webp", "fig4.webp"):
         assert cv2.imread(str(page.with_suffix("") / picture)) is not None
+
+
+def test_the_page_lies_with_its_cells_unless_another_place_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the repository's root, a quick look wrote over the page that is kept there."""
+    kept = tmp_path / "docs" / "reproduction.md"
+    kept.parent.mkdir()
+    kept.write_text("what an earlier run found\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tables, "recipes", lambda: [a_recipe(replace(CELL, network=BLACK))])
+    monkeypatch.setattr(tables, "scale", lambda name: replace(TINY, name=name))
+    monkeypatch.setattr(tables, "keep_freed_memory", lambda: None)
+    run = ["tables", "--scale", "smoke", "--data", str(folder), "--out", "cells"]
+    told = CliRunner().invoke(app, run)
+    assert told.exit_code == 0, told.output
+    assert "1 of 1 cells" in (tmp_path / "cells" / "tables-smoke.md").read_text()
+    assert cv2.imread(str(tmp_path / "cells" / "tables-smoke" / "fig1.webp")) is not None
+    assert kept.read_text() == "what an earlier run found\n" and [*kept.parent.iterdir()] == [kept]
+    told = CliRunner().invoke(app, [*run, "--document", str(kept)])
+    assert told.exit_code == 0 and "1 of 1 cells" in kept.read_text()
 
 
 def test_a_spent_time_budget_leaves_cells_for_later(folder: Path, tmp_path: Path) -> None:
