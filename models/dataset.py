@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import StringIO
@@ -34,6 +34,7 @@ _THUMBNAIL = 48
 _NEAR_DUPLICATE = (
     0.6  # correlation of high-passed thumbnails; frames of one clip reach it, frames of two patients hardly ever
 )
+_COMPARED_AT_ONCE = 1 << 22  # pairs of frames
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,6 @@ def read_frame(path: Path) -> Frame:
 def _joined_near_duplicates(frames: Sequence[CleanFrame]) -> list[CleanFrame]:
     """Give frames of one scene one group: the split must not put two frames of a clip on both sides."""
     looks = np.stack([_look(read_frame(frame.path)) for frame in frames])
-    alike = looks @ looks.T > _NEAR_DUPLICATE
     parent = list(range(len(frames)))
 
     def root(i: int) -> int:
@@ -235,9 +235,22 @@ def _joined_near_duplicates(frames: Sequence[CleanFrame]) -> list[CleanFrame]:
     first_of: dict[str, int] = {}
     for i, frame in enumerate(frames):
         parent[root(i)] = root(first_of.setdefault(frame.group, i))
-    for i, j in np.argwhere(np.triu(alike, 1)):
-        parent[root(int(j))] = root(int(i))
+    for i, j in _alike(looks):
+        parent[root(j)] = root(i)
     return [replace(frame, group=frames[root(i)].group) for i, frame in enumerate(frames)]
+
+
+def _alike(looks: npt.NDArray[np.float32]) -> Iterator[tuple[int, int]]:
+    """The pairs (i, j), i < j, of frames that look nearly the same, in their order; ``looks`` (N, P) of unit length.
+
+    Every frame is compared with every other, N²·P multiplications in all, but only so many pairs at a time that the
+    memory for them does not grow with N.
+    """
+    rows = max(1, _COMPARED_AT_ONCE // len(looks))
+    for start in range(0, len(looks), rows):
+        alike = looks[start : start + rows] @ looks[start:].T > _NEAR_DUPLICATE
+        for i, j in np.argwhere(np.triu(alike, 1)):
+            yield start + int(i), start + int(j)
 
 
 def _look(frame: Frame) -> npt.NDArray[np.float32]:
