@@ -6,7 +6,8 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import StringIO
@@ -15,8 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID_dictionary
 
 from models.errors import DataError, LeakySplit, of_the_system
 from models.whole import write_whole
@@ -102,15 +104,20 @@ class Split:
         return parts
 
 
-def clean_frames(folder: Path) -> list[CleanFrame]:
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def clean_frames(folder: Path, tell: Callable[[str], None] = _say) -> list[CleanFrame]:
     """The frames listed in the folder's CSV (columns file, source, and group, anatomy where known), else every image
     below it but for those of its labelled folder ``annotated``, which are for measuring.
 
-    Frames that look nearly the same share a group, whatever their names say. Raises `DataError` for an empty folder,
-    a listed file that is missing and an image that cannot be read.
+    Frames that look nearly the same share a group, whatever their names say. Without a CSV, DICOM objects that are no
+    pictures are passed over, and ``tell`` hears how many. Raises `DataError` for an empty folder, a listed file that is
+    missing and an image that cannot be read.
     """
     listing = _listing(folder)
-    frames = _listed(listing) if listing else _found(folder)
+    frames = _listed(listing) if listing else _found(folder, tell)
     if not frames:
         raise DataError(
             f"No image in {folder}.", cure="Give a folder with PNG, JPEG or DICOM frames, or with a CSV listing them."
@@ -164,7 +171,7 @@ def rows_of(listing: Path, *wanted: str) -> list[dict[str, str]]:
     return found
 
 
-def _found(folder: Path) -> list[CleanFrame]:
+def _found(folder: Path, tell: Callable[[str], None]) -> list[CleanFrame]:
     aside = folder / "annotated"
     measured = (aside / "labels.csv").is_file()
     files = sorted(
@@ -172,7 +179,11 @@ def _found(folder: Path) -> list[CleanFrame]:
         for path in folder.rglob("*")
         if not (measured and aside in path.parents) and path.is_file() and (_is_plain(path) or _is_dicom(path))
     )
-    return [CleanFrame(path, path.parent.name, _group(path, path.parent.name)) for path in files]
+    pictures = [path for path in files if _is_plain(path) or _is_picture(path)]
+    if others := len(files) - len(pictures):
+        objects = "1 DICOM object that is no picture" if others == 1 else f"{others} DICOM objects that are no pictures"
+        tell(f"{folder}: {objects} (reports and the like) {'was' if others == 1 else 'were'} passed over.")
+    return [CleanFrame(path, path.parent.name, _group(path, path.parent.name)) for path in pictures]
 
 
 def _is_plain(path: Path) -> bool:
@@ -189,15 +200,30 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def _is_picture(path: Path) -> bool:
+    """By its SOP class; where that is not one of the standard's, by whether it has rows. A picture that lacks its
+    pixels is one all the same, and what has no class at all is taken for a damaged one: reading them tells."""
+    header = _header(path, "SOPClassUID", "Rows")
+    sop_class = str(header.get("SOPClassUID") or "")
+    name = UID_dictionary[sop_class][0] if sop_class in UID_dictionary else ""
+    if name:
+        return "Image Storage" in name or "Volume Storage" in name
+    return not sop_class or "Rows" in header
+
+
+def _header(path: Path, *wanted: str) -> Dataset:
+    """These elements of a DICOM file, those that it has. Raises `DataError` when it cannot be read."""
+    try:
+        return dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(wanted))
+    except (InvalidDicomError, ValueError, EOFError, RecursionError, AttributeError, KeyError) as damaged:
+        raise DataError(f"{path} is not an image that can be read.", cure=_REPLACE) from damaged
+
+
 def _group(path: Path, source: str) -> str:
     """The patient: as DICOM says it, whatever folder the file lies in; else the subject in the file's name, where it
     has one, else the file itself."""
     if not _is_plain(path):
-        wanted = ["PatientID", "StudyInstanceUID"]
-        try:
-            header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
-        except (InvalidDicomError, ValueError, EOFError, RecursionError, AttributeError, KeyError) as damaged:
-            raise DataError(f"{path} is not an image that can be read.", cure=_REPLACE) from damaged
+        header = _header(path, "PatientID", "StudyInstanceUID")
         identity = str(header.get("PatientID") or header.get("StudyInstanceUID") or f"{source}:{path.stem}")
         # An export has a folder for each series: with the source in it, a patient would be a group for each of them.
         return f"patient:{sha256(identity.encode()).hexdigest()[:16]}"

@@ -18,6 +18,8 @@ import tomli_w
 import torch
 from pydicom import examples
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, UID_dictionary
 from typer.testing import CliRunner
 
 from models import evaluate, export, pool, recipe
@@ -246,6 +248,71 @@ def test_a_patient_of_a_dicom_export_is_one_group_in_whatever_folder(tmp_path: P
     shutil.rmtree(tmp_path / "series 3")
     with pytest.raises(DataError, match="2 frames of 1 groups"):
         split(clean_frames(tmp_path), (), 0.25, 1)
+
+
+def other_object(name: str, **elements: object) -> bytes:
+    """A DICOM file of a storage class by its name, without pixels."""
+    from io import BytesIO
+
+    of = Dataset()
+    of.SOPClassUID = next((uid for uid, (called, *_) in UID_dictionary.items() if called == name), name)
+    of.SOPInstanceUID, of.PatientID, of.StudyInstanceUID = "1.2.3.4", "A", "1.2.3"
+    for keyword, value in elements.items():
+        setattr(of, keyword, value)
+    of.file_meta = FileMetaDataset()
+    of.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = BytesIO()
+    of.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_objects_of_an_export_that_are_no_pictures_are_passed_over_and_counted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first structured report in it ended the reading of a PACS's export."""
+    folder = shutil.copytree(data, tmp_path / "export")
+    others = {
+        "IM9": other_object("Comprehensive SR Storage"),
+        "report.dcm": other_object("Encapsulated PDF Storage", EncapsulatedDocument=b"%PDF"),
+        "IM7": other_object("Grayscale Softcopy Presentation State Storage"),
+        "IM8": other_object("Segmentation Storage", Rows=90, Columns=120),
+        "IM6": other_object("1.3.46.670589.2.11.1.1"),
+    }
+    for name, content in others.items():
+        (folder / name).write_bytes(content)
+    assert [frame.path.name for frame in clean_frames(folder)] == [f"tissue_{n}a.png" for n in range(6)]
+    told = capsys.readouterr().err
+    assert told == f"{folder}: 5 DICOM objects that are no pictures (reports and the like) were passed over.\n"
+    for image in data.iterdir():
+        (folder / image.name).unlink()
+    with pytest.raises(DataError, match="No image"):
+        clean_frames(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: other_object("Ultrasound Image Storage"),
+        lambda: other_object("Enhanced US Volume Storage"),
+        lambda: other_object("1.3.46.670589.2.11.1.1", Rows=90, Columns=120),
+        lambda: other_object("Comprehensive SR Storage").replace(b"\x08\x00\x16\x00", b"\x08\x00\x17\x00"),
+        lambda: other_object("Comprehensive SR Storage")[:200],
+    ],
+    ids=["image", "volume", "unknown, with rows", "of no class", "cut off"],
+)
+def test_a_picture_that_lacks_its_pixels_is_named(data: Path, tmp_path: Path, content: Callable[[], bytes]) -> None:
+    folder = shutil.copytree(data, tmp_path / "export")
+    (folder / "IM9").write_bytes(content())
+    with pytest.raises(DataError, match="IM9 is not an image that can be read"):
+        clean_frames(folder)
+
+
+def test_an_object_that_a_listing_names_is_no_picture_to_pass_over(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "export")
+    (folder / "IM9").write_bytes(other_object("Comprehensive SR Storage"))
+    (folder / "frames.csv").write_text("file,source\ntissue_0a.png,here\nIM9,here\n")
+    with pytest.raises(DataError, match="IM9 is not an image that can be read"):
+        clean_frames(folder)
 
 
 def test_crops_are_drawn_where_training_is_all_that_a_container_runs(data: Path, tmp_path: Path) -> None:
