@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from models.export import MAX_SIDE, export, graph_of
 from models.recipe import Recipe
 from models.served import Graph, Weights
 from models.train import SPLIT, train
-from models.whole import write_whole
+from models.whole import write_json, write_whole
 from service.analyse.residual import grown, inpainted
 
 TEST_SHARE = 0.3
@@ -212,7 +211,7 @@ def _describe(
     }
     (folder / "card.toml").write_text(tomli_w.dumps(card))
     whole = {"parent": card["parent"], "sha256": card["sha256"], "plan": asdict(plan), **facts, "change": table}
-    (folder / "adaptation.json").write_text(json.dumps(whole, indent=1))
+    write_json(folder / "adaptation.json", whole)
     (folder / "adaptation.md").write_text(_markdown(name, parent, facts, table))
 
 
@@ -231,7 +230,10 @@ def _markdown(
         "|---|---|---:|---:|",
     ]
     for side, rows in table.items():
-        lines += [f"| {side} | {what} | {row['before']:.4g} | {row['after']:.4g} |" for what, row in rows.items()]
+        lines += [
+            f"| {side} | {what} | {evaluate.shown(row['before'])} | {evaluate.shown(row['after'])} |"
+            for what, row in rows.items()
+        ]
     if "old" not in table:
         lines += ["", "Forgetting was not measured: give `--old` a folder of the data the parent was made for."]
     return "\n".join(lines) + "\n"

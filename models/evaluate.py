@@ -3,7 +3,7 @@ the card."""
 
 from __future__ import annotations
 
-import json
+import math
 import time
 import tomllib
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from models.dataset import CleanFrame, Frame, read_frame, rows_of
 from models.errors import DataError
 from models.served import Output, Weights, reduced
 from models.statistics import Estimate, auroc, proportion
-from models.whole import write_whole
+from models.whole import write_json, write_whole
 from service.analyse.annotations import Evidence, Kind
 from service.analyse.residual import filled, grown, inpainted
 
@@ -60,8 +60,8 @@ class Report:
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").write_text(json.dumps(asdict(self), indent=1))
-        (folder / "report.md").write_text(self.markdown())
+        write_json(folder / "report.json", asdict(self))
+        write_whole(folder / "report.md", self.markdown())
 
     def markdown(self) -> str:
         lines = [f"# {self.weights}", ""]
@@ -79,7 +79,7 @@ class Report:
             ("Latency (ms)", self.latency_ms),
         ):
             if table:
-                lines += ["", f"## {title}", "", *(f"- {name}: {_shown(value)}" for name, value in table.items())]
+                lines += ["", f"## {title}", "", *(f"- {name}: {shown(value)}" for name, value in table.items())]
         if self.synthetic:
             names = list(next(iter(self.synthetic.values())))
             lines += [
@@ -90,7 +90,7 @@ class Report:
                 "|---" * (len(names) + 1) + "|",
             ]
             lines += [
-                f"| {k} | {' | '.join(_shown(row[name]) for name in names)} |" for k, row in self.synthetic.items()
+                f"| {k} | {' | '.join(shown(row[name]) for name in names)} |" for k, row in self.synthetic.items()
             ]
         if self.failures:
             lines += ["", "## Frames read wrongly", ""]
@@ -101,8 +101,11 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def shown(value: Any) -> str:
+    """A figure in a table; a dash where there was nothing to measure."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def real_frames(weights: Weights, labels: Path, report: Report, pictures: Path | None = None) -> list[Reading]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -27,3 +30,16 @@ def write_whole(path: Path, text: str) -> Path:
     with beside(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
+
+
+def write_json(path: Path, told: Any) -> Path:
+    """Write figures as JSON, which has no word for a number that is none, as the share of no cases: it is null."""
+    return write_whole(path, json.dumps(_finite(told), indent=1, allow_nan=False))
+
+
+def _finite(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _finite(each) for name, each in told.items()}
+    if isinstance(told, list | tuple):
+        return [_finite(each) for each in told]
+    return None if isinstance(told, float) and not math.isfinite(told) else told

@@ -66,6 +66,20 @@ def test_adapted_weights_name_their_parent_and_say_what_changed(weights: Path, s
 
 
 @pytest.mark.usefixtures("small")
+def test_what_could_not_be_measured_is_null_in_an_adaptations_json(
+    weights: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a kind that was drawn on no frame there is no sensitivity."""
+    change = {"arrow, drawn: sensitivity": {"before": float("nan"), "after": float("nan")}}
+    monkeypatch.setattr(adaptation, "_change", lambda *_: change)
+    out = adapt(weights, site, tmp_path / "adapted", PLAN, None, silent)
+    text = (out / "adaptation.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["change"]["new"] == {"arrow, drawn: sensitivity": {"before": None, "after": None}}
+    assert "| new | arrow, drawn: sensitivity | – | – |" in (out / "adaptation.md").read_text()
+
+
+@pytest.mark.usefixtures("small")
 def test_an_adaptation_that_fails_leaves_nothing(weights: Path, site: Path, tmp_path: Path, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise TrainingError("The measure failed.")

@@ -433,6 +433,23 @@ def test_figures_that_were_not_measured_again_stay_in_the_card(tmp_path: Path) -
     assert metrics == {"clean": {"frames": 3}, "restoration": {"PSNR": 30.0}}
 
 
+def refuse(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
+
+
+def test_a_share_of_no_cases_is_null_in_json_and_nothing_in_words(tmp_path: Path) -> None:
+    """RFC 8259 has no NaN; other languages' readers refuse it."""
+    nothing = evaluate.accuracy([], [], 0.5)
+    drawn = {"Dice": 0.5, "sensitivity": float("nan"), "AUROC": float("inf")}
+    report = evaluate.Report("tiny", real={"caliper": nothing}, synthetic={"caliper": drawn})
+    report.write(tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=refuse)
+    assert told["real"]["caliper"]["auroc"] == {"value": None, "low": 0.0, "high": 1.0, "cases": 0}
+    assert told["synthetic"]["caliper"] == {"Dice": 0.5, "sensitivity": None, "AUROC": None}
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "| caliper | no cases | no cases | no cases |" in page and "| caliper | 0.5 | – | – |" in page
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
