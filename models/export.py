@@ -17,7 +17,7 @@ from models.checkpoint import CHECKPOINT, read_checkpoint, recipe_of, total_seco
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
 from models.train import SPLIT, build
-from models.whole import beside
+from models.whole import beside, made
 from service.analyse.annotations import Kind
 
 MAX_SIDE = 1024
@@ -26,12 +26,12 @@ MAX_SIDE = 1024
 def export(run: Path, weights: Path) -> Path:
     """Write ``model.onnx`` and ``card.toml`` of a run into the folder ``weights``.
 
-    Raises `TrainingError` when the exported graph does not answer as the network does, and leaves nothing half-written.
+    Raises `TrainingError` when the run is not calibrated or the exported graph does not answer as the network does, and
+    leaves nothing half-written.
     """
     network, recipe, state = trained(run)
     served = Served(folded(network))
-    weights.mkdir(parents=True, exist_ok=True)
-    with beside(weights / "card.toml") as card, beside(weights / "model.onnx") as graph:
+    with made(weights), beside(weights / "card.toml") as card, beside(weights / "model.onnx") as graph:
         write_graph(served, graph)
         refuse_disparity(served, graph)
         card.write_text(tomli_w.dumps(described(weights.name, graph, run, recipe, state, network)))

@@ -25,6 +25,20 @@ def beside(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def made(folder: Path) -> Iterator[Path]:
+    """The folder, made where it is missing; when the block fails, what was made and is empty goes again."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+        raise
+
+
 def write_whole(path: Path, text: str) -> Path:
     """Write a text in UTF-8; what stood there before stays when it cannot be written."""
     with beside(path) as part:

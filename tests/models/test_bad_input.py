@@ -91,9 +91,11 @@ def test_a_damaged_checkpoint_is_named(data: Path, tiny: recipe.Recipe, tmp_path
 
 def test_a_run_that_was_not_calibrated_is_not_exported(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
     run = train(replace(tiny, steps=1), data, tmp_path / "run")
-    with pytest.raises(TrainingError, match="not calibrated"):
-        export.export(run, tmp_path / "weights")
-    assert list((tmp_path / "weights").iterdir()) == []
+    (tmp_path / "there").mkdir()
+    for weights in ("weights", "for/the/ward", "there"):
+        with pytest.raises(TrainingError, match="not calibrated"):
+            export.export(run, tmp_path / weights)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "there"} and not any((tmp_path / "there").iterdir())
 
 
 def test_a_manifest_that_is_missing_broken_or_shares_a_patient_is_refused(data: Path, tmp_path: Path) -> None:
