@@ -57,6 +57,7 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
     if out.exists():
         raise TrainingError(f"{out} is there already.", cure="Give a new folder: weights are never overwritten.")
     parent = Weights(weights)
+    parent.card.require("name", "version", "architecture", "data", "steps", "minutes")
     chosen = _recipe(parent.card, plan.layers)
     site = split(clean_frames(data), (), TEST_SHARE, chosen.seed)
     chosen = _with_validation(chosen, site.training)
@@ -84,14 +85,8 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
 
 def _recipe(card: Mapping[str, Any], layers: str) -> Recipe:
     """The recipe `adapt` with the network that the card describes."""
-    chosen, shape = recipe.load("adapt"), card["architecture"]
-    network = replace(
-        chosen.network,
-        channels=tuple(shape["channels"]),
-        top_blocks=shape["top_blocks"],
-        dilations=tuple(shape["dilations"]),
-    )
-    return replace(chosen, network=network, optimiser=replace(chosen.optimiser, layers=layers))
+    chosen = recipe.load("adapt")
+    return replace(chosen, network=recipe.network_of(card), optimiser=replace(chosen.optimiser, layers=layers))
 
 
 def _with_validation(chosen: Recipe, frames: Sequence[CleanFrame]) -> Recipe:

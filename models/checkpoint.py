@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from models.recipe import Recipe, from_values
 from models.whole import beside
 
 CHECKPOINT = "checkpoint.pt"
+PARTS = ("recipe", "network", "average", "optimiser", "state")
+A_RUN = "Give the folder of a run that `python -m models train` made."
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -24,8 +27,8 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
         part.write_bytes(whole.getbuffer())
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises `TrainingError` when there is none or it is damaged."""
+def read_checkpoint(path: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+    """Raises `TrainingError` when there is none, it is damaged, or lacks one of its ``parts``."""
     try:
         checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as missing:
@@ -34,9 +37,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from missing
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as broken:
         raise TrainingError(
-            f"The checkpoint {path} is damaged ({type(broken).__name__}).", cure="Train again, into a new folder."
+            f"The checkpoint {path} is damaged, or another program's ({type(broken).__name__}).",
+            cure="Train again, into a new folder.",
         ) from broken
+    if what := _foreign(checkpoint, parts):
+        raise TrainingError(f"{path} is no checkpoint of such a run: {what}.", cure=A_RUN)
     return checkpoint
+
+
+def _foreign(checkpoint: Any, parts: Sequence[str]) -> str | None:
+    """What tells a checkpoint from those that are written here."""
+    for part in parts:
+        if not isinstance(checkpoint, dict) or part not in checkpoint:
+            return f"it has no {part!r}"
+        if part in ("recipe", "state") and not isinstance(checkpoint[part], dict):
+            return f"its {part} is no table"
+    lacking = [name for name in ("step", "elapsed_s") if parts is PARTS and name not in checkpoint["state"]]
+    return f"its state has no {lacking[0]!r}" if lacking else None
 
 
 def recipe_of_run(run: Path) -> Recipe | None:

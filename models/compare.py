@@ -156,6 +156,7 @@ def compare(
 
     The rival's thresholds come from training's styles, the product's from its card; the styles measured are held out.
     """
+    weights.card.require("gflop_608x800")
     peer = rival(training, recipe, minutes)
     lines = [
         f"| kind | network | {' | '.join(METRICS)} |",

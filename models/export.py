@@ -13,10 +13,10 @@ import tomli_w
 
 from models.architectures.unshuffle_unet import UnshuffleUNet, gflop, parameters
 from models.calibrate import CALIBRATION, read_calibration
-from models.checkpoint import CHECKPOINT, read_checkpoint, recipe_of, total_seconds, total_steps
+from models.checkpoint import total_seconds, total_steps
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
-from models.train import SPLIT, build
+from models.train import SPLIT, trained
 from models.whole import beside, made
 from service.analyse.annotations import Kind
 
@@ -42,15 +42,6 @@ def graph_of(run: Path, path: Path) -> Path:
     """The run's weights as an ONNX graph alone, for calibration."""
     write_graph(Served(folded(trained(run)[0])), path)
     return path
-
-
-def trained(run: Path) -> tuple[UnshuffleUNet, Recipe, dict[str, Any]]:
-    """The averaged weights of a run's last checkpoint, in evaluation mode, with recipe and state."""
-    checkpoint = read_checkpoint(run / CHECKPOINT)
-    recipe = recipe_of(checkpoint)
-    network = build(recipe)
-    network.load_state_dict(checkpoint["average"])
-    return network.eval(), recipe, checkpoint["state"]
 
 
 def described(

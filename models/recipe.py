@@ -14,6 +14,7 @@ from models.layers import LAYERS
 from models.pool import CropSettings
 
 RECIPES = Path(__file__).with_name("recipes")
+_TRAINED = "UnshuffleUNet"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,19 @@ def split_of(card: Mapping[str, Any]) -> SplitSettings:
         split: SplitSettings = _built(SplitSettings, card["split"], Path("card.toml"))
         return split
     return load(card["recipe"]).split
+
+
+def network_of(card: Mapping[str, Any]) -> NetworkSettings:
+    """The network that a card describes. Raises `RecipeError` where that is none which can be trained here."""
+    shape, names = card["architecture"], sorted(field.name for field in fields(NetworkSettings))
+    known = dict(shape) if isinstance(shape, Mapping) else {}
+    if (other := known.pop("class", _TRAINED)) != _TRAINED:
+        raise RecipeError(f"The card's network is a {other}.", cure=f"Only a {_TRAINED} can be trained further.")
+    if lacking := [name for name in names if name not in known]:
+        cure = "Take weights that `python -m models export` wrote."
+        raise RecipeError(f"The card's architecture lacks {', '.join(lacking)}.", cure=cure)
+    network: NetworkSettings = _built(NetworkSettings, {name: known[name] for name in names}, Path("card.toml"))
+    return network
 
 
 def from_values(values: dict[str, Any]) -> Recipe:

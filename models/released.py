@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.architectures.unshuffle_unet import Block, UnshuffleUNet
 from models.errors import DataError
+from models.recipe import network_of
 from models.served import card_of
 
 _PREFIX = "network."
@@ -22,12 +23,11 @@ def released(weights: Path, examples: Tensor) -> UnshuffleUNet:
 
     Export folds the normalisation into the convolutions. ``examples``, frames (N, 3, H, W) in [0, 1] as training
     shows them, give each layer the mean and variance it is normalised by from here on; what the network computes stays
-    the same. Raises `DataError` when graph and card do not belong together.
+    the same. Raises `DataError` when graph and card do not belong together, `RecipeError` when the card describes no
+    such network.
     """
-    shape, graph = card_of(weights)["architecture"], weights / "model.onnx"
-    network = UnshuffleUNet(
-        channels=tuple(shape["channels"]), top_blocks=shape["top_blocks"], dilations=tuple(shape["dilations"])
-    ).eval()
+    shape, graph = network_of(card_of(weights)), weights / "model.onnx"
+    network = UnshuffleUNet(channels=shape.channels, top_blocks=shape.top_blocks, dilations=shape.dilations).eval()
     stored = {
         tensor.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
         for tensor in onnx.load(str(graph)).graph.initializer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from service.analyse.annotations import Evidence, Kind, Thresholds, limits_of, r
 
 Frame = npt.NDArray[np.uint8]
 _EXPORT_AGAIN = "Export the weights again."
+_OUR_EXPORT = "Take weights that `python -m models export` of this version wrote: their card says everything."
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,24 @@ def verdict(score: float, limits: Thresholds) -> str:
     return "absent" if score < limits.absent else "uncertain"
 
 
-def card_of(folder: Path) -> dict[str, Any]:
+class Card(dict[str, Any]):
+    """The entries of a ``card.toml``. To ask for one that it has not, as the cards of other programs have few, raises
+    `DataError`."""
+
+    def __init__(self, folder: Path, entries: Mapping[str, Any]) -> None:
+        super().__init__(entries)
+        self._folder = folder
+
+    def __missing__(self, name: str) -> Any:
+        raise DataError(f"The card of {self._folder} has no {name!r}.", cure=_OUR_EXPORT)
+
+    def require(self, *names: str) -> None:
+        """Raise `DataError` unless all of these entries are there."""
+        for name in names:
+            self[name]
+
+
+def card_of(folder: Path) -> Card:
     """The card of a weights folder. Raises `DataError` when there is none or the graph beside it is another one."""
     graph = folder / "model.onnx"
     try:
@@ -118,7 +136,7 @@ def card_of(folder: Path) -> dict[str, Any]:
         ) from broken
     if not fits:
         raise DataError(f"{graph} is not the file its card describes.", cure=_EXPORT_AGAIN)
-    return card
+    return Card(folder, card)
 
 
 def reduced(frame: Frame, max_side: int) -> Frame:

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,7 +24,15 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.checkpoint import CHECKPOINT, read_checkpoint, total_seconds, total_steps, write_checkpoint
+from models.checkpoint import (
+    A_RUN,
+    CHECKPOINT,
+    read_checkpoint,
+    recipe_of,
+    total_seconds,
+    total_steps,
+    write_checkpoint,
+)
 from models.dataset import Split, clean_frames, split
 from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
@@ -37,6 +44,7 @@ from models.pool import CropPool
 from models.recipe import Recipe
 from models.recorded import recorded
 from models.released import released
+from models.served import card_of
 from models.whole import write_whole
 
 SPLIT = "split.json"
@@ -223,13 +231,11 @@ def begin_from(
     Raises `RecipeError` when they are those of a network that cannot grow into the recipe's.
     """
     if (earlier / CHECKPOINT).exists():
-        checkpoint = read_checkpoint(earlier / CHECKPOINT)
-        learned, state = UnshuffleUNet(**checkpoint["recipe"]["network"]), checkpoint["state"]
-        learned.load_state_dict(checkpoint["average"])
+        learned, _, state = trained(earlier)
         steps, seconds = total_steps(state), total_seconds(state)
     else:
         learned = released(earlier, examples.cpu())
-        card = tomllib.loads((earlier / "card.toml").read_text())
+        card = card_of(earlier)
         steps, seconds = card["steps"], card["minutes"] * 60
     if what := misfit(learned, network):
         raise RecipeError(
@@ -261,6 +267,22 @@ def end_cleanly_when_told() -> None:
 def build(recipe: Recipe) -> UnshuffleUNet:
     settings = recipe.network
     return UnshuffleUNet(channels=settings.channels, top_blocks=settings.top_blocks, dilations=settings.dilations)
+
+
+def trained(run: Path) -> tuple[UnshuffleUNet, Recipe, dict[str, Any]]:
+    """The averaged weights of a run's last checkpoint, in evaluation mode, with recipe and state.
+
+    Raises `TrainingError` when there is none, it is damaged, or another program's.
+    """
+    checkpoint = read_checkpoint(run / CHECKPOINT)
+    recipe = recipe_of(checkpoint)
+    network = build(recipe)
+    try:
+        network.load_state_dict(checkpoint["average"])
+    except RuntimeError as other:
+        what = f"{run / CHECKPOINT} holds other weights than those of the network its recipe describes."
+        raise TrainingError(what, cure=A_RUN) from other
+    return network.eval(), recipe, checkpoint["state"]
 
 
 def average_runs(runs: Sequence[Path], out: Path) -> Path:

@@ -176,7 +176,7 @@ def _save(path: Path, network: nn.Module, optimiser: Any, schedule: Any, state: 
 
 
 def _restore(path: Path, network: nn.Module, optimiser: Any, schedule: Any) -> dict[str, Any]:
-    saved = read_checkpoint(path)
+    saved = read_checkpoint(path, ("network", "optimiser", "schedule", "state"))
     network.load_state_dict(saved["network"])
     optimiser.load_state_dict(saved["optimiser"])
     schedule.load_state_dict(saved["schedule"])

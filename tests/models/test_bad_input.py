@@ -404,7 +404,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
     path.with_name(f"{CHECKPOINT}.part").mkdir()  # in the way
     with pytest.raises(OSError, match="part"):
         write_checkpoint(path, {"step": 2})
-    assert read_checkpoint(path) == {"step": 1}
+    assert read_checkpoint(path, ["step"]) == {"step": 1}
 
 
 def test_too_little_shared_memory_is_told_before_a_worker_dies_of_it(tmp_path: Path) -> None:
