@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from service.dicom.character_sets import encodings_of
 from service.dicom.elements import (
     EXPLICIT_BE,
     EXPLICIT_LE,
@@ -22,7 +23,7 @@ from service.dicom.elements import (
     walk,
 )
 from service.dicom.regions import SEQUENCE_OF_ULTRASOUND_REGIONS, regions
-from service.dicom.values import Values, encodings_of
+from service.dicom.values import Values
 from service.errors import NotDicom
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"

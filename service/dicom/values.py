@@ -5,11 +5,11 @@ import struct
 import warnings
 from collections.abc import Iterator
 from datetime import date
-from functools import lru_cache
 from itertools import islice
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import decode_bytes
 
+from service.dicom.character_sets import UNDECLARED, encodings_of
 from service.dicom.elements import Buffer, Element, items
 
 SPECIFIC_CHARACTER_SET = 0x00080005
@@ -17,6 +17,7 @@ _BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": "q
 _LITTLE, _BIG = ({vr: struct.Struct(order + code) for vr, code in _BINARY.items()} for order in "<>")
 # PS3.5 section 6.1.2.3: the character set in force falls back to the first one at these.
 _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
+_TO_GB2312 = "\x1b$)A"  # the escape sequence of ISO 2022 IR 58: pydicom decodes what follows it, and leaves it there
 # Six times what the longest value that is asked for may be (LT, PS3.5 section 6.2): a peer may announce gigabytes.
 LONGEST_VALUE = 1 << 16
 MOST_ITEMS = 1000  # of a sequence
@@ -96,17 +97,6 @@ class Values:
         return int(number) if number.is_integer() else number
 
 
-@lru_cache(maxsize=64)
-def encodings_of(raw: bytes) -> list[str]:
-    """Python's names of the declared character sets, the first one in force at the beginning of each value."""
-    declared = raw.decode("ascii", "replace").replace("\x00", "").split("\\")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # they quote what stands in the header
-            return [str(encoding) for encoding in convert_encodings([name.strip() for name in declared])]
-    except (LookupError, ValueError):
-        return ["iso8859"]
-
-
 def _decoded(raw: bytes, encodings: list[str]) -> str:
     """Text in the declared character set; where that fails or none is declared, UTF-8, else something to show."""
     if raw.isascii() and b"\x1b" not in raw:
@@ -114,8 +104,8 @@ def _decoded(raw: bytes, encodings: list[str]) -> str:
     try:
         if b"\x1b" in raw:
             with warnings.catch_warnings(action="ignore"):
-                return str(decode_bytes(raw, encodings, _DELIMITERS))
-        if encodings[0] != "iso8859":
+                return str(decode_bytes(raw, encodings, _DELIMITERS)).replace(_TO_GB2312, "")
+        if encodings[0] != UNDECLARED:
             return raw.decode(encodings[0])
     except (UnicodeError, LookupError, ValueError):
         pass
