@@ -1,10 +1,14 @@
 """DICOM peers: which an administrator let in, and what each calling AE title did last."""
 
+import hashlib
+import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import quantiles
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -18,6 +22,14 @@ GAPS_OF = timedelta(days=14)
 FEWEST_GAPS = 20  # below this many a station has no usual gap yet
 SHORTEST_QUIET = timedelta(hours=1)  # nobody needs to hear of a coffee break
 MOST_RECENT = 5_000
+OPTIONS = {  # of a peer, and what they usually are
+    "reports": "new",
+    "tls": "optional",
+    "certificate": "",
+    "character_set": "",
+    "priority": 0,
+    "max_associations": 0,
+}
 
 
 @dataclass(slots=True)
@@ -79,6 +91,7 @@ class Door:
     disabled: int
     opened: Switch | None  # by an administrator, after the last of them had been disabled
     receivers: int  # alive; where none is, `of_settings` is what the asking process was told
+    tls: frozenset[str] = frozenset()  # what they speak, each: none, server or mutual; older ones do not say
 
     @property
     def lists(self) -> bool:
@@ -94,6 +107,20 @@ class Door:
         """Does it let nobody in? Disabling the last peer must not open it to everybody."""
         return not self.lists and not self.open_to_all
 
+    @property
+    def knows_no_tls(self) -> bool:
+        """Does it turn away who must use TLS, whatever they do?"""
+        return self.tls == {"none"}
+
+    @property
+    def asks_for_no_certificates(self) -> bool:
+        """Does it turn away whose certificate must bear a name?"""
+        return bool(self.tls) and "mutual" not in self.tls
+
+    def settings_list(self, ae_title: str) -> bool:
+        """Do the settings let this title in too? What they say of a caller goes before what is entered."""
+        return any(each.partition("@")[0] == ae_title for each in self.of_settings)
+
 
 def door(session: Session, settings: str) -> Door:
     """The door as the receivers themselves describe it; ``settings``: the peers to assume where none is alive."""
@@ -108,6 +135,7 @@ def door(session: Session, settings: str) -> Door:
         disabled=disabled,
         opened=switches.standing(session).get(switches.OPEN),
         receivers=len(receivers),
+        tls=frozenset(each.detail["tls"] for each in receivers if "tls" in each.detail),
     )
 
 
@@ -147,15 +175,41 @@ def get(session: Session, number: int) -> Peer:
     return found
 
 
-def add(session: Session, ae_title: str, address: str, port: int | None, description: str, by: str) -> Peer:
-    """A new peer; raises Conflict when it is there already."""
-    twin = session.scalar(select(Peer).where(Peer.ae_title == ae_title, Peer.address == address))
-    if twin is not None:
-        raise Conflict(f"{ae_title} at {address or 'any address'} is there already.", cure="Change or enable that one.")
-    peer = Peer(ae_title=ae_title, address=address, port=port, description=description, created_by=by)
+def add(
+    session: Session, ae_title: str, address: str, port: int | None, description: str, by: str, **options: Any
+) -> Peer:
+    """A new peer; ``options`` are columns by name. Raises Conflict when it is there already."""
+    _require_alone(session, ae_title, address)
+    peer = Peer(ae_title=ae_title, address=address, port=port, description=description, created_by=by, **options)
     session.add(peer)
     session.flush()
     return peer
+
+
+def change(session: Session, peer: Peer, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Give its columns these values; before and after of those that differ. Raises Conflict when that one is there."""
+    differing = {name: [getattr(peer, name), value] for name, value in values.items() if getattr(peer, name) != value}
+    if "address" in differing:
+        _require_alone(session, peer.ae_title, values["address"])
+    for name, (_, value) in differing.items():
+        setattr(peer, name, value)
+    return differing
+
+
+def version(peer: Peer) -> str:
+    """What is entered of it, as one word: a form that was made before a change has another."""
+    entered = [peer.address, peer.port, peer.description, *(getattr(peer, name) for name in OPTIONS)]
+    return hashlib.sha256(json.dumps(entered).encode()).hexdigest()[:16]
+
+
+def unusual(peer: Peer) -> dict[str, Any]:
+    """The options in which it differs from a peer of which none was entered."""
+    return {name: getattr(peer, name) for name, usual in OPTIONS.items() if getattr(peer, name) != usual}
+
+
+def _require_alone(session: Session, ae_title: str, address: str) -> None:
+    if session.scalar(select(Peer.id).where(Peer.ae_title == ae_title, Peer.address == address)) is not None:
+        raise Conflict(f"{ae_title} at {address or 'any address'} is there already.", cure="Change or enable that one.")
 
 
 def senders(session: Session, since: datetime) -> list[PeerActivity]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from ssl import SSLContext
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
@@ -122,8 +123,11 @@ def send(
     return results
 
 
-def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
-    """C-ECHO; raises PeerError, which names the step that failed: name, connection, association or echo."""
+def echo(node: Node, *, calling_ae_title: str = "SONOMARK", tls: tuple[SSLContext, str] | None = None) -> None:
+    """C-ECHO, by TLS where its context and the name to ask for are given.
+
+    Raises PeerError, which names the step that failed: name, connection, association (TLS with it) or echo.
+    """
     try:
         with socket.create_connection((node.host, node.port), timeout=ECHO_TIMEOUT_S):
             pass
@@ -135,9 +139,11 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK") -> None:
         raise PeerError(f"{node.host}:{node.port} refuses the connection.", cure="Check port and peer.") from error
     ae = ApplicationEntity(calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ECHO_TIMEOUT_S
-    association = associate(ae, node.host, node.port, contexts=[build_context(VERIFICATION)], ae_title=node.ae_title)
+    contexts = [build_context(VERIFICATION)]
+    association = associate(ae, node.host, node.port, contexts=contexts, ae_title=node.ae_title, tls_args=tls)
     if not association.is_established:
-        raise _not_accepted(node, association, "Check AE titles, address and port.")
+        of_tls = ", that it speaks TLS there, and its certificate" if tls is not None else ""
+        raise _not_accepted(node, association, f"Check AE titles, address and port{of_tls}.")
     try:
         status = association.send_c_echo()
         if getattr(status, "Status", None) != SUCCESS:

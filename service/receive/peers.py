@@ -13,19 +13,22 @@ PEERS_FILE, says the same at more length; both may be used:
 """
 
 import tomllib
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from service import logs
 from service.db import peers as rows
 from service.db import selftests, switches
 from service.db.session import Database
 from service.db.tables import Peer as PeerRow
+from service.dicom.character_sets import understood
 from service.errors import ConfigurationError, DatabaseAway
 
 log = logs.get(__name__)
@@ -44,7 +47,14 @@ def _network(value: Any) -> Any:
     return ip_network(value, strict=False) if isinstance(value, str) else value
 
 
+def _character_set(value: str) -> str:
+    if not understood(value):
+        raise PydanticCustomError("character_set", "No Defined Term of Specific Character Set, as ISO_IR 192 is one")
+    return value
+
+
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+CharacterSet = Annotated[str, AfterValidator(_character_set)]
 
 
 class Peer(BaseModel):
@@ -58,13 +68,18 @@ class Peer(BaseModel):
     reports: Literal["new", "same"] = "new"  # on an association of their own, or on the one that asked
     tls: Literal["optional", "required"] = "optional"
     certificate: str = ""  # a name that its TLS certificate must bear, whichever side calls
-    character_set: str = ""  # in place of what its data sets declare, or do not declare
+    character_set: CharacterSet = ""  # in place of what its data sets declare, or do not declare
     priority: int = Field(0, ge=-100, le=100)  # of its instances in the queue, the smaller the sooner
     max_associations: int = Field(0, ge=0)  # at once; 0: no limit of its own
 
     def allows(self, ae_title: str, address: str) -> bool:
         """Is this the one that calls by that title from there?"""
         return ae_title == self.ae_title and (self.address is None or ip_address(address) in self.address)
+
+    @property
+    def closeness(self) -> int:
+        """How closely its address says who it is: among several that allow a caller the closest is meant."""
+        return -1 if self.address is None else self.address.prefixlen
 
     def __str__(self) -> str:
         return self.ae_title if self.address is None else f"{self.ae_title}@{self.address}"
@@ -118,6 +133,7 @@ class Register:
         self._lock = Lock()
         self._peers = of_settings
         self._told = ""
+        self._amiss: set[str] = set()
         self._draining = False
         self._asked_at = -REFRESH_S
 
@@ -172,7 +188,7 @@ class Register:
                 self._asked_at = monotonic()
                 try:
                     with self._database.read() as session:
-                        entered = [_entered(row) for row in rows.let_in(session)]
+                        entered = self._entered(rows.let_in(session))
                         closed = rows.closes(session)
                         self._draining = switches.is_on(session, switches.DRAINING)
                 except DatabaseAway:
@@ -182,12 +198,27 @@ class Register:
                 self._say()
             return self._peers
 
+    def _entered(self, found: Iterable[PeerRow]) -> list[Peer]:
+        """What administrators entered, the closest addresses first; says once what of it cannot be."""
+        peers, amiss = [], set()
+        for row in found:
+            peer, wrong = _entered(row)
+            if peer is not None:
+                peers.append(peer)
+            if wrong:
+                outcome = "not let in" if peer is None else "let in with the usual instead, of TLS with the stricter"
+                amiss.add(f"{row.ae_title}@{row.address}, {', '.join(sorted(wrong))}: {outcome}")
+        for each in sorted(amiss - self._amiss):
+            log.warning("a peer was entered as none can be", which=each, cure="Enter it again on the page Peers.")
+        self._amiss = amiss
+        return sorted(peers, key=lambda peer: -peer.closeness)
+
     def _say(self) -> None:
         """Log whom the door lets in, when it starts and when an administrator has changed that."""
         if self._peers.open_to_all:
             told, cure = "OPEN TO ALL: any AE title from any address may send", _LIST_THEM
         elif not self._peers.allowed:
-            told, cure = "CLOSED TO ALL: every peer that was entered is disabled", _ENTER_ONE
+            told, cure = "CLOSED TO ALL: no peer that was entered is let in", _ENTER_ONE
         else:
             told, cure = f"listed peers may send: {len(self._peers.allowed)}", ""
         if told != self._told:
@@ -195,10 +226,23 @@ class Register:
             log.warning(told, cure=cure) if cure else log.info(told)
 
 
-def _entered(row: PeerRow) -> Peer:
-    """What an administrator entered."""
-    address = _network(row.address) if row.address else None
-    return Peer(ae_title=row.ae_title, address=address, port=row.port or DICOM_PORT)
+def _entered(row: PeerRow) -> tuple[Peer | None, set[str]]:
+    """What an administrator entered, and which of it cannot be: written by hand, or understood by newer code alone.
+
+    Nothing of that may raise here, as the door would be shut to everybody. The usual stands in its place, but TLS is
+    required; without a title or an address that can be there is no peer: it would let others in than was meant.
+    """
+    values: dict[str, Any] = {name: getattr(row, name) for name in Peer.model_fields}
+    values["address"] = row.address or None
+    values["port"] = row.port or DICOM_PORT
+    try:
+        return Peer.model_validate(values), set()
+    except ValidationError as error:
+        wrong = {str(each["loc"][0]) for each in error.errors()}
+    if wrong & {"ae_title", "address"}:
+        return None, wrong
+    values = {name: value for name, value in values.items() if name not in wrong}
+    return Peer.model_validate(values | ({"tls": "required"} if "tls" in wrong else {})), wrong
 
 
 def _peer(entry: str) -> Peer:

@@ -148,14 +148,17 @@ class Reporter:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_S
         # The one syntax that every peer has (PS3.5 section 10.1); CTN accepts others for reports and cannot read them.
         ae.add_requested_context(PUSH_MODEL, ImplicitVRLittleEndian)
-        tls = None
-        if self._tls is not None and peer.tls == "required":
-            tls = self._tls.outgoing(named=bool(peer.certificate)), peer.certificate or due.address
+        tls = self._tls.calling(peer.certificate, due.address) if self._tls and peer.tls == "required" else None
+        if tls is None and peer.tls == "required":
+            raise PeerError(
+                f"{due.ae_title} must use TLS, and the receiver has no certificate of its own.",
+                cure="Set SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
+            )
         association = associate(ae, due.address, peer.port, ae_title=due.ae_title, ext_neg=[_as_scp()], tls_args=tls)
         if not association.is_established:
             raise PeerError(
                 f"{due.ae_title} takes no association at {due.address}:{peer.port}.",
-                cure="Check that the peer runs, and its port in SONOMARK_PEERS.",
+                cure="Check that the peer runs, and its port: in SONOMARK_PEERS, or on the page Peers.",
             )
         try:
             answer, _ = association.send_n_event_report(information, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)

@@ -52,7 +52,7 @@ class Receiver:
         self._peers = Register(Peers.parse(chosen.peers, chosen.peers_file), database())
         tally = Tally(chosen.data_dir / "seats", chosen.receivers)
         self._seats = Seats(chosen.max_associations, chosen.max_associations_per_address, tally, place)
-        self._tls = _tls(chosen)
+        self._tls = Tls.of(chosen)
         self._activity = Activity()
         self._settle = lru_cache(maxsize=256)(chosen.settle_after)
         self._intake = Intake(archive(), database(), self._settle, chosen.disk_reserve_mb << 20)
@@ -68,8 +68,8 @@ class Receiver:
         """Take associations until ``stop`` is set, then let instances under way finish."""
         self._peers.look()
         for door in self._doors:
-            tls = "none" if door.tls is None else "mutual" if door.tls.mutual else "server"
-            log.info("listening", ae_title=self._settings.ae_title, port=door.server_address[1], tls=tls)
+            port = door.server_address[1]
+            log.info("listening", ae_title=self._settings.ae_title, port=port, tls=_spoken(door.tls))
         threads = [
             *(Thread(target=door.serve_forever, args=(0.2,), name="door", daemon=True) for door in self._doors),
             Thread(target=self._keep_writing_activity, name="activity", daemon=True),
@@ -89,7 +89,8 @@ class Receiver:
     def condition(self) -> dict[str, Any]:
         """What the heartbeat says of this process."""
         ends = {} if self._tls is None else {"certificate_ends": self._tls.ends()}
-        return {"suspended": self._intake.suspension.reason(), "peers": self._peers.of_settings, **ends}
+        door = {"peers": self._peers.of_settings, "tls": _spoken(self._tls)}
+        return {"suspended": self._intake.suspension.reason(), **door, **ends}
 
     def _open_all(self) -> list[Door]:
         """One door, or a second one beside it that speaks TLS."""
@@ -195,20 +196,8 @@ def _prepare_log() -> None:
         log.warning("the database's log was not prepared", reason=str(error))
 
 
-def _tls(chosen: Settings) -> Tls | None:
-    if chosen.dicom_certificate is None and chosen.dicom_private_key is None:
-        if chosen.dicom_tls_port is not None or chosen.dicom_client_ca is not None:
-            raise ConfigurationError(
-                "TLS is asked for without a certificate.",
-                cure="Set SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
-            )
-        return None
-    if chosen.dicom_certificate is None or chosen.dicom_private_key is None:
-        raise ConfigurationError(
-            "TLS needs a certificate and its private key.",
-            cure="Set both SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
-        )
-    return Tls(chosen.dicom_certificate, chosen.dicom_private_key, chosen.dicom_client_ca)
+def _spoken(tls: Tls | None) -> str:
+    return "none" if tls is None else "mutual" if tls.mutual else "server"
 
 
 def _quieten() -> None:

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from service import certificates, logs
 from service.errors import ConfigurationError
 from service.receive.connection import await_one
+from service.settings import Settings
 
 log = logs.get(__name__)
 
@@ -23,6 +24,27 @@ SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 class Tls:
     """Wraps accepted connections. Changed certificate files are read again without a restart."""
+
+    @classmethod
+    def of(cls, chosen: Settings) -> "Tls | None":
+        """By the settings; None where no certificate is set.
+
+        Raises:
+            ConfigurationError: what TLS needs is missing or cannot be used.
+        """
+        if chosen.dicom_certificate is None and chosen.dicom_private_key is None:
+            if chosen.dicom_tls_port is not None or chosen.dicom_client_ca is not None:
+                raise ConfigurationError(
+                    "TLS is asked for without a certificate.",
+                    cure="Set SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
+                )
+            return None
+        if chosen.dicom_certificate is None or chosen.dicom_private_key is None:
+            raise ConfigurationError(
+                "TLS needs a certificate and its private key.",
+                cure="Set both SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY.",
+            )
+        return cls(chosen.dicom_certificate, chosen.dicom_private_key, chosen.dicom_client_ca)
 
     def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
         self._files = [path for path in (certificate, private_key, client_ca) if path is not None]
@@ -59,6 +81,10 @@ class Tls:
             raise
         wrapped.setblocking(True)
         return wrapped
+
+    def calling(self, certificate: str, address: str) -> tuple[ssl.SSLContext, str]:
+        """For a call to a peer, as pynetdicom takes it; ``certificate``: the name that its own must bear, if any."""
+        return self.outgoing(named=bool(certificate)), certificate or address
 
     def outgoing(self, *, named: bool) -> ssl.SSLContext:
         """For calls to a peer, with the same certificate.

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
-from service.db import audit, schema
+from service.db import audit, peers, schema
 from service.db.session import Database
 from service.db.tables import Analysis, Base, Instance, SchemaWindow, Series, Study
 from service.errors import SchemaError
@@ -99,6 +99,26 @@ def test_every_step_down_and_up_again_keeps_a_populated_database(empty: Database
         assert _rows(empty) == before
         assert _differences(empty) == []
     assert before["studies"]
+
+
+def test_peers_entered_before_they_had_options_have_the_usual(empty: Database) -> None:
+    schema.migrate("0019")
+    entered = "INSERT INTO peers (ae_title, address, description, created_by, created_at, echo) VALUES"
+    with empty.engine.begin() as connection:
+        connection.execute(text(f"{entered} ('US01', '10.1.4.13', '', 'admin', '2026-11-27 08:00:00', '')"))
+    schema.migrate()
+    with empty.engine.begin() as connection:  # and as a dashboard that is not upgraded yet enters them
+        connection.execute(text(f"{entered} ('US02', '', '', 'admin', '2026-11-27 08:00:00', '')"))
+    with empty.read() as session:
+        found = peers.let_in(session)
+        assert [peer.ae_title for peer in found] == ["US01", "US02"]
+        assert [peers.unusual(peer) for peer in found] == [{}, {}]
+    with empty.begin() as session:
+        peers.change(session, peers.let_in(session)[0], {"tls": "required"})
+    schema.downgrade("0019")
+    schema.migrate()
+    with empty.read() as session:
+        assert [(peer.ae_title, peers.unusual(peer)) for peer in peers.let_in(session)] == [("US01", {}), ("US02", {})]
 
 
 def test_migrating_twice_changes_nothing(empty: Database) -> None:

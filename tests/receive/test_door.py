@@ -79,7 +79,16 @@ def test_no_peers_means_open_to_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["@10.0.0.1", "A" * 17, "US01@nowhere", "US01@10.0.0.1/99", "US01;colour=red", "US01;port=x"]
+    "setting",
+    [
+        "@10.0.0.1",
+        "A" * 17,
+        "US01@nowhere",
+        "US01@10.0.0.1/99",
+        "US01;colour=red",
+        "US01;port=x",
+        "US01;character_set=KLINGON",
+    ],
 )
 def test_wrong_peers_are_named(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="SONOMARK_PEERS"):

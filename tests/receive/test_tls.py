@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from service.db import heartbeats
+from service.db import heartbeats, peers
 from service.db.session import Database
 from service.receive.tls import Tls
 from tests.ports import free_port
@@ -172,8 +172,8 @@ def test_a_certificate_must_bear_the_name_of_its_peer(
     start_receiver: StartReceiver, authority: Authority, server: Pair
 ) -> None:
     """Any certificate of the authority opens TLS; an AE title with a name configured asks for that one."""
-    peers = "US01;certificate=us01.example,US02"
-    receiver = start_receiver(PEERS=peers, **settings_of(server, DICOM_CLIENT_CA=str(authority.pair.certificate)))
+    listed = "US01;certificate=us01.example,US02"
+    receiver = start_receiver(PEERS=listed, **settings_of(server, DICOM_CLIENT_CA=str(authority.pair.certificate)))
 
     def echo(cart: Pair, title: str) -> bool:
         ca = authority.pair.certificate
@@ -214,10 +214,10 @@ def test_reports_go_to_no_impostor(
 ) -> None:
     """A storage commitment report is made only where the peer's certificate is good."""
     port = free_port()
-    peers = f"US01;port={port};tls=required;certificate=us01.example"
+    listed = f"US01;port={port};tls=required;certificate=us01.example"
     ours = authority.issue_for("us01.example", -DAY, DAY)
     client_ca = str(authority.pair.certificate)
-    receiver = start_receiver(PEERS=peers, **settings_of(server, DICOM_CLIENT_CA=client_ca))
+    receiver = start_receiver(PEERS=listed, **settings_of(server, DICOM_CLIENT_CA=client_ca))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs = authority.issue_for(name, begins, ends)
     context.load_cert_chain(theirs.certificate, theirs.key)
@@ -242,6 +242,41 @@ def test_a_peer_that_must_use_tls(start_receiver: StartReceiver, authority: Auth
     assert not run("echoscu", receiver.port, "-aet", "US01")
     assert run("echoscu", port, "-aet", "US01", "+tla", "+cf", ca)
     assert run("echoscu", receiver.port, "-aet", "US02")
+
+
+def test_a_peer_that_was_entered_so_must_use_tls_with_its_own_certificate(
+    start_receiver: StartReceiver, authority: Authority, server: Pair, db: Database
+) -> None:
+    """The options of the page Peers, in a real receiver; a report goes back the same way."""
+    port, name = free_port(), "us01.example"
+    with db.begin() as session:
+        peers.add(session, "US01", "127.0.0.1", port, "", "admin", tls="required", certificate=name)
+        peers.add(session, "US02", "127.0.0.1", None, "", "admin")
+        peers.add(session, "US03", "127.0.0.1", None, "", "admin", tls="required")
+    ca = authority.pair.certificate
+    receiver = start_receiver(DICOM_TLS_PORT="0", **settings_of(server, DICOM_CLIENT_CA=str(ca)))
+    encrypted = encrypted_port(receiver)
+    ours, other = authority.issue_for(name, -DAY, DAY), authority.issue_for("other.example", -DAY, DAY)
+
+    def echo(title: str, cart: Pair) -> bool:
+        return run("echoscu", encrypted, "-aet", title, "+tls", cart.key, cart.certificate, "+cf", ca)
+
+    heard = [run("echoscu", receiver.port, "-aet", title) for title in ("US01", "US02", "US03")]
+    assert heard == [False, True, False], "in the clear"
+    assert "this peer must use TLS" in receiver.log.read_text()
+    assert [echo("US01", ours), echo("US01", other), echo("US03", other)] == [True, False, True]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ours.certificate, ours.key)
+    cart = Cart(port).listen(context)
+    try:
+        calling = ssl.create_default_context(cafile=str(ca))
+        calling.check_hostname = False
+        calling.load_cert_chain(ours.certificate, ours.key)
+        receiver.port = encrypted
+        assert ask(receiver, [(US_IMAGE, "1.2.3")], tls=(calling, "server")) == 0
+        assert cart.report()[0] == 2
+    finally:
+        cart.stop()
 
 
 def test_old_versions_are_refused(start_receiver: StartReceiver, server: Pair) -> None:

@@ -18,7 +18,7 @@ class Peer(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     ae_title: Mapped[str] = mapped_column(String(16))
     address: Mapped[str] = mapped_column(String(64), default="")  # IP address or network/bits; empty: any
-    port: Mapped[int | None]  # where it answers C-ECHO; null: it is not asked
+    port: Mapped[int | None]  # where it answers C-ECHO and hears reports; null: it is not asked, and hears them on 104
     description: Mapped[str] = mapped_column(String(128), default="")
     created_by: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -26,6 +26,15 @@ class Peer(Base):
     echoed_at: Mapped[datetime | None]
     echo: Mapped[str] = mapped_column(String(255), default="")  # what came of the last one; empty: success
     echo_ms: Mapped[int | None]
+
+    # Its options, as in the settings. Plain text, no enums: a word that is none, or that newer code alone knows, must
+    # not keep the receiver from reading this row and all others.
+    reports: Mapped[str] = mapped_column(String(24), default="new", server_default="new")
+    tls: Mapped[str] = mapped_column(String(24), default="optional", server_default="optional")
+    certificate: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    character_set: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    max_associations: Mapped[int] = mapped_column(default=0, server_default="0")
 
     __table_args__ = (UniqueConstraint("ae_title", "address"),)
 
