@@ -47,6 +47,7 @@ def environment() -> Environment:
         exam=words.exam,
         plural=words.plural,
         octets=words.octets,
+        options=words.options_of,
     )
     env.globals.update(
         asset=asset,

@@ -6,12 +6,14 @@ stops a hospital's machines from sending, so the page says it beforehand and ask
 
 import re
 from datetime import timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
+from ssl import SSLContext
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from service.db import audit, peers, switches
@@ -19,7 +21,9 @@ from service.db.session import database
 from service.db.tables import Peer, PeerActivity, now
 from service.deliver import selftest
 from service.deliver.send import Node, echo
-from service.errors import Conflict, NotAllowed, PeerError, SonomarkError
+from service.dicom.character_sets import DEFINED_TERMS, understood
+from service.errors import ConfigurationError, Conflict, NotAllowed, PeerError, SonomarkError
+from service.receive.tls import Tls
 from service.review.deps import Account, Admin
 from service.review.pages import render
 from service.review.schemas import Id
@@ -31,46 +35,113 @@ AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5
 
 CLOSED_WITH = timedelta(days=14)  # who sent within these is let in too, if wanted, when the first peer closes the door
 
-Text = Annotated[str, Form(max_length=128)]
+MOST_URGENT, LEAST_URGENT = -100, 100
+MOST_ASSOCIATIONS = 10_000
+LONGEST_NAME = 253  # of a host
+OPTIONS = {"port", *peers.OPTIONS}  # fields that are folded away
+
 Ticked = Annotated[bool, Form()]
 
 
+class Wrong(NotAllowed):
+    """What stands in a field of the form cannot be."""
+
+    def __init__(self, field: str, what: str, *, cure: str) -> None:
+        super().__init__(what, cure=cure)
+        self.field = field
+
+
+class Entry(BaseModel):
+    """What the form holds; an option that it leaves out is the usual one."""
+
+    ae_title: str = Field("", max_length=128)
+    address: str = Field("", max_length=128)
+    description: str = Field("", max_length=128)
+    port: str = Field("", max_length=128)
+    reports: Literal["new", "same"] = "new"
+    tls: Literal["optional", "required"] = "optional"
+    certificate: str = Field("", max_length=1024)
+    character_set: str = Field("", max_length=128)
+    priority: str = Field("", max_length=128)
+    max_associations: str = Field("", max_length=128)
+    version: str = Field("", max_length=64)  # of the peer when its form was made
+    closes: bool = False  # the door to everybody else
+    senders: bool = False  # are let in too: those who sent of late
+
+    @classmethod
+    def of(cls, peer: Peer) -> "Entry":
+        """The form as it is when nothing in it was changed yet."""
+        return cls(
+            ae_title=peer.ae_title,
+            address=peer.address,
+            description=peer.description,
+            port=str(peer.port or ""),
+            reports="same" if peer.reports == "same" else "new",
+            tls="optional" if peer.tls == "optional" else "required",
+            certificate=peer.certificate,
+            character_set=peer.character_set,
+            priority=str(peer.priority or ""),
+            max_associations=str(peer.max_associations or ""),
+            version=peers.version(peer),
+        )
+
+    def columns(self, character_set: str = "") -> dict[str, Any]:
+        """Of the peer's row, all but its AE title; ``character_set`` is there already, and may stay.
+
+        Raises:
+            Wrong: something cannot be; names its field.
+        """
+        address = self.address.strip()
+        _require_address(address)
+        return {
+            "address": address,
+            "description": self.description.strip(),
+            "port": _port(self.port),
+            "reports": self.reports,
+            "tls": self.tls,
+            "certificate": _certificate(self.certificate.strip()),
+            "character_set": _character_set(self.character_set.strip(), character_set),
+            "priority": _priority(self.priority.strip()),
+            "max_associations": _max_associations(self.max_associations.strip()),
+        }
+
+
+Entered = Annotated[Entry, Form()]
+
+
 @router.get("/peers")
-def peers_page(request: Request, account: Admin) -> Response:
-    """Every AE title that may send or ever called."""
-    return _page(request)
+def peers_page(request: Request, account: Admin, edit: Annotated[Id | None, Query()] = None) -> Response:
+    """Every AE title that may send or ever called; ``edit``: the peer whose form is open."""
+    if edit is None:
+        return _page(request)
+    with database().read() as session:
+        peer = peers.get(session, edit)
+    return _page(request, edited=peer, given=Entry.of(peer))
 
 
 @router.post("/peers")
-def add_peer(
-    request: Request,
-    account: Admin,
-    ae_title: Text,
-    address: Text = "",
-    port: Text = "",
-    description: Text = "",
-    closes: Ticked = False,
-    senders: Ticked = False,
-) -> Response:
-    """Let a peer in. ``closes``: also if that shuts everybody else out; ``senders``: but not those who sent of late."""
+def add_peer(request: Request, account: Admin, entry: Entered) -> Response:
+    """Let a peer in: by ``closes`` also if that shuts everybody else out, by ``senders`` but not those of late."""
+    ae_title = entry.ae_title.strip()
     try:
-        number = _port(port)
-        _require_peer(ae_title.strip(), address.strip(), number)
+        _require_title(ae_title)
+        columns = entry.columns()
         with database().begin() as session:
-            if peers.door(session, settings().peers).open_to_all and not closes:
+            if peers.door(session, settings().peers).open_to_all and not entry.closes:
                 raise NotAllowed(
                     "The door is open to all callers; with its first peer it closes to everybody else.",
                     cure="Tick that it shall, or list the machines in SONOMARK_PEERS first.",
                 )
-            peer = peers.add(session, ae_title.strip(), address.strip(), number, description.strip(), account.user.name)
-            _note(session, account, "peer.add", peer)
-            for sender in _senders(session) if senders else ():
+            peer = peers.add(session, ae_title=ae_title, by=account.user.name, **columns)
+            _note(session, account, "peer.add", peer, **peers.unusual(peer))
+            for sender in _senders(session) if entry.senders else ():
+                if _lets_in(peer, sender):  # an entry of its own would be closer, and without the options entered here
+                    continue
                 other = peers.add(session, sender.ae_title, sender.address, None, "", account.user.name)
                 _note(session, account, "peer.add", other)
             switches.turn_off(session, switches.OPEN)
     except SonomarkError as error:
-        given = {"ae_title": ae_title, "address": address, "port": port, "description": description}
-        return _page(request, problem=str(error), given=given, status=422)
+        return _page(request, error=error, given=entry, status=422)
     return RedirectResponse("/peers", status_code=303)
 
 
@@ -78,7 +149,7 @@ def add_peer(
 def open_door(request: Request, account: Admin, reason: Annotated[str, Form(max_length=255)] = "") -> Response:
     """Let everybody in, where every peer that was entered is disabled."""
     if not reason.strip():
-        return _page(request, problem="Say why; the audit trail keeps it.", status=422)
+        return _page(request, error=Wrong("why", "Say why; the audit trail keeps it.", cure=""), status=422)
     with database().begin() as session:
         if not peers.door(session, settings().peers).closed:
             raise Conflict("The door is not closed.", cure="Load the page again.")
@@ -88,18 +159,24 @@ def open_door(request: Request, account: Admin, reason: Annotated[str, Form(max_
 
 
 @router.post("/peers/{number}")
-def edit_peer(
-    request: Request, number: Id, account: Admin, address: Text = "", port: Text = "", description: Text = ""
-) -> Response:
-    """Change where a peer is."""
+def edit_peer(request: Request, number: Id, account: Admin, entry: Entered) -> Response:
+    """Change where a peer is, and its options."""
+    with database().read() as session:
+        peer = peers.get(session, number)
     try:
+        columns = entry.columns(peer.character_set)
         with database().begin() as session:
-            peer = peers.get(session, number)
-            _require_peer(peer.ae_title, address.strip(), _port(port))
-            peer.address, peer.port, peer.description = address.strip(), _port(port), description.strip()
-            _note(session, account, "peer.edit", peer)
-    except NotAllowed as error:
-        return _page(request, problem=str(error), status=422)
+            row = peers.get(session, number)
+            if entry.version != peers.version(row):
+                entry.version = peers.version(row)
+                raise Conflict(
+                    f"{row.ae_title} was changed since this form was made; nothing of yours was saved yet.",
+                    cure="The table says what holds now. Save again if yours shall hold instead.",
+                )
+            if changed := peers.change(session, row, columns):
+                _note(session, account, "peer.edit", row, changed=changed)
+    except (NotAllowed, Conflict) as error:
+        return _page(request, error=error, edited=peer, given=entry, status=409 if isinstance(error, Conflict) else 422)
     return RedirectResponse("/peers", status_code=303)
 
 
@@ -118,7 +195,7 @@ def disable_peer(request: Request, number: Id, account: Admin, closes: Ticked = 
                 )
             _note(session, account, "peer.disable", peer)
     except NotAllowed as error:
-        return _page(request, problem=str(error), status=422)
+        return _page(request, error=error, status=422)
     return RedirectResponse("/peers", status_code=303)
 
 
@@ -142,8 +219,9 @@ def echo_peer(request: Request, number: Id, account: Admin) -> Response:
         raise NotAllowed("This peer has no one address and port to ask.", cure="Enter both.")
     began, told = perf_counter(), ""
     try:
-        echo(Node(peer.ae_title, peer.address, peer.port), calling_ae_title=settings().ae_title)
-    except PeerError as error:
+        tls = _tls(peer) if peer.tls == "required" else None
+        echo(Node(peer.ae_title, peer.address, peer.port), calling_ae_title=settings().ae_title, tls=tls)
+    except (PeerError, ConfigurationError) as error:
         told = str(error)
     with database().begin() as session:
         peer = peers.get(session, number)
@@ -154,32 +232,92 @@ def echo_peer(request: Request, number: Id, account: Admin) -> Response:
     return RedirectResponse("/peers", status_code=303)
 
 
-def _require_peer(ae_title: str, address: str, port: int | None) -> None:
+def _tls(peer: Peer) -> tuple[SSLContext, str]:
+    own = Tls.of(settings())
+    if own is None:
+        raise PeerError(
+            f"{peer.ae_title} must use TLS, and the dashboard has no certificate to call it with.",
+            cure="Set SONOMARK_DICOM_CERTIFICATE and SONOMARK_DICOM_PRIVATE_KEY for it as for the receiver.",
+        )
+    return own.calling(peer.certificate, peer.address)
+
+
+def _require_title(ae_title: str) -> None:
     if len(ae_title) > 16 or not AE_TITLE.fullmatch(ae_title) or "@" in ae_title or "," in ae_title:
-        raise NotAllowed(
+        raise Wrong(
+            "ae_title",
             "An AE title has 1 to 16 characters, and none of @ , and \\.",
             cure="It stands in the scanner's DICOM setup.",
         )
+
+
+def _require_address(address: str) -> None:
     try:
-        network = ip_network(address, strict=False) if address else None
+        ip_network(address or "0.0.0.0/0", strict=False)
     except ValueError as error:
-        raise NotAllowed(
-            "This is no IP address and no network.", cure="Write 10.1.4.13, or 10.1.4.0/24 for a network."
+        raise Wrong(
+            "address",
+            "This is no IP address and no network.",
+            cure="Write 10.1.4.13, or 10.1.4.0/24 for a network.",
         ) from error
-    if port is not None and (network is None or network.num_addresses != 1):
-        raise NotAllowed("A port needs one address.", cure="Enter the peer's IP address, or leave the port empty.")
 
 
 def _port(text: str) -> int | None:
+    cure = "DICOM's own is 104, scanners often use 11112."
+    return _number(text, "port", "A port is a number from 1 to 65535.", cure, 1, 65535)
+
+
+def _priority(text: str) -> int:
+    told = f"A priority is a whole number from {MOST_URGENT} to {LEAST_URGENT}."
+    cure = "The smaller, the sooner; 0 is the usual one."
+    return _number(text, "priority", told, cure, MOST_URGENT, LEAST_URGENT) or 0
+
+
+def _max_associations(text: str) -> int:
+    told = f"Associations at once are a number from 1 to {MOST_ASSOCIATIONS:,}."
+    cure = "Leave it empty for no limit of the peer's own."
+    return _number(text, "max_associations", told, cure, 1, MOST_ASSOCIATIONS) or 0
+
+
+def _number(text: str, field: str, told: str, cure: str, least: int, most: int) -> int | None:
+    """None where nothing was entered."""
     if not text.strip():
         return None
-    if not text.strip().isascii() or not text.strip().isdigit() or not 1 <= int(text) <= 65535:
-        raise NotAllowed("A port is a number from 1 to 65535.", cure="DICOM's own is 104, scanners often use 11112.")
+    if not re.fullmatch(r"-?[0-9]{1,6}", text.strip()) or not least <= int(text) <= most:
+        raise Wrong(field, told, cure=cure)
     return int(text)
 
 
-def _page(request: Request, *, problem: str = "", given: dict[str, str] | None = None, status: int = 200) -> Response:
-    at = now()
+def _certificate(name: str) -> str:
+    """A name that may stand in a certificate, and be asked for in a call."""
+    try:
+        name.encode("idna")
+        fits = len(name) <= LONGEST_NAME and name.isprintable() and not name.startswith(".")
+    except UnicodeError:
+        fits = False
+    if not fits:
+        raise Wrong(
+            "certificate",
+            "This cannot be the name of a certificate.",
+            cure="Write its common name or one of its DNS names, as us01.example; empty lets every one do.",
+        )
+    return name
+
+
+def _character_set(term: str, standing: str) -> str:
+    if term not in ("", *DEFINED_TERMS) and not (term == standing and understood(term)):
+        raise Wrong("character_set", "This is none of the character sets here.", cure="Choose one of the list.")
+    return term
+
+
+def _page(
+    request: Request,
+    *,
+    error: SonomarkError | None = None,
+    edited: Peer | None = None,
+    given: Entry | None = None,
+    status: int = 200,
+) -> Response:
     with database().read() as session:
         context: dict[str, Any] = {
             "stations": peers.stations(session),
@@ -187,11 +325,17 @@ def _page(request: Request, *, problem: str = "", given: dict[str, str] | None =
             "senders": _senders(session),
         }
     context |= {
-        "at": at,
+        "at": now(),
         "house": settings(),
         "own_test": selftest.AE_TITLE,
-        "problem": problem,
-        "given": given or {},
+        "problem": str(error or ""),
+        "wrong": error.field if isinstance(error, Wrong) else "",
+        "edited": edited,
+        "given": given or Entry(),
+        "opened": given is not None and given.model_dump(include=OPTIONS) != Entry().model_dump(include=OPTIONS),
+        "character_sets": DEFINED_TERMS,
+        "priorities": (MOST_URGENT, LEAST_URGENT),
+        "most_associations": MOST_ASSOCIATIONS,
     }
     return render(request, "peers.html", context, status=status)
 
@@ -201,6 +345,12 @@ def _senders(session: Session) -> list[PeerActivity]:
     return [each for each in peers.senders(session, now() - CLOSED_WITH) if each.ae_title != selftest.AE_TITLE]
 
 
-def _note(session: Session, account: Account, action: str, peer: Peer) -> None:
-    detail = {"address": peer.address, "port": peer.port}
+def _lets_in(peer: Peer, caller: PeerActivity) -> bool:
+    if peer.ae_title != caller.ae_title:
+        return False
+    return not peer.address or ip_address(caller.address) in ip_network(peer.address, strict=False)
+
+
+def _note(session: Session, account: Account, action: str, peer: Peer, **more: Any) -> None:
+    detail = {"address": peer.address, "port": peer.port, **more}
     audit.record(session, account.user.name, action, peer.ae_title, account.address, detail)

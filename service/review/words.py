@@ -3,17 +3,20 @@
 from datetime import UTC, date, datetime, timedelta
 
 from service.db import days, switches
+from service.db.peers import unusual
 from service.db.tables import (
     Decision,
     DoubleRead,
     DoubleReadState,
     Finding,
     FindingState,
+    Peer,
     Reading,
     Study,
     Verdict,
     now,
 )
+from service.dicom.character_sets import DEFINED_TERMS
 from service.report.names import person as person
 from service.report.names import requirement as requirement
 
@@ -119,6 +122,20 @@ def changed(change: str) -> str:
     """A change of verdict in the worklist's words: 'compliant>non_compliant' becomes 'complete → flagged'."""
     words = {verdict.value if verdict else "none": state[0].lower() for verdict, state in VERDICTS.items()}
     return " → ".join(words.get(each, each) for each in change.split(">"))
+
+
+def options_of(peer: Peer) -> list[str]:
+    """In what a peer that was entered differs from the usual."""
+    told = {
+        "tls": "must use TLS",
+        "certificate": f"certificate of {peer.certificate}",
+        "character_set": f"character set {peer.character_set} ({DEFINED_TERMS.get(peer.character_set, 'of its own')})",
+        "priority": f"priority {peer.priority}",
+        "max_associations": f"at most {plural(peer.max_associations, 'association')}",
+        "reports": "reports on the association that asks",
+    }
+    differs = unusual(peer)
+    return [words for option, words in told.items() if option in differs]
 
 
 def age(at: datetime) -> str:

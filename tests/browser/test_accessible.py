@@ -9,6 +9,7 @@ import pytest
 from service.db import (
     checks,
     double_reads,
+    heartbeats,
     peers,
     reevaluations,
     retention,
@@ -59,6 +60,9 @@ def fill(db: Database) -> str:
         wrong = BOOK.replace('version = "1"', 'version = "3"').replace(" }\n", ', without = "body_marker" }\n')
         rulebooks.save(session, wrong.replace('breast", without = "body_marker"', 'breast"'), "admin")
         peers.add(session, "US07", "127.0.0.1", 104, "Room 4", "admin")
+        options = {"tls": "required", "certificate": "us08.example", "character_set": "GB18030", "priority": -5}
+        peers.add(session, "US08", "10.1.4.0/24", 104, "", "admin", **options, max_associations=2, reports="same")
+        heartbeats.beat(session, "receive", {"suspended": "", "peers": ["US08@10.1.4.0/24"], "tls": "none"})
         peers.note(session, "US07", "127.0.0.1", peers.Tally(stored=3, refused=1, last_refusal="too many associations"))
         switches.turn_on(session, switches.PAUSED, "admin", "a new disk")
         retention.keep_draft(session, "hospital", "0" * 64, POLICY, "admin")
@@ -105,6 +109,7 @@ PAGES = [
     "/models",
     "/models/sonomark/activate",
     "/peers",
+    "/peers?edit=2",
     "/deliveries",
     "/archive",
     "/archive?policy=1",
@@ -281,6 +286,17 @@ def test_an_override_that_needs_a_note(visit: Callable[..., object], axe: str, d
     assert page.is_visible("#needs-note") and violations(page, axe) == []
     page.keyboard.press("1")
     assert violations(page, axe) == [], "the note is asked for"
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_peer_that_cannot_be_so(visit: Callable[..., object], axe: str, db: Database, theme: str) -> None:
+    fill(db)
+    page = visit(Role.ADMIN, theme=theme)
+    page.goto("/peers?edit=2")
+    page.fill("#certificate", ".example")
+    page.click("#form .primary")
+    page.wait_for_selector(".error-summary")
+    assert violations(page, axe) == []
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

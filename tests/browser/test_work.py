@@ -290,6 +290,40 @@ def test_pages_work_without_scripts(chromium, address: str, db: Database) -> Non
     page.context.close()
 
 
+def test_a_peer_is_entered_and_changed_with_its_options(visit: Callable[..., object], db: Database) -> None:
+    """Two fields do; the options are a press away, by keyboard too, and open where one of them is not as usual."""
+    page = visit(Role.ADMIN)
+    page.goto("/peers")
+    assert page.is_hidden("#tls")
+    page.fill("#ae_title", "US07")
+    page.fill("#address", "10.1.4.13")
+    page.focus(".options summary")
+    page.keyboard.press("Enter")
+    page.select_option("#tls", "required")
+    page.select_option("#character_set", label="Chinese – GB18030")
+    page.fill("#priority", "-5")
+    page.check("input[name=closes]")
+    page.click("#form .primary")
+    page.wait_for_selector(".differs")
+    assert "must use TLS · character set GB18030 (Chinese) · priority -5" in " · ".join(
+        page.locator(".differs li").all_inner_texts()
+    )
+    page.click("text=Edit US07")
+    page.wait_for_selector("text=Change US07 at 10.1.4.13")
+    assert page.input_value("#priority") == "-5" and page.is_visible("#tls")
+    page.fill("#port", "0")
+    page.click("text=Save")
+    page.wait_for_selector(".error-summary")
+    page.click(".error-summary a")
+    assert page.evaluate("document.activeElement.id") == "port"
+    page.fill("#port", "4242")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/peers")
+    with db.read() as session:
+        [peer] = peers.let_in(session)
+        assert (peer.port, peer.tls, peer.character_set, peer.priority) == (4242, "required", "GB18030", -5)
+
+
 def test_the_focus_stays_on_what_replaces_itself(visit: Callable[..., object], db: Database) -> None:
     """A peer is asked again and again by keyboard; a what-if is cancelled while it counts."""
     ward.admit(db, 1)

@@ -55,7 +55,6 @@ def test_peers_are_added_checked_disabled_and_enabled(admin: TestClient, db: Dat
         {"ae_title": "US@1"},
         {"ae_title": "US,1"},
         {"ae_title": "US1", "address": "nowhere"},
-        {"ae_title": "US1", "address": "10.0.0.0/24", "port": "104"},
         {"ae_title": "US1", "address": "10.0.0.1", "port": "0"},
         {"ae_title": "US1", "address": "10.0.0.1", "port": "x"},
     ):
@@ -69,7 +68,9 @@ def test_peers_are_added_checked_disabled_and_enabled(admin: TestClient, db: Dat
     assert "Room 4" in page and "1 listed peer and nobody else" in page
     told = admin.post("/peers/1/echo", headers={"HX-Request": "true"}).text
     assert "refuses the connection" in told and "<html" not in told
-    assert admin.post("/peers/1", data={"address": "10.0.0.7", "port": "", "description": ""}).status_code == 303
+    with db.read() as session:
+        moved = {"address": "10.0.0.7", "version": peers.version(peers.get(session, 1))}
+    assert admin.post("/peers/1", data=moved).status_code == 303
     refused = admin.post("/peers/1/disable")
     assert refused.status_code == 422 and "the last one let in" in refused.text, "the page was loaded before it was"
     admin.post("/peers/1/disable", data={"closes": "true"})
@@ -92,6 +93,19 @@ def test_who_has_sent_is_let_in_with_the_first_peer(admin: TestClient, db: Datab
     assert admin.post("/peers", data={"ae_title": "PACS", "closes": "true", "senders": "true"}).status_code == 303
     with db.read() as session:
         assert [(peer.ae_title, peer.address) for peer in peers.let_in(session)] == [("PACS", ""), ("US07", "10.0.0.7")]
+
+
+def test_who_has_sent_and_is_let_in_by_the_first_peer_gets_no_entry_beside_it(admin: TestClient, db: Database) -> None:
+    """It would be the closer one, and know nothing of the options of the first."""
+    with db.begin() as session:
+        for number in (7, 8):
+            peers.note(session, "US07", f"10.0.0.{number}", Tally(stored=30))
+        peers.note(session, "US07", "10.1.0.7", Tally(stored=30))
+    first = {"ae_title": "US07", "address": "10.0.0.0/24", "tls": "required", "closes": "true", "senders": "true"}
+    assert admin.post("/peers", data=first).status_code == 303
+    with db.read() as session:
+        found = [(peer.address, peer.tls) for peer in peers.let_in(session)]
+    assert sorted(found) == [("10.0.0.0/24", "required"), ("10.1.0.7", "optional")]
 
 
 def test_a_door_whose_last_peer_is_disabled_is_closed_and_says_so(admin: TestClient, db: Database) -> None:
