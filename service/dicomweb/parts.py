@@ -96,7 +96,20 @@ def new_boundary() -> str:
 def written(boundary: str, parts: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[bytes]:
     """A body of parts, each its Content-Type and its bytes in chunks."""
     for content_type, chunks in parts:
-        yield f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+        yield _head(boundary, content_type)
         yield from chunks
         yield CRLF
-    yield f"--{boundary}--\r\n".encode()
+    yield _end(boundary)
+
+
+def length(boundary: str, parts: Iterable[tuple[str, int]]) -> int:
+    """Bytes of a body whose parts have these Content-Types and so many bytes."""
+    return sum(len(_head(boundary, kind)) + size + len(CRLF) for kind, size in parts) + len(_end(boundary))
+
+
+def _head(boundary: str, content_type: str) -> bytes:
+    return f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+
+
+def _end(boundary: str) -> bytes:
+    return f"--{boundary}--\r\n".encode()

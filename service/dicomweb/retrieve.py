@@ -1,7 +1,9 @@
 """WADO-RS (PS3.18 section 10.4): instances as they are stored, their metadata, frames, and pictures of them."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from typing import Annotated, Any, BinaryIO
@@ -15,20 +17,24 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from service import logs
 from service.archive.store import archive, storage
 from service.db import catalogue
 from service.db.catalogue import InstanceEntry
 from service.db.session import database
 from service.dicom.codecs import RESEND
 from service.dicom.pixels import read_frames
+from service.dicom.uid import named
 from service.dicomweb.access import asker, base_url, caller, note
-from service.dicomweb.parts import new_boundary, written
+from service.dicomweb.parts import length, new_boundary, written
 from service.dicomweb.store import DICOM, JSON
-from service.errors import NotFound, Undecodable
+from service.errors import DamagedObject, NotFound, SonomarkError, Undecodable
 
+log = logs.get(__name__)
 router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
 
 LARGEST_INLINE = 1 << 16  # bytes of a value within the metadata; longer ones are left to the instance itself
+LOOKS_AT_ONCE = 8
 OCTETS = "application/octet-stream"
 JPEG_QUALITY = 90
 
@@ -36,46 +42,63 @@ STUDY = "/studies/{study}"
 SERIES = STUDY + "/series/{series}"
 INSTANCE = SERIES + "/instances/{instance}"
 
+ARCHIVED, HEADER = "The instances as they are archived.", "Every element but the pixels."
+PARTS = f'multipart/related; type="{DICOM}"'
 
-def _giving(what: str, *media_types: str) -> dict[str, Any]:
-    """How `/openapi.json` tells of an answer."""
+
+def _giving(what: str, *media_types: str, partly: bool = False) -> dict[str, Any]:
+    """How `/openapi.json` tells of an answer, and of one with some of the instances."""
     octets = {"schema": {"type": "string", "format": "binary"}}
     listed = {"schema": {"type": "array", "items": {"type": "object"}}}
     content = {each: listed if each == JSON else octets for each in media_types}
-    return {"response_class": Response, "responses": {200: {"description": what, "content": content}}}
+    answers: dict[int, Any] = {200: {"description": what, "content": content}}
+    if partly:
+        some = "The same of some instances; the header Warning says how many are left out, and why."
+        answers[206] = {"description": some, "content": content}
+    return {"response_class": Response, "responses": answers}
 
 
 class NotAcceptable(Undecodable):
     """The client takes nothing that can be made of what is stored."""
 
 
-@router.get(STUDY, **_giving("The instances as they are archived.", f'multipart/related; type="{DICOM}"', DICOM))
-@router.get(SERIES, **_giving("The instances as they are archived.", f'multipart/related; type="{DICOM}"', DICOM))
-@router.get(INSTANCE, **_giving("The instances as they are archived.", f'multipart/related; type="{DICOM}"', DICOM))
+class Released(NotFound):
+    """It was here, and its bytes were given up."""
+
+
+@router.get(STUDY, **_giving(ARCHIVED, PARTS, DICOM, partly=True))
+@router.get(SERIES, **_giving(ARCHIVED, PARTS, DICOM, partly=True))
+@router.get(INSTANCE, **_giving(ARCHIVED, PARTS, DICOM))
 def retrieve(request: Request, study: str, series: str = "", instance: str = "") -> Response:
     """Instances byte for byte as they are archived, one part each."""
     found = _find(request, study, series, instance)
-    _require_syntax(request, found)
+    _require_syntax(request, found.entries)
     if instance and "multipart" not in request.headers.get("accept", "multipart"):
         name = {"Content-Disposition": f'attachment; filename="{instance[-48:]}.dcm"'}
-        return StreamingResponse(_bytes(found[0]), media_type=DICOM, headers=name)
-    parts = ((f"{DICOM}; transfer-syntax={each.instance.transfer_syntax_uid}", _bytes(each)) for each in found)
-    return _multipart(DICOM, parts)
+        whole = {"Content-Length": str(found.sizes[0])}
+        return StreamingResponse(_bytes(found.entries[0], found.sizes[0]), media_type=DICOM, headers=name | whole)
+    boundary = new_boundary()
+    kinds = [f"{DICOM}; transfer-syntax={each.instance.transfer_syntax_uid}" for each in found.entries]
+    # By its length a client, and every proxy between, knows an answer that broke off.
+    whole = {"Content-Length": str(length(boundary, zip(kinds, found.sizes, strict=True)))}
+    parts = zip(kinds, map(_bytes, found.entries, found.sizes), strict=True)
+    return _multipart(DICOM, boundary, parts, found.status, found.headers | whole)
 
 
-@router.get(STUDY + "/metadata", **_giving("Every element but the pixels.", JSON))
-@router.get(SERIES + "/metadata", **_giving("Every element but the pixels.", JSON))
-@router.get(INSTANCE + "/metadata", **_giving("Every element but the pixels.", JSON))
+@router.get(STUDY + "/metadata", **_giving(HEADER, JSON, partly=True))
+@router.get(SERIES + "/metadata", **_giving(HEADER, JSON, partly=True))
+@router.get(INSTANCE + "/metadata", **_giving(HEADER, JSON))
 def metadata(request: Request, study: str, series: str = "", instance: str = "") -> Response:
     """Every element but the pixels, as DICOM JSON."""
     found = _find(request, study, series, instance)
-    return JSONResponse([_metadata(each, base_url(request)) for each in found], media_type=JSON)
+    told = [_metadata(each, base_url(request)) for each in found.entries]
+    return JSONResponse(told, found.status, found.headers, media_type=JSON)
 
 
 @router.get(INSTANCE + "/frames/{numbers}", **_giving("The frames as they are encoded.", "multipart/related"))
 def frames(request: Request, study: str, series: str, instance: str, numbers: str) -> Response:
     """Frames as they are encoded: native ones as octets, compressed ones in their own transfer syntax."""
-    found = _find(request, study, series, instance)[0]
+    found = _one(request, study, series, instance)
     wanted = _numbers(numbers, found)
     syntax = UID(found.instance.transfer_syntax_uid)
     if not syntax.is_encapsulated:
@@ -90,7 +113,7 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
     content_type = f"{kind}; transfer-syntax={syntax}"
     encoded = _encoded(found, wanted)
     encoded = chain([next(encoded)], encoded)  # what is wrong with the pixel data is said by the status of the answer
-    return _multipart(kind, ((content_type, [data]) for data in encoded))
+    return _multipart(kind, new_boundary(), ((content_type, [data]) for data in encoded))
 
 
 @router.get(INSTANCE + "/rendered", **_giving("One frame as displayed.", "image/jpeg", "image/png"))
@@ -104,7 +127,7 @@ def rendered(
     quality: Annotated[int, Query(ge=1, le=100)] = JPEG_QUALITY,
 ) -> Response:
     """One frame as displayed: JPEG, or PNG where only that is accepted."""
-    found = _find(request, study, series, instance)[0]
+    found = _one(request, study, series, instance)
     pixels = read_frames(archive().path(found.instance.archive_key), _numbers(numbers, found)[:1])[0]
     accepted = request.headers.get("accept", "*/*")
     as_png = "image/png" in accepted and "image/jpeg" not in accepted
@@ -115,26 +138,108 @@ def rendered(
     return Response(data.tobytes(), media_type="image/png" if as_png else "image/jpeg")
 
 
-def _find(request: Request, study: str, series: str, instance: str) -> list[InstanceEntry]:
-    """The instances of that address whose bytes are here; the look at them is audited."""
-    asked = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
-    keys = {name: value for name, value in asked.items() if value}
-    with database().read() as session:
-        found = [each for each in catalogue.require(session, keys, asker(request)) if not each.released]
-    if not found:
-        raise NotFound("The bytes were released by the retention policy.", cure="Ask the PACS for the study.")
-    note(caller(request), "dicomweb.retrieve", instance or series or study, {"instances": len(found)})
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Instances whose bytes are here, and the size of each; those whose bytes are not are counted."""
+
+    entries: list[InstanceEntry]
+    sizes: list[int]
+    released: int
+    missing: int
+
+    @property
+    def left_out(self) -> int:
+        return self.released + self.missing
+
+    @property
+    def status(self) -> int:
+        """PS3.18 table 10.4.3-1."""
+        return 206 if self.left_out else 200
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if not self.left_out:
+            return {}
+        counts = {"released by the retention policy": self.released, "not in the archive": self.missing}
+        why = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        total = len(self.entries) + self.left_out
+        return {"Warning": f'299 sonomark "{self.left_out} of {total} instances are left out: {why}"'}
+
+
+def _find(request: Request, study: str, series: str, instance: str) -> Found:
+    """The instances of that address; the look at them is audited.
+
+    Raises:
+        NotFound: there is none, or the archive lost all of them. Released: the retention policy gave all of them up.
+        StorageError: the archive does not answer.
+    """
+    kept, released = _kept(request, study, series, instance)
+    held = [(each, size) for each, size in zip(kept, _sizes(kept), strict=True) if size is not None]
+    found = Found([each for each, _ in held], [size for _, size in held], released, len(kept) - len(held))
+    if found.missing:
+        log.error("instances are not in the archive", study=named(study), missing=found.missing)
+    if not held:
+        raise NotFound("The bytes are not in the archive.", cure="`sonomark archive reconcile` says more.")
+    detail = {"instances": len(held)} | ({"left_out": found.left_out} if found.left_out else {})
+    note(caller(request), "dicomweb.retrieve", instance or series or study, detail)
     return found
 
 
-def _bytes(of: InstanceEntry) -> Iterator[bytes]:
-    return archive().stream(of.instance.archive_key)
+def _one(request: Request, study: str, series: str, instance: str) -> InstanceEntry:
+    """That instance, whose bytes are read next and so need no look before; it is audited."""
+    kept, _ = _kept(request, study, series, instance)
+    note(caller(request), "dicomweb.retrieve", instance, {"instances": 1})
+    return kept[0]
 
 
-def _multipart(kind: str, parts: Iterable[tuple[str, Iterable[bytes]]]) -> Response:
-    boundary = new_boundary()
+def _kept(request: Request, study: str, series: str, instance: str) -> tuple[list[InstanceEntry], int]:
+    """The instances of that address whose bytes were not given up, and how many were."""
+    asked = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
+    keys = {name: value for name, value in asked.items() if value}
+    with database().read() as session:
+        known = catalogue.require(session, keys, asker(request))
+    kept = [each for each in known if not each.released]
+    if not kept:
+        raise Released("The bytes were released by the retention policy.", cure="Ask the PACS for the study.")
+    return kept, len(known) - len(kept)
+
+
+def _sizes(of: list[InstanceEntry]) -> list[int | None]:
+    """Of each instance's bytes; None where the archive has none. Several looks at once, for a bucket is far away."""
+    keys = [each.instance.archive_key for each in of]
+    with storage("The archive cannot be looked into"), ThreadPoolExecutor(LOOKS_AT_ONCE) as looks:
+        return list(looks.map(archive().size, keys))
+
+
+def _bytes(of: InstanceEntry, size: int) -> Iterator[bytes]:
+    """The instance's bytes, of which the answer has said that there are so many.
+
+    Its status is sent by then. What happens to the file from here on can only break the answer off, which the server
+    does when this raises: to end it would be to call it whole.
+    """
+    rest = size
+    try:
+        for chunk in archive().stream(of.instance.archive_key):
+            rest -= len(chunk)
+            if rest < 0:
+                break
+            yield chunk
+        if rest:
+            raise DamagedObject("An instance's bytes changed while they were sent.")
+    except SonomarkError as error:
+        log.error("answer broken off", instance=named(of.instance.sop_instance_uid), reason=type(error).__name__)
+        raise
+
+
+def _multipart(
+    kind: str,
+    boundary: str,
+    parts: Iterable[tuple[str, Iterable[bytes]]],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     media_type = f'multipart/related; type="{kind}"; boundary={boundary}'
-    return StreamingResponse(written(boundary, parts), media_type=media_type)
+    return StreamingResponse(written(boundary, parts), status, headers, media_type)
 
 
 def _require_syntax(request: Request, found: list[InstanceEntry]) -> None:

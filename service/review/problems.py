@@ -16,7 +16,7 @@ from service.db.catalogue import UnknownKey
 from service.db.corrections import OutsideOfTheFrame
 from service.db.reviews import UnknownReason
 from service.dicomweb.parts import BadBody
-from service.dicomweb.retrieve import NotAcceptable
+from service.dicomweb.retrieve import NotAcceptable, Released
 from service.errors import (
     Conflict,
     DatabaseAway,
@@ -68,6 +68,7 @@ STATUSES: tuple[tuple[type[SonomarkError], int], ...] = (
     (UnknownGrouping, 422),
     (Undecodable, 422),
     (NotAllowed, 403),
+    (Released, 410),
     (NotFound, 404),
     (Conflict, 409),
     (DatabaseAway, 503),

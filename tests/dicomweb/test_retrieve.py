@@ -3,7 +3,9 @@
 import hashlib
 import math
 import os
+from http.client import HTTPConnection, IncompleteRead
 from io import BytesIO
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from requests import HTTPError
 from sqlalchemy import select
 
 from service.archive.store import archive
-from service.db import audit, double_reads, users
+from service.db import audit, double_reads, retention, users
 from service.db.session import Database
 from service.db.tables import Instance, Reading, Release, Role, Series, Study, Verdict
 from tests.dicomweb.conftest import Server, whole
@@ -210,17 +212,86 @@ def test_other_sites_are_not_there(server: Server, stored: list[Dataset]) -> Non
         assert refused.value.response.status_code == 404
 
 
-def test_released_bytes_are_said_to_be_gone(server: Server, stored: list[Dataset], db: Database) -> None:
-    from service.db import retention
-
+def release(db: Database, rows: list[Instance]) -> None:
     with db.begin() as session:
         policy = retention.keep_draft(session, "p", "0" * 64, "", "boss")
-        for row in instances(db)[:2]:
+        for row in rows:
             session.add(Release(instance_id=row.id, policy_id=policy.id, rule="r"))
+
+
+def test_released_bytes_are_said_to_be_gone(server: Server, stored: list[Dataset], db: Database) -> None:
+    """PS3.18 table 10.4.3-1: 410 where the target was deleted."""
+    release(db, instances(db)[:2])
     client = server.client()
     assert client.search_for_instances(stored[0].StudyInstanceUID)[0]["00080056"]["Value"] == ["OFFLINE"]
-    answer = server.session().get(f"{server.url}/studies/{stored[0].StudyInstanceUID}", timeout=10)
-    assert answer.status_code == 404 and "retention" in answer.json()["detail"]
+    for path in ("", "/metadata"):
+        answer = server.session().get(f"{server.url}/studies/{stored[0].StudyInstanceUID}{path}", timeout=10)
+        assert answer.status_code == 410 and "retention" in answer.json()["detail"]
+
+
+def test_a_study_of_which_some_is_there_is_partial_content(
+    server: Server, client: DICOMwebClient, stored: list[Dataset], db: Database
+) -> None:
+    """PS3.18 table 10.4.3-1: 206 where the payload has some of the target, not all. It broke off behind a 200."""
+    study, series = stored[0].StudyInstanceUID, stored[0].SeriesInstanceUID
+    third, fourth = (whole(ultrasound(StudyInstanceUID=study, SeriesInstanceUID=series)) for _ in range(2))
+    client.store_instances([third, fourth])
+    rows = {row.sop_instance_uid: row for row in instances(db)}
+    archive().path(rows[stored[1].SOPInstanceUID].archive_key).unlink()
+    release(db, [rows[third.SOPInstanceUID]])
+    address = f"{server.url}/studies/{study}"
+    for path in ("", f"/series/{series}", "/metadata", f"/series/{series}/metadata"):
+        answer = server.session().get(address + path, timeout=10)
+        assert answer.status_code == 206
+        assert answer.headers["Warning"] == (
+            '299 sonomark "2 of 4 instances are left out: 1 released by the retention policy, 1 not in the archive"'
+        )
+    found = client.retrieve_study(study)
+    assert [each.SOPInstanceUID for each in found] == [stored[0].SOPInstanceUID, fourth.SOPInstanceUID]
+    told = client.retrieve_study_metadata(study)
+    assert [each["00080018"]["Value"][0] for each in told] == [each.SOPInstanceUID for each in found]
+    gone = f"{address}/series/{series}/instances/{stored[1].SOPInstanceUID}"
+    for path in ("", "/metadata", "/frames/1", "/rendered"):
+        answer = server.session().get(gone + path, timeout=10)
+        assert answer.status_code == 404 and "not" in answer.json()["detail"]
+    released = f"{address}/series/{series}/instances/{third.SOPInstanceUID}"
+    assert server.session().get(released, timeout=10).status_code == 410
+    with db.read() as session:
+        seen = [event for event in audit.search(session, action="dicomweb.retrieve") if event.subject == study]
+    assert seen[0].detail == {"instances": 2, "left_out": 2}
+
+
+def test_a_whole_study_says_its_length(server: Server, stored: list[Dataset]) -> None:
+    address = f"{server.url}/studies/{stored[0].StudyInstanceUID}"
+    for path in ("", f"/series/{stored[0].SeriesInstanceUID}/instances/{stored[0].SOPInstanceUID}"):
+        for accepted in ("multipart/related", "application/dicom"):
+            answer = server.session().get(address + path, headers={"Accept": accepted}, timeout=10)
+            assert answer.status_code == 200 and "Warning" not in answer.headers
+            assert int(answer.headers["Content-Length"]) == len(answer.content) > 1000
+
+
+@pytest.mark.parametrize("happens", ["vanishes", "is cut off", "is replaced by a longer one"])
+def test_what_happens_to_a_file_under_way_breaks_the_connection_off(
+    server: Server, client: DICOMwebClient, db: Database, happens: str
+) -> None:
+    """An answer that ended here as if it were whole would be a study with an image less."""
+    study = generate_uid()
+    large = ultrasound(StudyInstanceUID=study, InstanceNumber=1, Rows=4096, Columns=8192, PixelData=bytes(4096 * 8192))
+    client.store_instances([whole(large)])
+    client.store_instances([whole(ultrasound(StudyInstanceUID=study, InstanceNumber=2))])
+    of_last = archive().path(instances(db)[-1].archive_key)
+    address = urlsplit(server.url)
+    connection = HTTPConnection(address.netloc, timeout=20)
+    headers = {"Authorization": f"Bearer {server.token()}"}
+    connection.request("GET", f"{address.path}/studies/{study}", headers=headers)
+    answer = connection.getresponse()
+    assert answer.status == 200
+    data = of_last.read_bytes()
+    of_last.unlink()
+    if happens != "vanishes":
+        of_last.write_bytes(data[:900] if happens == "is cut off" else data + bytes(1 << 20))
+    with pytest.raises(IncompleteRead):
+        answer.read()
 
 
 def test_no_name_leaks_into_errors(server: Server, stored: list[Dataset]) -> None:
