@@ -216,7 +216,7 @@ def _markdown(
     lines = [
         f"# {name}, adapted from {parent['name']}@{parent['sha256'][:12]}",
         "",
-        f"{facts['frames']} frames, layers: {facts['layers']}, {facts['minutes']:g} minutes; thresholds"
+        f"{facts['frames']} frames, layers: {facts['layers']}, {facts['minutes']:g} min; thresholds"
         f" {'fitted on the site' if facts['thresholds_fitted'] else 'of the parent'}. New:"
         f" {facts['test_frames']} frames of the site that training did not see. Old: frames of the data the parent was"
         " made for.",

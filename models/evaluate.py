@@ -228,10 +228,11 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
         hit, size, near_mask, mask, near_truth, truth_ = counts[kind]
         scores, truths = ([one[column] for one in presence[kind]] for column in (0, 1))
         row = accuracy(scores, truths, weights.thresholds[kind].present)
+        drawn = 1.0 if truth_ else float("nan")  # with nothing to overlap, there is no overlap, good or bad
         report.synthetic[kind.value] = {
-            "Dice": 2 * hit / max(size, 1),
-            "IoU": hit / max(size - hit, 1),
-            "Dice, 1 px": (near_mask + near_truth) / max(mask + truth_, 1),
+            "Dice": drawn * 2 * hit / max(size, 1),
+            "IoU": drawn * hit / max(size - hit, 1),
+            "Dice, 1 px": drawn * (near_mask + near_truth) / max(mask + truth_, 1),
             "AUROC": row["auroc"].value,
             "sensitivity": row["sensitivity"].value,
             "specificity": row["specificity"].value,

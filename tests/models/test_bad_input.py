@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -450,6 +451,16 @@ def test_a_share_of_no_cases_is_null_in_json_and_nothing_in_words(tmp_path: Path
     assert told["synthetic"]["caliper"] == {"Dice": 0.5, "sensitivity": None, "AUROC": None}
     page = (tmp_path / "out" / "report.md").read_text()
     assert "| caliper | no cases | no cases | no cases |" in page and "| caliper | 0.5 | – | – |" in page
+
+
+def test_of_a_kind_that_was_not_drawn_there_is_no_overlap(data: Path, tmp_path: Path) -> None:
+    """It read as the worst there is: 0."""
+    weights, report = Weights(write_tiny_weights(tmp_path / "weights")), evaluate.Report("tiny")
+    evaluate.synthetic_frames(weights, clean_frames(data), 2, 1, report)
+    undrawn = {kind for kind, row in report.synthetic.items() if math.isnan(row["sensitivity"])}
+    assert 0 < len(undrawn) < len(report.synthetic)
+    for name in ("Dice", "IoU", "Dice, 1 px"):
+        assert {kind for kind, row in report.synthetic.items() if math.isnan(row[name])} == undrawn
 
 
 @pytest.mark.parametrize(
