@@ -36,11 +36,10 @@ import psutil
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 from sqlalchemy import create_engine, text
 
-from service.deliver.association import associate
+from service.deliver.association import CallingEntity, associate
 from service.demo import sample_files
 from tests.acceptance.production import ROLES, Production
 
@@ -107,7 +106,7 @@ def store(house: Production, push: Push, templates: list[Dataset], ledger: Ledge
     """One association, as a station makes it; images refused are counted, not hidden."""
     chosen = [chance.choice(templates) for _ in range(push.images)]
     contexts = {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in chosen}
-    ae = ApplicationEntity(push.station)
+    ae = CallingEntity(push.station)
     begun = time.time()
     # With pynetdicom's own checkpoint a sender that is held up drops an answer now and then, and waits for it in vain.
     association = associate(

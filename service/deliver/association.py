@@ -1,5 +1,8 @@
 """Our end of an association with another node: every answer reaches whoever waits for it."""
 
+import select
+import socket
+import ssl
 from collections.abc import Sequence
 from threading import Event
 from typing import Any
@@ -7,6 +10,44 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+
+class PolledSocket(AssociationSocket):
+    """pynetdicom asks `select` whether there is something to read, which knows 1024 descriptors: it would take a
+    connection that comes after them, in a flood say, for gone."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether something can be read."""
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            return False
+        try:
+            return await_one(connection, select.POLLIN, 0) or (
+                isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+            )
+        except (OSError, ValueError):  # closed meanwhile
+            self.event_queue.put("Evt17")
+            return False
+
+
+def await_one(connection: socket.socket, event: int, seconds: float) -> bool:
+    """Wait so long at most until the connection can be read (POLLIN) or written (POLLOUT), or has ended."""
+    poll = select.poll()
+    poll.register(connection, event)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
+class CallingEntity(ApplicationEntity):
+    """An application entity whose calls may have any descriptor."""
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> PolledSocket:
+        made = PolledSocket(assoc, address=address)
+        made.tls_args = tls_args
+        return made
 
 
 class Checkpoint(Event):
@@ -33,7 +74,7 @@ class Checkpoint(Event):
 
 
 def associate(
-    ae: ApplicationEntity, address: str, port: int, *, evt_handlers: Sequence[Any] = (), **options: Any
+    ae: CallingEntity, address: str, port: int, *, evt_handlers: Sequence[Any] = (), **options: Any
 ) -> Association:
     """``AE.associate`` with a checkpoint that holds; handlers and options are those of pynetdicom."""
     handlers = [*evt_handlers, (evt.EVT_ESTABLISHED, _hold)]

@@ -7,11 +7,10 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_role, evt
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from service.deliver.association import associate
+from service.deliver.association import CallingEntity, associate
 from service.deliver.send import Node
 from service.errors import PeerError, PeerRefused
 from service.receive.contexts import SECONDARY_CAPTURE_IMAGE, TRANSFER_SYNTAXES, ULTRASOUND, VIDEO
@@ -40,7 +39,7 @@ def associated(
     node: Node, calling: str, contexts: Sequence[PresentationContext], on_store: Stored | None = None
 ) -> Iterator[Association]:
     """An association, released at the end. Raises PeerError when there is none to be had."""
-    ae = ApplicationEntity(calling)
+    ae = CallingEntity(calling)
     ae.connection_timeout, ae.acse_timeout = 10, 30
     ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
     roles: list[Any] = [build_role(sop_class, scp_role=True) for sop_class in _classes(contexts)] if on_store else []

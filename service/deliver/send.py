@@ -11,11 +11,10 @@ from ssl import SSLContext
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from service.deliver.association import associate
+from service.deliver.association import CallingEntity, associate
 from service.errors import ConfigurationError, PeerError
 
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
@@ -137,7 +136,7 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK", tls: tuple[SSLContex
         raise PeerError(f"{node.host}:{node.port} does not answer.", cure="Check address and firewall.") from error
     except OSError as error:
         raise PeerError(f"{node.host}:{node.port} refuses the connection.", cure="Check port and peer.") from error
-    ae = ApplicationEntity(calling_ae_title)
+    ae = CallingEntity(calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ECHO_TIMEOUT_S
     contexts = [build_context(VERIFICATION)]
     association = associate(ae, node.host, node.port, contexts=contexts, ae_title=node.ae_title, tls_args=tls)
@@ -162,7 +161,7 @@ def _batches(outgoing: list[_Outgoing]) -> Iterator[list[_Outgoing]]:
 
 def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Association | None:
     """An association; None when the peer answers, and takes nothing of what it is offered."""
-    ae = ApplicationEntity(calling_ae_title)
+    ae = CallingEntity(calling_ae_title)
     ae.connection_timeout = 10
     # One syntax a context: the peer must take the file's own syntax or refuse, never pick another one.
     contexts = [

@@ -142,8 +142,9 @@ class Decoder:
 
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], self._deadline_s + GRACE_S)
-        if not ready:
+        poll = select.poll()  # `select.select` knows 1024 descriptors
+        poll.register(self._process.stdout, select.POLLIN)
+        if not poll.poll((self._deadline_s + GRACE_S) * 1000):
             self._process.kill()
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):

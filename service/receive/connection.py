@@ -1,15 +1,14 @@
 """The peer's bytes: reads that end, whatever the peer does, and cost one system call where they can."""
 
-import select
 import socket
 import ssl
 import struct
 import time
 
 from pynetdicom.association import Association
-from pynetdicom.transport import AssociationSocket
 
 from service import logs
+from service.deliver.association import PolledSocket
 
 log = logs.get(__name__)
 
@@ -20,7 +19,7 @@ LOOK_UP_S = 0.25  # how long one wait for the peer lasts at most
 FIRST_BUFFER = 132 * 1024  # a command and the longest PDU of the setting's default behind it
 
 
-class GuardedSocket(AssociationSocket):
+class GuardedSocket(PolledSocket):
     """A PDU has one deadline as a whole, however slowly its bytes drip, and a largest size.
 
     The kernel's own receive timeout ends a wait, and MSG_WAITALL gathers a PDU's body in one call; polling first and
@@ -44,20 +43,8 @@ class GuardedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether something can be read. pynetdicom asks `select`, which knows 1024 descriptors: it would take whoever
-        comes after them, in a flood say, for gone."""
-        if self._stop > self._start:
-            return True
-        connection = self.socket
-        if connection is None or not self._is_connected:
-            return False
-        try:
-            return await_one(connection, select.POLLIN, 0) or (
-                isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
-            )
-        except (OSError, ValueError):  # closed meanwhile
-            self.event_queue.put("Evt17")
-            return False
+        """Whether something can be taken."""
+        return self._stop > self._start or super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
         """`take` for pynetdicom, which keeps what it gets."""
@@ -135,10 +122,3 @@ class GuardedSocket(AssociationSocket):
         kept = bytes(buffer[self._start : self._stop])
         self._buffer[: len(kept)] = kept
         self._start, self._stop = 0, len(kept)
-
-
-def await_one(connection: socket.socket, event: int, seconds: float) -> bool:
-    """Wait so long at most until the connection can be read (POLLIN) or written (POLLOUT), or has ended."""
-    poll = select.poll()
-    poll.register(connection, event)
-    return bool(poll.poll(max(0.0, seconds) * 1000))

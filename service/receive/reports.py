@@ -7,14 +7,14 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE, build_role
+from pynetdicom import build_role
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from service import logs
 from service.archive.store import ArchiveStore
 from service.db import commitments
 from service.db.session import Database
-from service.deliver.association import associate
+from service.deliver.association import CallingEntity, associate
 from service.dicom.uid import named
 from service.errors import DatabaseAway, PeerError, PeerRefused
 from service.failpoints import fp
@@ -144,7 +144,7 @@ class Reporter:
                     _require(association.report(event_type, information, ANSWER_S))
                     return
             # It has been released since; what the standard leaves then is an association of our own.
-        ae = AE(ae_title=self._ae_title)
+        ae = CallingEntity(self._ae_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_S
         # The one syntax that every peer has (PS3.5 section 10.1); CTN accepts others for reports and cannot read them.
         ae.add_requested_context(PUSH_MODEL, ImplicitVRLittleEndian)

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from service import certificates, logs
+from service.deliver.association import await_one
 from service.errors import ConfigurationError
-from service.receive.connection import await_one
 from service.settings import Settings
 
 log = logs.get(__name__)

@@ -2,8 +2,11 @@
 
 import io
 import os
+import resource
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -495,3 +498,25 @@ def test_real_files_are_decoded_as_pydicom_decodes_them(real_data: Path) -> None
             assert np.abs(frame.astype(int) - expected).max() <= 1, path.name
             compared += 1
     assert compared >= 16
+
+
+BEYOND_THE_THOUSANDTH = """
+import os, resource, sys
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+
+from pathlib import Path
+from service.dicom.pixels import read_frames
+print(read_frames(Path(sys.argv[1]))[0].shape)
+"""
+
+
+def test_a_process_with_more_than_a_thousand_descriptors_reads_frames(tmp_path: Path) -> None:
+    """As a dashboard with many viewers has them; `select` knows 1024."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        pytest.skip("this machine allows fewer descriptors")
+    cv2.imwrite(str(tmp_path / "frame.png"), np.zeros((ROWS, COLUMNS, 3), np.uint8))
+    command = [sys.executable, "-c", BEYOND_THE_THOUSANDTH, str(tmp_path / "frame.png")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == f"{(ROWS, COLUMNS, 3)}\n", ended.stderr[-600:]

@@ -1,6 +1,7 @@
 """Storage commitment: only what is on disk with the right digest and in the database is ever confirmed."""
 
 import json
+import resource
 import shutil
 import socket
 import ssl
@@ -32,6 +33,7 @@ from service.settings import Settings
 from tests.interoperability.senders import Missing, install_dcmjs
 from tests.ports import free_port
 from tests.receive.conftest import US_IMAGE, RunningReceiver, StartReceiver, instances, ultrasound
+from tests.receive.test_attacks import MANY_DESCRIPTORS
 from tests.receive.test_cstore import archived
 
 NOT_STORED, OTHER_CLASS, DAMAGED = 0x0112, 0x0119, 0x0110
@@ -123,6 +125,19 @@ def cart() -> Iterator[Cart]:
     cart = Cart(free_port())
     yield cart
     cart.stop()
+
+
+def test_a_door_with_a_thousand_connections_reports(start_receiver: StartReceiver, cart: Cart) -> None:
+    """Its own call then has a descriptor that `select` does not know."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        pytest.skip("this machine allows fewer descriptors")
+    receiver = start_receiver(before=MANY_DESCRIPTORS, PEERS=f"US01@127.0.0.1;port={cart.port}")
+    cart.listen()
+    image = ultrasound()
+    assert receiver.store(image) == [0]
+    assert ask(receiver, [(US_IMAGE, image.SOPInstanceUID)]) == 0
+    event_type, information = cart.report()
+    assert event_type == 1 and "FailedSOPSequence" not in information
 
 
 def test_what_is_safe_is_committed_and_the_rest_is_named(
