@@ -22,7 +22,7 @@ from models.export import MAX_SIDE, export, graph_of
 from models.recipe import Recipe
 from models.served import Graph, Weights
 from models.train import SPLIT, train
-from models.whole import write_json, write_whole
+from models.whole import made, write_json, write_whole
 from service.analyse.residual import grown, inpainted
 
 TEST_SHARE = 0.3
@@ -62,7 +62,7 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
     site = split(clean_frames(data), (), TEST_SHARE, chosen.seed)
     chosen = _with_validation(chosen, site.training)
     home = _home(old, parent.card) if old is not None else None
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, made(out.parent):
         frames, run = Path(folder) / "frames", Path(folder) / "run"
         taken = prepare(site.training, frames, parent if plan.overlaid else None)
         train(chosen, frames, run, start_from=weights, time_budget_min=plan.minutes)
@@ -105,8 +105,8 @@ def _enough(frames: Sequence[CleanFrame]) -> bool:
 
 def _home(old: Path, card: Mapping[str, Any]) -> tuple[CleanFrame, ...]:
     """Frames of the data the weights were made for: those their own run held out, where its recipe is at hand."""
-    made = recipe.split_of(card)
-    held_out = split(clean_frames(old), made.held_out_sources, made.share, card["seed"]).validation
+    how = recipe.split_of(card)
+    held_out = split(clean_frames(old), how.held_out_sources, how.share, card["seed"]).validation
     step = max(1, len(held_out) // _OLD_FRAMES)
     return held_out[::step]
 

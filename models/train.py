@@ -45,7 +45,7 @@ from models.recipe import Recipe
 from models.recorded import recorded
 from models.released import released
 from models.served import card_of
-from models.whole import write_whole
+from models.whole import beside, made, write_whole
 
 SPLIT = "split.json"
 _CHECKPOINT_EVERY_S = 60.0
@@ -302,9 +302,9 @@ def average_runs(runs: Sequence[Path], out: Path) -> Path:
     for name, weight in last["average"].items():
         if weight.is_floating_point():
             last["average"][name] = torch.stack([each["average"][name] for each in checkpoints]).mean(dim=0)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / SPLIT, splits.pop())
-    write_checkpoint(out / CHECKPOINT, last)
+    with made(out), beside(out / SPLIT) as part:
+        part.write_text(splits.pop(), encoding="utf-8")
+        write_checkpoint(out / CHECKPOINT, last)
     return out
 
 

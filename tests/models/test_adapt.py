@@ -24,6 +24,7 @@ from models.served import Weights
 from service.analyse.restoration import Network
 from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
+SHIPPED = Path("models/weights/sonomark")
 PLAN = Plan(layers="normalisation", minutes=0.02, samples=4)
 
 
@@ -80,14 +81,27 @@ def test_what_could_not_be_measured_is_null_in_an_adaptations_json(
 
 
 @pytest.mark.usefixtures("small")
+def test_the_released_weights_without_a_minute_of_training_are_what_they_were(site: Path, tmp_path: Path) -> None:
+    """What is read from their graph and exported again measures the same, on new data and on old."""
+    out = adapt(SHIPPED, site, tmp_path / "adapted", Plan(minutes=0.0, samples=3), site, silent)
+    change = json.loads((out / "adaptation.json").read_text())["change"]
+    assert set(change) == {"new", "old"}
+    for rows in change.values():
+        assert any(row["before"] not in (None, 0) for row in rows.values())
+        for row in rows.values():
+            assert row["before"] == row["after"] or row["after"] == pytest.approx(row["before"], abs=0.01)
+
+
+@pytest.mark.usefixtures("small")
 def test_an_adaptation_that_fails_leaves_nothing(weights: Path, site: Path, tmp_path: Path, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise TrainingError("The measure failed.")
 
     monkeypatch.setattr(adaptation, "_change", fail)
-    with pytest.raises(TrainingError, match="measure"):
-        adapt(weights, site, tmp_path / "adapted", PLAN, None, silent)
-    assert list(tmp_path.iterdir()) == []
+    for out in ("adapted", "for/the/ward"):
+        with pytest.raises(TrainingError, match="measure"):
+            adapt(weights, site, tmp_path / out, PLAN, None, silent)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_validation_frames_are_drawn_anew_where_thresholds_can_be_fitted(site: Path) -> None:
@@ -153,7 +167,7 @@ def test_marks_that_are_there_already_are_taken_away_first(tmp_path: Path) -> No
         cv2.drawMarker(marked, (x, y), (255, 255, 0), cv2.MARKER_CROSS, 15, 1)
     cv2.imwrite(str(tmp_path / "marked.png"), marked[..., ::-1])
     frames = [CleanFrame(tmp_path / "marked.png", "site", "site:1", "", "CC0")]
-    shipped = Weights(Path("models/weights/sonomark"))
+    shipped = Weights(SHIPPED)
     taken = prepare(frames, tmp_path / "prepared", shipped)
     (prepared,) = clean_frames(tmp_path / "prepared")
     assert (prepared.source, prepared.group, prepared.licence) == ("site", "site:1", "CC0")
