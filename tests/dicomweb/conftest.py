@@ -21,6 +21,7 @@ from service.db.tables import Role
 from service.dicomweb import store
 from service.review import deps
 from service.review.app import create_app
+from tests.archive.conftest import s3, s3_server  # noqa: F401 - fixtures
 
 
 @dataclass

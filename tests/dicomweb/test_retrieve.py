@@ -21,6 +21,7 @@ from service.archive.store import archive
 from service.db import audit, double_reads, retention, users
 from service.db.session import Database
 from service.db.tables import Instance, Reading, Release, Role, Series, Study, Verdict
+from tests.archive.conftest import S3Server
 from tests.dicomweb.conftest import Server, whole
 from tests.receive.conftest import instances, ultrasound
 
@@ -259,6 +260,25 @@ def test_a_study_of_which_some_is_there_is_partial_content(
     with db.read() as session:
         seen = [event for event in audit.search(session, action="dicomweb.retrieve") if event.subject == study]
     assert seen[0].detail == {"instances": 2, "left_out": 2}
+
+
+def test_a_bucket_that_lost_an_instance_or_is_away_is_said_by_the_status(
+    s3: S3Server, server: Server, client: DICOMwebClient, stored: list[Dataset], db: Database
+) -> None:
+    study = f"{server.url}/studies/{stored[0].StudyInstanceUID}"
+    session = server.session()
+    assert archive().drain(20) and session.get(study, timeout=20).status_code == 200
+    s3.client().delete_object(Bucket="house", Key=f"sonomark/{instances(db)[0].archive_key}")
+    answer = session.get(study, timeout=20)
+    assert answer.status_code == 206 and "1 of 2 instances are left out" in answer.headers["Warning"]
+    assert [each.SOPInstanceUID for each in client.retrieve_study(stored[0].StudyInstanceUID)] == [
+        stored[1].SOPInstanceUID
+    ]
+    s3.stop()
+    try:
+        assert session.get(study, timeout=60).status_code == 503
+    finally:
+        s3.start()
 
 
 def test_a_whole_study_says_its_length(server: Server, stored: list[Dataset]) -> None:
