@@ -35,6 +35,7 @@ router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
 
 LARGEST_INLINE = 1 << 16  # bytes of a value within the metadata; longer ones are left to the instance itself
 LOOKS_AT_ONCE = 8
+PROBLEM = "application/problem+json"
 OCTETS = "application/octet-stream"
 JPEG_QUALITY = 90
 
@@ -51,7 +52,8 @@ def _giving(what: str, *media_types: str, partly: bool = False) -> dict[str, Any
     octets = {"schema": {"type": "string", "format": "binary"}}
     listed = {"schema": {"type": "array", "items": {"type": "object"}}}
     content = {each: listed if each == JSON else octets for each in media_types}
-    answers: dict[int, Any] = {200: {"description": what, "content": content}}
+    gone = {"description": "The bytes were released by the retention policy.", "content": {PROBLEM: {}}}
+    answers: dict[int, Any] = {200: {"description": what, "content": content}, 410: gone}
     if partly:
         some = "The same of some instances; the header Warning says how many are left out, and why."
         answers[206] = {"description": some, "content": content}

@@ -45,5 +45,7 @@ def test_every_answer_is_described_as_it_is_sent(client: TestClient) -> None:
                     assert "application/json" not in content, (method, path, status, content)
     study = "/dicomweb/studies/{study}"
     assert kinds["get", "/dicomweb/studies", "200"] == {"application/dicom+json"}
+    assert kinds["get", study, "206"] == kinds["get", study, "200"]
+    assert kinds["get", study, "410"] == {"application/problem+json"}
     assert kinds["get", study, "200"] == {'multipart/related; type="application/dicom"', "application/dicom"}
     assert kinds["post", study, "202"] == {"application/dicom+json"}
