@@ -1,5 +1,6 @@
 """The HTTP of the API: what it returns, whom it denies, and how it says no."""
 
+import re
 from collections.abc import Callable
 from io import BytesIO
 
@@ -271,6 +272,9 @@ def test_the_description_is_complete(client: TestClient) -> None:
     assert 'href="#schema-"' not in page.text and "one of several" not in page.text
     assert '<a href="#schema-DoubleReadState">DoubleReadState</a> or null' in page.text
     assert '<a href="#schema-NewReview">NewReview</a>' in page.text
+    for answers in page.text.split('<ul class="answers">')[1:]:
+        codes = re.findall(r"<li><strong>(\d+)", answers.partition("</ul>")[0])
+        assert codes == sorted(codes) != []
 
 
 def test_the_restoration_and_what_it_removed(
