@@ -58,7 +58,7 @@ def main() -> None:
         )
     if chosen.data:
         weights = Weights(chosen.weights)
-        weights.graph.second_look = 0.0  # the device looks once
+        weights.graph.second_look, weights.graph.most_close_ups = 0.0, 0  # the device looks once
         for name, kind in PRECISIONS.items():
             found = compare(served, weights, marked(chosen.data, chosen.frames, weights.graph.max_side), kind)
             print(

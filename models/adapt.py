@@ -141,12 +141,15 @@ def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable
     enough = _enough(parts.validation)
     if enough:
         with TemporaryDirectory() as folder:
-            looked = float(card.get("second_look", 0.0))  # as often as its parent, and from where it did
-            graph = Graph(graph_of(run, Path(folder) / "model.onnx"), MAX_SIDE, second_look=looked)
+            # As often as its parent, and from where it did.
+            looked, closely = float(card.get("second_look", 0.0)), int(card.get("close_ups", 0))
+            path = graph_of(run, Path(folder) / "model.onnx")
+            graph = Graph(path, MAX_SIDE, second_look=looked, most_close_ups=closely)
             calibrate(graph, parts, run, 10 * len(parts.validation), _SEED, tell)
     else:
         tell("Too few frames to fit thresholds on: the parent's are kept.")
-        kept = {name: card.get(name, 0.0) for name in ("second_look", "thresholds", "calibration")}
+        once = {"second_look": 0.0, "close_ups": 0}
+        kept = once | {name: card[name] for name in (*once, "thresholds", "calibration") if name in card}
         write_whole(run / CALIBRATION, tomli_w.dumps(kept))
     return enough
 

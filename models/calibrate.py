@@ -4,7 +4,7 @@ those frames as they are."""
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from models.corruption import corrupt
 from models.dataset import Split, read_frame
 from models.errors import TrainingError
 from models.pool import resized_kinds
-from models.served import Graph, Output
+from models.served import Graph, Output, Shares
 from models.whole import write_whole
 from service.analyse.annotations import Calibration, Kind, Thresholds, by_itself, components
-from service.analyse.looks import blended
 
 CALIBRATION = "calibration.toml"
 
@@ -31,6 +30,8 @@ _SECOND_LOOK = 0.7  # the scale of all cards that did not say theirs
 _PIXEL = (0.3, 0.4, 0.5, 0.6)
 # Share of the look from afar, for the kinds that are large on a screen. Strokes of the others are thin and fade.
 _FAR: Mapping[Kind, float] = {Kind.BODY_MARKER: 0.5, Kind.COLOR_BOX: 0.5}
+# Share of close-ups, for every kind: enlarged or not, what both looks see is more likely there.
+_CLOSE = 0.5
 # Candidates for the probability from which a pixel of a mark that is present belongs to its mask.
 _OUTLINE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 _MIN_PIXELS: Mapping[Kind, int] = {
@@ -41,8 +42,10 @@ _MIN_PIXELS: Mapping[Kind, int] = {
     Kind.ARROW: 16,
 }
 _RIDGE = 0.002
-# From drawn frames to real ones two to five of a hundred are lost: full screens show more that looks like a mark.
+# From drawn frames to real ones two to five of a hundred are lost: full screens show more that looks like a mark, and
+# most of all crosses and lines.
 _SPECIFICITY = 0.98
+_SPECIFICITIES: Mapping[Kind, float] = {Kind.CALIPER: 0.985}
 _CLEAN_SPECIFICITY = 0.99
 _REAL_WEIGHT = 2.0
 # A mark of which fewer pixels than this share were drawn is none.
@@ -102,23 +105,18 @@ def fit(found: list[Case], kind: Kind) -> Fitted:
             cure = "Draw more of them by `--samples`, or hold out more frames in the recipe's `split`."
             raise TrainingError(f"Of {len(found)} validation frames none {what} the kind {kind}.", cure=cure)
     far = _FAR.get(kind, 0.0) if all(case.output.far is not None for case in found) else 0.0
-    found = seen(found, kind, far)
-    best = min((_fit_at(found, kind, pixel, far) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
+    close = _CLOSE if all(case.output.closely is not None for case in found) else 0.0
+    found = seen(found, kind, far, close)
+    best = min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
     level = max(best.thresholds.pixel, outline(found, kind))
-    limits = replace(best.thresholds, outline=level)
+    limits = replace(best.thresholds, outline=level, far=far, close=close)
     return replace(best, thresholds=replace(limits, beside=beside(found, kind, limits, best.calibration)))
 
 
-def seen(found: list[Case], kind: Kind, far: float) -> list[Case]:
-    """The cases as the kind is seen when the look from afar has share ``far``."""
-    if not far:
-        return found
-    shares = [far if each is kind else 0.0 for each in Kind]
-    return [replace(case, output=_blended(case.output, shares)) for case in found]
-
-
-def _blended(output: Output, shares: Sequence[float]) -> Output:
-    return output if output.far is None else replace(output, kinds=blended(output.kinds, output.far, shares))
+def seen(found: list[Case], kind: Kind, far: float, close: float) -> list[Case]:
+    """The cases as the kind is seen when the look from afar has share ``far`` and close-ups ``close``."""
+    shares = Shares(*([share if each is kind else 0.0 for each in Kind] for share in (far, close)))
+    return [replace(case, output=case.output.together(shares)) for case in found]
 
 
 def outline(found: list[Case], kind: Kind) -> float:
@@ -164,7 +162,7 @@ def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calib
     return round(float(levels[int(f1.argmax())]), 4)
 
 
-def _fit_at(found: list[Case], kind: Kind, pixel: float, far: float) -> Fitted:
+def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:
     plane = list(Kind).index(kind)
     known = [case for case in found if case.marked[plane] == 0 or case.marked[plane] >= _VISIBLE_PIXELS]
     truth = np.array([case.marked[plane] > 0 for case in known])
@@ -176,10 +174,11 @@ def _fit_at(found: list[Case], kind: Kind, pixel: float, far: float) -> Fitted:
     strongest = np.array([features[features[:, 0].argmax()] if len(features) else np.zeros(7) for features in marks])
     calibration = logistic(strongest, truth)
     scores = np.array([float(calibration.score(features).max(initial=0.0)) for features in marks])
-    absent, present = bands(scores, truth, np.array([case.real for case in known]))
+    clean = np.array([case.real for case in known])
+    absent, present = bands(scores, truth, clean, _SPECIFICITIES.get(kind, _SPECIFICITY))
     clipped = np.clip(scores, 1e-3, 1 - 1e-3)
     loss = float(-(np.where(truth, np.log(clipped), np.log(1 - clipped)) * _balance(truth)).mean())
-    limits = Thresholds(pixel, _MIN_PIXELS[kind], absent, present, far=far)
+    limits = Thresholds(pixel, _MIN_PIXELS[kind], absent, present)
     return Fitted(
         limits, calibration, loss, float((scores[truth] >= present).mean()), float((scores[~truth] < present).mean())
     )
@@ -206,11 +205,14 @@ def logistic(features: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) ->
 
 
 def bands(
-    scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], clean: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.bool_],
+    clean: npt.NDArray[np.bool_],
+    least_specificity: float = _SPECIFICITY,
 ) -> tuple[float, float]:
     """Where a kind is absent and where it is present.
 
-    ``present`` parts marked frames from others best (Youden's index) among the scores that keep a specificity of 98 %
+    ``present`` parts marked frames from others best (Youden's index) among the scores that keep ``least_specificity``
     on all unmarked frames and of 99 % on the ``clean`` real ones. Real frames weigh twice as much as synthetic ones,
     which crowd several kinds into one frame as a hospital's frames seldom do. ``absent`` lies where fewer than 5 % of
     the marked frames that show anything score less, and no lower than 95 % of the clean frames: a frame without a mark
@@ -222,7 +224,7 @@ def bands(
     weight = np.where(clean, _REAL_WEIGHT / max(int(clean.sum()), 1), 1 / max(int((~truth & ~clean).sum()), 1))[~truth]
     specificity = np.array([np.average(scores[~truth] < level, weights=weight) for level in middles])
     on_clean = np.array([(scores[clean] < level).mean() if clean.any() else 1.0 for level in middles])
-    allowed = (specificity >= _SPECIFICITY) & (on_clean >= _CLEAN_SPECIFICITY)
+    allowed = (specificity >= least_specificity) & (on_clean >= _CLEAN_SPECIFICITY)
     youden = np.where(allowed, sensitivity + specificity, -1.0)
     present = float(np.median(middles[youden >= youden.max() - 0.002]))
     shown = scores[truth & (scores > 0)]
@@ -244,10 +246,12 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
     for kind, result in fitted.items():
         tell(
             f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}"
-            f"  log loss {result.loss:.3f}  share from afar {result.thresholds.far:g}"
+            f"  log loss {result.loss:.3f}"
+            f"  share from afar {result.thresholds.far:g}, close {result.thresholds.close:g}"
         )
     tables: dict[str, Any] = {
         "second_look": graph.second_look if any(result.thresholds.far for result in fitted.values()) else 0.0,
+        "close_ups": graph.most_close_ups,
         "thresholds": {kind.value: asdict(result.thresholds) for kind, result in fitted.items()},
         "calibration": {kind.value: asdict(result.calibration) for kind, result in fitted.items()},
     }
@@ -255,7 +259,8 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
 
 
 def read_calibration(path: Path) -> dict[str, Any]:
-    """How an output is to be read, as the card says it: ``second_look``, ``thresholds`` and ``calibration``."""
+    """How an output is to be read, as the card says it: ``second_look``, ``close_ups``, ``thresholds`` and
+    ``calibration``."""
     try:
         tables = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as broken:
@@ -265,4 +270,8 @@ def read_calibration(path: Path) -> dict[str, Any]:
     reading = {name: tables[name] for name in ("thresholds", "calibration")}
     # Files from before the scale was written beside the shares were all fitted at the same one.
     seen_far = any(limits.get("far") for limits in reading["thresholds"].values())
-    return {"second_look": tables.get("second_look", _SECOND_LOOK if seen_far else 0.0)} | reading
+    again = {
+        "second_look": tables.get("second_look", _SECOND_LOOK if seen_far else 0.0),
+        "close_ups": tables.get("close_ups", 0),
+    }
+    return again | reading

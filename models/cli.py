@@ -91,6 +91,9 @@ def calibrate(
     second_look: Annotated[
         float, typer.Option(min=0, max=0.95, help="Scale of a second look from afar; 0 for none.")
     ] = 0.0,
+    close_ups: Annotated[
+        int, typer.Option(min=0, max=16, help="Places of a frame that are seen once more, enlarged, at most.")
+    ] = 3,
 ) -> None:
     """Fit presence scores and thresholds on the run's validation frames."""
     from models import calibrate as calibration
@@ -103,7 +106,7 @@ def calibrate(
         graph = exporting.graph_of(run, Path(folder) / "model.onnx")
         parts = Split.read(run / SPLIT, data)
         path = calibration.calibrate(
-            Graph(graph, exporting.MAX_SIDE, second_look=second_look),
+            Graph(graph, exporting.MAX_SIDE, second_look=second_look, most_close_ups=close_ups),
             parts,
             run,
             samples,

@@ -32,6 +32,7 @@ from models.served import Weights, reduced
 from models.statistics import mean_interval
 from models.train import bf16_is_fast, one_cycle, varied
 from models.whole import write_whole
+from service.analyse.close_ups import ENLARGED
 from service.analyse.residual import grown, inpainted, residual
 
 Frame = npt.NDArray[np.uint8]
@@ -174,7 +175,9 @@ def compare(
         for name, values in (("product", ours), ("costumed U-Net, N2N", theirs)):
             cells = [str(mean_interval(column)) for column in np.array(values).T]
             lines.append(f"| {kind} | {name} | {' | '.join(cells)} |")
-    cost = f"{weights.card['gflop_608x800']:.1f} GFLOP a frame of 608×800 against {gflop(peer):.0f}"
+    once = weights.card["gflop_608x800"]
+    at_most = once * (1 + weights.graph.most_close_ups * ENLARGED**2 / (608 * 800))
+    cost = f"{once:.1f} GFLOP a frame of 608×800, {at_most:.1f} with every close-up, against {gflop(peer):.0f}"
     return "\n".join([*lines, "", f"{count} frames a kind; {cost}; the costumed U-Net trained {minutes:g} minutes."])
 
 

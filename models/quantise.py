@@ -82,7 +82,15 @@ def quantise(weights: Path, data: Path, frames: int, tell: Callable[[str], None]
             candidate = Path(folder) / QUANTISED
             _quantised(prepared, candidate, parts, Screens(training, frames, served.card["stride"]))
             plain = served.graph
-            graph = Graph(candidate, plain.max_side, plain.stride, 1, plain.second_look, plain.shares)
+            graph = Graph(
+                candidate,
+                plain.max_side,
+                plain.stride,
+                1,
+                plain.second_look,
+                plain.most_close_ups,
+                plain.shares,
+            )
             changed = changes(before, verdicts(served, graph, labels.parent, files), files)
             tell(f"{kept} in float: {len(changed)} of {len(files) * len(Kind)} verdicts change")
             for change in changed[:5]:

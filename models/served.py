@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,32 +15,49 @@ import numpy.typing as npt
 import onnxruntime
 
 from models.errors import DataError
-from service.analyse import looks
+from service.analyse import close_ups, looks
 from service.analyse.annotations import Evidence, Kind, Thresholds, limits_of, read_marks, weights_of
+from service.analyse.close_ups import CloseUp
 
 Frame = npt.NDArray[np.uint8]
 _EXPORT_AGAIN = "Export the weights again."
 _OUR_EXPORT = "Take weights that `python -m models export` of this version wrote: their card says everything."
 
 
+class Shares(NamedTuple):
+    """How much the look from afar and close-ups count, for each kind."""
+
+    far: Sequence[float]
+    close: Sequence[float]
+
+
 @dataclass(frozen=True)
 class Output:
     """restoration uint8 (H, W, 3), residual uint8 (H, W), kinds uint8 (K, H, W), and the frame they belong to: the
     frame given, reduced where it was larger than the network's longest side; ``far`` are the kinds as the look from
-    afar shows them, uint8 (K, h, w), where it is not part of them yet."""
+    afar shows them, uint8 (K, h, w), and ``closely`` as each close-up does, where they are not part of them yet."""
 
     frame: Frame
     restoration: Frame
     residual: Frame
     kinds: Frame
     far: Frame | None = None
+    closely: tuple[tuple[CloseUp, Frame], ...] | None = None
+
+    def together(self, shares: Shares) -> Output:
+        """What all looks together say."""
+        kinds = self.kinds if self.far is None else looks.blended(self.kinds, self.far, shares.far)
+        if self.closely is not None:
+            kinds = close_ups.blended(kinds, self.closely, shares.close)
+        return replace(self, kinds=kinds, far=None, closely=None)
 
 
 class Graph:
     """An exported graph behind padding to its stride and reduction to its longest side.
 
-    ``second_look`` is the scale of its look from afar, 0 for none, and ``shares`` how much that counts for each kind;
-    without them both looks are given apart, for calibration to weigh.
+    ``second_look`` is the scale of its look from afar, ``most_close_ups`` how many places it sees enlarged, 0 for none,
+    and ``shares`` how much either counts for each kind; without them all looks are given apart, for calibration to
+    weigh.
     """
 
     def __init__(
@@ -50,22 +67,26 @@ class Graph:
         stride: int = 32,
         threads: int = 2,
         second_look: float = 0.0,
-        shares: Sequence[float] | None = None,
+        most_close_ups: int = 0,
+        shares: Shares | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.max_side, self.stride, self.second_look, self.shares = max_side, stride, second_look, shares
+        self.max_side, self.stride = max_side, stride
+        self.second_look, self.most_close_ups, self.shares = second_look, most_close_ups, shares
 
     def __call__(self, frame: Frame) -> Output:
         frame = reduced(frame, self.max_side)
-        near = self._look(frame)
-        if not self.second_look:
-            return near
-        far = self._look(looks.from_afar(frame, self.second_look)).kinds
-        if self.shares is None:
-            return replace(near, far=far)
-        return replace(near, kinds=looks.blended(near.kinds, far, self.shares))
+        output = self._look(frame)
+        if self.second_look:
+            far = self._look(looks.from_afar(frame, self.second_look)).kinds
+            output = replace(output, far=far)
+        if self.most_close_ups:
+            places = close_ups.places(output.kinds, list(Kind), self.most_close_ups)
+            closely = tuple((place, self._look(close_ups.enlarged(frame, place)).kinds) for place in places)
+            output = replace(output, closely=closely)
+        return output if self.shares is None else output.together(self.shares)
 
     def _look(self, frame: Frame) -> Output:
         height, width = frame.shape[:2]
@@ -87,13 +108,15 @@ class Weights:
         try:
             self.thresholds, self.calibration = limits_of(self.card["thresholds"]), weights_of(self.card["calibration"])
             second_look = looks.scale_of(self.card.get("second_look", 0.0))
+            most_close_ups = close_ups.count_of(self.card.get("close_ups", 0))
             max_side, stride = int(self.card["max_side"]), int(self.card["stride"])
         except KeyError as lacking:
             raise DataError(f"The card of {folder} has no {lacking}.", cure=_EXPORT_AGAIN) from lacking
         except (TypeError, ValueError, AttributeError) as wrong:
             raise DataError(f"The card of {folder} cannot be used: {wrong}.", cure=_EXPORT_AGAIN) from wrong
-        shares = [self.thresholds[kind].far for kind in Kind]
-        self.graph = Graph(graph, max_side, stride, threads, second_look, shares)
+        limits = [self.thresholds[kind] for kind in Kind]
+        shares = Shares([each.far for each in limits], [each.close for each in limits])
+        self.graph = Graph(graph, max_side, stride, threads, second_look, most_close_ups, shares)
 
     def read(self, output: Output) -> Evidence:
         return read_marks(output.kinds, output.residual, self.thresholds, self.calibration)

@@ -56,6 +56,15 @@ def look_again(folder: Path, share: float) -> Path:
     return folder
 
 
+def look_closely(folder: Path, share: float, most: int = 3) -> Path:
+    """The weights with close-ups that have this share in what is called a caliper."""
+    card = tomllib.loads((folder / "card.toml").read_text())
+    card["close_ups"] = most
+    card["thresholds"]["caliper"]["close"] = share
+    (folder / "card.toml").write_text(tomli_w.dumps(card))
+    return folder
+
+
 def _graph() -> bytes:
     size = ["frames", "height", "width"]
     planes = ["frames", len(Kind), "height", "width"]

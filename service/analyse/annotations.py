@@ -68,7 +68,8 @@ class Thresholds:
     [``absent``, ``present``) is uncertain. Of a mark that is present, the mask shows the pixels from probability
     ``outline``: weak pixels help to find a mark, but make it thicker than it was drawn. A weaker mark ``beside`` the
     strongest of its kind is one only if it would score this much alone: what the others lend it would make marks of
-    specks, and a rule may count them. ``far`` is the share of the look from afar in its probabilities (see `looks`)."""
+    specks, and a rule may count them. ``far`` is the share of the look from afar in its probabilities (see `looks`),
+    ``close`` that of close-ups where there are any (see `close_ups`)."""
 
     pixel: float
     min_pixels: int
@@ -77,6 +78,7 @@ class Thresholds:
     outline: float = 0.0
     beside: float = 0.0
     far: float = 0.0
+    close: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def limits_of(tables: Mapping[str, Any]) -> dict[Kind, Thresholds]:
     """Every kind's thresholds from a card. Raises ValueError, which says what is wrong with which."""
     limits = {kind: Thresholds(**_numbers(Thresholds, tables, kind, "thresholds")) for kind in Kind}
     for kind, each in limits.items():
-        for name in ("pixel", "absent", "present", "outline", "beside", "far"):
+        for name in ("pixel", "absent", "present", "outline", "beside", "far", "close"):
             if not 0 <= getattr(each, name) <= 1:
                 raise ValueError(f"thresholds.{kind}.{name} is {getattr(each, name)} and must lie between 0 and 1")
         if each.absent > each.present:

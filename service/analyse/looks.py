@@ -23,10 +23,10 @@ def scale_of(value: object) -> float:
     return float(value)
 
 
-def share_of(value: object) -> float:
-    """A card's ``far`` of a kind. Raises ValueError unless it is in [0, 1]."""
+def share_of(look: str, value: object) -> float:
+    """A card's ``far`` or ``close`` of a kind. Raises ValueError unless it is in [0, 1]."""
     if not _is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"far is {value!r} and must be a number from 0 to 1")
+        raise ValueError(f"{look} is {value!r} and must be a number from 0 to 1")
     return float(value)
 
 
@@ -41,14 +41,14 @@ def from_afar(frame: Frame, scale: float) -> Frame:
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def blended(near: Planes, far: Planes, shares: Sequence[float]) -> Planes:
-    """What both looks together say: of each kind the mean, in which the look from afar weighs ``shares`` of 1.
+def blended(near: Planes, again: Planes, shares: Sequence[float]) -> Planes:
+    """What both looks together say: of each kind the mean, in which the further look weighs ``shares`` of 1.
 
     The planes have the size of ``near``; a kind whose share is 0 is the near look's, bit for bit.
     """
     rows, columns = near.shape[1:]
     planes = near.copy()
-    for plane, distant, share in zip(planes, far, shares, strict=True):
+    for plane, distant, share in zip(planes, again, shares, strict=True):
         if share:
             enlarged = cv2.resize(distant, (columns, rows), interpolation=cv2.INTER_LINEAR)
             cv2.addWeighted(plane, 1 - share, enlarged, share, 0, dst=plane)

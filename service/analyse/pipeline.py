@@ -147,7 +147,7 @@ class Pipeline:
     def warm_up(self) -> None:
         """Pay now for what the first frame would otherwise wait for."""
         start_decoder()
-        self._network.restore([np.zeros((600, 800, 3), np.uint8)])
+        self._network.warm_up(600, 800)
 
     def assess(self, path: Path) -> Assessment:
         """Assess a DICOM, PNG or JPEG file; of a cine, frames spread evenly.

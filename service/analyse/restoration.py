@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from service import logs
-from service.analyse import looks, openvino
+from service.analyse import close_ups, looks, openvino
 from service.analyse.devices import BATCH, GPUS, OUTPUTS, Bound, Device, Options, choose_device, open_session
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
@@ -67,6 +67,8 @@ class Card:
     calibration: Mapping[str, Mapping[str, Any]]
     second_look: float = 0.0
     """Scale of the look from afar; 0 where the weights are made for one look."""
+    close_ups: int = 0
+    """How many places of a frame are seen once more, enlarged, at most."""
     quantised: str = ""
     """Digest of ``model.int8.onnx``, where one was found to change no verdict; the plain CPU then runs that."""
 
@@ -77,15 +79,21 @@ class Card:
 
     @property
     def digest(self) -> str:
-        """Names thresholds, calibration and the second look, which decide what an output means."""
+        """Names thresholds, calibration and further looks, which decide what an output means."""
         looks_again = [self.second_look] if self.second_look else []
-        reading = json.dumps([self.thresholds, self.calibration, *looks_again], sort_keys=True)
+        closely = [{"close_ups": self.close_ups}] if self.close_ups else []
+        reading = json.dumps([self.thresholds, self.calibration, *looks_again, *closely], sort_keys=True)
         return sha256(reading.encode()).hexdigest()[:12]
 
     @property
     def far_shares(self) -> list[float]:
         """How much the look from afar counts, for each of ``kinds``."""
         return [float(self.thresholds[kind].get("far", 0.0)) for kind in self.kinds]
+
+    @property
+    def close_shares(self) -> list[float]:
+        """How much close-ups count, for each of ``kinds``."""
+        return [float(self.thresholds[kind].get("close", 0.0)) for kind in self.kinds]
 
     @classmethod
     def read(cls, path: Path) -> "Card":
@@ -102,12 +110,14 @@ class Card:
                 thresholds=card["thresholds"],
                 calibration=card["calibration"],
                 second_look=looks.scale_of(card.get("second_look", 0.0)),
+                close_ups=close_ups.count_of(card.get("close_ups", 0)),
                 quantised=card.get("quantised", {}).get("sha256", ""),
             )
             if read.stride < 1 or read.max_side < read.stride:
                 raise ValueError(f"stride is {read.stride} and max_side {read.max_side}, which holds no frame")
             for kind in read.kinds:
-                looks.share_of(read.thresholds[kind].get("far", 0.0))
+                for look in ("far", "close"):
+                    looks.share_of(look, read.thresholds[kind].get(look, 0.0))
             return read
         except FileNotFoundError:
             raise NetworkError(f"There is no network at {path.parent}.", cure=_CURE) from None
@@ -169,18 +179,46 @@ class Network:
                 restored.update(zip(batch, self._looked_at([reduced[index] for index in batch]), strict=True))
         return [restored[index] for index in range(len(frames))]
 
+    def warm_up(self, rows: int, columns: int) -> None:
+        """Pay now for what the first frame of this size would otherwise wait for."""
+        self._looked_at([np.zeros((rows, columns, 3), np.uint8)])
+        if self.card.close_ups:
+            self._infer(np.zeros((1, close_ups.ENLARGED, close_ups.ENLARGED, 3), np.uint8), ("kinds",))
+
     def _looked_at(self, frames: list[Frame]) -> list[Restored]:
-        """Frames of one size, from nearby and, where the card says so, once more from afar."""
+        """Frames of one size, as often as the card says."""
         near = self._run(frames)
-        if not self.card.second_look:
-            return near
+        kinds = [each.kinds for each in near]
+        if self.card.second_look:
+            kinds = self._from_afar(frames, kinds)
+        if self.card.close_ups:
+            kinds = self._closely(near, kinds)
+        return [replace(each, kinds=planes) for each, planes in zip(near, kinds, strict=True)]
+
+    def _from_afar(self, frames: list[Frame], kinds: list[Planes]) -> list[Planes]:
+        """With what a look at all of them from further away says."""
         distant = [looks.from_afar(frame, self.card.second_look) for frame in frames]
         (far,) = self._infer(self._padded(distant), ("kinds",))
         rows, columns = distant[0].shape[:2]
         shares = self.card.far_shares
         return [
-            replace(each, kinds=looks.blended(each.kinds, kinds[:, :rows, :columns], shares))
-            for each, kinds in zip(near, far, strict=True)
+            looks.blended(planes, answer[:, :rows, :columns], shares) for planes, answer in zip(kinds, far, strict=True)
+        ]
+
+    def _closely(self, near: list[Restored], kinds: list[Planes]) -> list[Planes]:
+        """With what close-ups say of the places where the first look noticed something thin."""
+        places = [close_ups.places(each.kinds, self.card.kinds, self.card.close_ups) for each in near]
+        squares = [
+            close_ups.enlarged(each.frame, place) for each, some in zip(near, places, strict=True) for place in some
+        ]
+        answers: list[Planes] = []
+        for batch in _batches(list(range(len(squares))), at_most=self.batch):
+            (seen,) = self._infer(np.stack([squares[index] for index in batch]), ("kinds",))
+            answers += list(seen)
+        following, shares = iter(answers), self.card.close_shares
+        return [
+            close_ups.blended(planes, list(zip(some, following)), shares)  # noqa: B905 - as many as this frame has
+            for planes, some in zip(kinds, places, strict=True)
         ]
 
     def _run(self, frames: list[Frame]) -> list[Restored]:

@@ -24,7 +24,7 @@ from service.analyse.pipeline import reading
 from service.analyse.restoration import Network, Restored, load_network
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
-from tests.tiny_network import YELLOW, look_again, write_weights
+from tests.tiny_network import YELLOW, look_again, look_closely, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,14 @@ def test_a_batch_gives_what_single_frames_give(network: Network, monkeypatch: py
         assert (one.kinds == batched.kinds).all() and (one.restoration == batched.restoration).all()
 
 
-def test_both_looks_of_many_frames_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("again", [look_again, look_closely])
+def test_all_looks_of_many_frames_are_those_of_one(
+    again: Callable[[Path, float], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sizes mixed, none a multiple of the stride, some smaller than it, one larger than the network takes."""
     sizes = [(48, 64), (20, 30), (45, 61), (20, 30), (48, 64), (1, 1), (1030, 40), (20, 30)]
     frames = [np.roll(marked(rows, columns), shift, axis=1) for shift, (rows, columns) in enumerate(sizes)]
-    folder = look_again(write_weights(tmp_path / "weights"), 0.5)
+    folder = again(write_weights(tmp_path / "weights"), 0.5)
     single = [Network(folder).restore([frame])[0] for frame in frames]
     monkeypatch.setattr(restoration, "BATCH", dict.fromkeys(("openvino", "cpu"), 2))
     for device in [each for each in devices() if each not in GPUS]:
@@ -94,10 +97,41 @@ def test_a_mark_that_only_one_look_sees_is_half_as_probable(tmp_path: Path) -> N
     assert not restored.kinds[[0, 2, 3, 4]].any()
 
 
+def test_a_mark_that_is_none_from_closely_is_half_as_probable(tmp_path: Path) -> None:
+    network = Network(look_closely(write_weights(tmp_path / "weights"), 0.5))
+    frame = np.full((300, 400, 3), 90, np.uint8)
+    frame[60:80, 60:80] = YELLOW
+    frame[250, 300] = YELLOW  # of which enlarging makes a spot that is no longer pure
+    (restored,) = network.restore([frame])
+    assert restored.kinds[1, 70, 70] == 255 and restored.kinds[1, 250, 300] == 128
+    assert (restored.residual == np.where((frame == YELLOW).all(axis=2), 255, 0)).all(), "evidence is the first look's"
+    assert not restored.kinds[[0, 2, 3, 4]].any()
+
+
+def test_a_look_from_afar_and_close_ups_both_count(tmp_path: Path) -> None:
+    """Places are those of the first look, whatever was seen from afar."""
+    network = Network(look_closely(look_again(write_weights(tmp_path / "weights"), 0.5), 0.5))
+    frame = np.full((300, 400, 3), 90, np.uint8)
+    frame[60:80, 60:80] = YELLOW
+    frame[251, 301] = YELLOW
+    (restored,) = network.restore([frame])
+    assert restored.kinds[1, 70, 70] == 255 and restored.kinds[1, 251, 301] == 64
+
+
+def test_warming_up_opens_what_close_ups_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(look_closely(write_weights(tmp_path / "weights"), 0.5))
+    shapes: list[tuple[int, ...]] = []
+    infer = network._infer
+    monkeypatch.setattr(network, "_infer", lambda seen, outputs: shapes.append(seen.shape) or infer(seen, outputs))
+    network.warm_up(600, 800)
+    assert shapes == [(1, 608, 800, 3), (1, 256, 256, 3)]
+
+
 def test_the_second_look_is_part_of_how_an_output_is_read(tmp_path: Path) -> None:
     once = write_weights(tmp_path / "once")
     twice = look_again(write_weights(tmp_path / "twice"), 0.0)
-    assert Network(once).card.digest != Network(twice).card.digest
+    closely = look_closely(write_weights(tmp_path / "closely"), 0.0)
+    assert len({Network(folder).card.digest for folder in (once, twice, closely)}) == 3
     assert Network(once).name == Network(twice).name
 
 
@@ -150,7 +184,10 @@ def test_weights_that_are_not_what_they_claim_are_refused(tmp_path: Path, damage
         (lambda card: card.update(second_look="x"), "second_look is 'x'"),
         (lambda card: card.update(second_look=float("nan")), "second_look is nan"),
         (lambda card: card.update(second_look=True), "second_look is True"),
+        (lambda card: card.update(close_ups=-1), "close_ups is -1"),
+        (lambda card: card.update(close_ups=2.5), "close_ups is 2.5"),
         (lambda card: card["thresholds"]["text"].update(far="x"), "far is 'x'"),
+        (lambda card: card["thresholds"]["text"].update(close=1.1), "close is 1.1"),
         (lambda card: card["thresholds"]["text"].update(far=-0.1), "far is -0.1"),
         (lambda card: card["thresholds"].pop("text"), "has no 'text'"),
         (lambda card: card.update(stride=0), "stride is 0"),

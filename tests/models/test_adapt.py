@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 import cv2
@@ -121,26 +122,27 @@ def test_adapted_weights_look_again_as_their_parent_does(site: Path, tmp_path: P
     parent = write_tiny_weights(tmp_path / "parent")
     card = tomllib.loads((parent / "card.toml").read_text())
     card["thresholds"]["body_marker"]["far"] = 0.25
-    card |= {"second_look": 0.5, "recipe": "our-own", "split": {"held_out_sources": [], "share": 0.4}}
+    card |= {"second_look": 0.5, "close_ups": 2, "recipe": "our-own", "split": {"held_out_sources": [], "share": 0.4}}
     (parent / "card.toml").write_text(tomli_w.dumps(card))
     adapted = adapt(parent, site, tmp_path / "adapted", PLAN, site, silent)
     child = tomllib.loads((adapted / "card.toml").read_text())
-    assert child["second_look"] == 0.5 and child["thresholds"] == card["thresholds"]
+    assert (child["second_look"], child["close_ups"]) == (0.5, 2) and child["thresholds"] == card["thresholds"]
     assert child["split"]["share"] == load("adapt").split.share
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.5])
+@pytest.mark.parametrize(("scale", "most"), [(0.0, 0), (0.5, 3)])
 def test_thresholds_of_a_site_are_fitted_on_its_parents_looks(
-    scale: float, weights: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scale: float, most: int, weights: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
     monkeypatch.setattr(adaptation, "_enough", lambda frames: True)
     monkeypatch.setattr(adaptation, "graph_of", lambda run, path: weights / "model.onnx")
-    monkeypatch.setattr(adaptation, "calibrate", lambda graph, *_: looked.append(graph.second_look))
+    told = attrgetter("second_look", "most_close_ups")
+    monkeypatch.setattr(adaptation, "calibrate", lambda graph, *_: looked.append(told(graph)))
     (tmp_path / "run").mkdir()
     split(clean_frames(site), (), 0.4, 1).write(tmp_path / "run" / "split.json", site)
-    assert adaptation._thresholds(tmp_path / "run", site, {"second_look": scale}, silent)
-    assert looked == [scale]
+    assert adaptation._thresholds(tmp_path / "run", site, {"second_look": scale, "close_ups": most}, silent)
+    assert looked == [(scale, most)]
 
 
 def test_weights_are_never_overwritten(weights: Path, site: Path) -> None:

@@ -368,6 +368,8 @@ def test_frames_of_any_kind_and_size_are_read_as_displayed(tmp_path: Path) -> No
         (lambda card: card.update(second_look=2.0), "second_look is 2.0"),
         (lambda card: card.update(second_look=-1), "second_look is -1"),
         (lambda card: card.update(second_look="x"), "second_look is 'x'"),
+        (lambda card: card.update(close_ups=17), "close_ups is 17"),
+        (lambda card: card["thresholds"]["caliper"].update(close=-1), "thresholds.caliper.close is -1"),
         (lambda card: card["thresholds"]["caliper"].update(far="x"), "thresholds.caliper.far is 'x'"),
         (lambda card: card["thresholds"]["caliper"].update(far=1.5), "thresholds.caliper.far is 1.5"),
         (lambda card: card["thresholds"]["arrow"].update(near=0.5), "thresholds.arrow knows no near"),

@@ -103,11 +103,16 @@ def test_mixed_primaries_leave_greys_alone() -> None:
     assert any(np.abs(matrix - np.eye(3)).max() > 0.2 for matrix in matrices)
 
 
-def test_training_and_service_look_twice_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("second_look", "close_ups"), [(0.7, 0), (0.0, 3), (0.7, 2)])
+def test_training_and_service_look_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_look: float, close_ups: int
+) -> None:
+    monkeypatch.setattr("service.analyse.close_ups._NOTICED", 8)  # weights that are sure of nothing see some of it
     weights = write_tiny_weights(tmp_path / "weights")
     card = tomllib.loads((weights / "card.toml").read_text())
-    card["second_look"] = 0.7
-    card["thresholds"]["body_marker"]["far"], card["thresholds"]["text"]["far"] = 0.5, 1.0
+    card["second_look"], card["close_ups"] = second_look, close_ups
+    for look in ("far", "close"):
+        card["thresholds"]["body_marker"][look], card["thresholds"]["text"][look] = 0.5, 1.0
     (weights / "card.toml").write_text(tomli_w.dumps(card))
     rng = np.random.default_rng(3)
     frames = [rng.integers(0, 255, (*size, 3), np.uint8) for size in ((20, 30), (75, 131), (96, 1100))]

@@ -23,6 +23,7 @@ from models.served import Output, Weights
 from models.statistics import auroc, proportion
 from models.train import CHECKPOINT, SPLIT, average_runs, train
 from service.analyse.annotations import Calibration, Kind, Thresholds, read_marks
+from service.analyse.close_ups import CloseUp
 
 
 def tissue(rng: np.random.Generator, side: int = 96) -> np.ndarray:
@@ -267,6 +268,22 @@ def test_large_kinds_are_fitted_on_both_looks() -> None:
     assert both.thresholds.far == 0.5 and both.sensitivity == both.specificity == 1.0
     once = fit([replace(case, output=replace(case.output, far=None)) for case in misled], Kind.COLOR_BOX)
     assert once.thresholds.far == 0.0 and min(once.sensitivity, once.specificity) < 1.0
+
+
+def test_every_kind_is_fitted_on_close_ups_where_they_were_taken() -> None:
+    """What the first look takes for calipers on frames with and without one, close-ups tell apart."""
+    place, drawn = CloseUp(0, 0, slice(0, 40), slice(0, 40)), np.zeros((5, 256, 256), np.uint8)
+    drawn[1, 10:26, 10:26] = 255
+    misled = []
+    for strength in range(150, 250, 5):
+        for there in (True, False):
+            case = looked_at(Kind.CALIPER, True, False, there, strength)
+            closely = ((place, drawn if there else np.zeros_like(drawn)),)
+            misled.append(replace(case, output=replace(case.output, far=None, closely=closely)))
+    both = fit(misled, Kind.CALIPER)
+    assert both.thresholds.close == 0.5 and both.sensitivity == both.specificity == 1.0
+    once = fit([replace(case, output=replace(case.output, closely=None)) for case in misled], Kind.CALIPER)
+    assert once.thresholds.close == 0.0 and min(once.sensitivity, once.specificity) < 1.0
 
 
 def test_a_kind_that_no_frame_shows_cannot_be_fitted() -> None:
