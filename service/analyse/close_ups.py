@@ -2,7 +2,7 @@
 
 Strokes are one or two pixels wide on many screens, and heads of arrows no larger than a letter. Enlarged they are what
 training has seen more of; and two looks err less together than one. Only the few places where something thin was
-noticed are looked at, so that a frame without marks costs nothing more (docs/adr/14-close-ups.md). Training
+noticed are looked at, so that a frame without marks costs hardly more (docs/adr/14-close-ups.md). Training
 (calibration, evaluation) and serving find and place them with these functions alone.
 """
 

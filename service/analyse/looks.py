@@ -41,14 +41,14 @@ def from_afar(frame: Frame, scale: float) -> Frame:
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def blended(near: Planes, again: Planes, shares: Sequence[float]) -> Planes:
-    """What both looks together say: of each kind the mean, in which the further look weighs ``shares`` of 1.
+def blended(near: Planes, far: Planes, shares: Sequence[float]) -> Planes:
+    """What both looks together say: of each kind the mean, in which the look from afar weighs ``shares`` of 1.
 
     The planes have the size of ``near``; a kind whose share is 0 is the near look's, bit for bit.
     """
     rows, columns = near.shape[1:]
     planes = near.copy()
-    for plane, distant, share in zip(planes, again, shares, strict=True):
+    for plane, distant, share in zip(planes, far, shares, strict=True):
         if share:
             enlarged = cv2.resize(distant, (columns, rows), interpolation=cv2.INTER_LINEAR)
             cv2.addWeighted(plane, 1 - share, enlarged, share, 0, dst=plane)
