@@ -204,6 +204,14 @@ def needs(*roles: Role, enrolling: bool = False) -> Callable[[Account | None], A
     return allowed
 
 
+async def in_person(account: Annotated[Account, Depends(needs(Role.VIEWER, enrolling=True))]) -> Account:
+    """A dependency that lets through people in a browser: with a password of its choice a token would be the whole
+    account, beyond its scope and its last day."""
+    if account.credential.purpose != users.SESSION:
+        raise NotAllowed("A token does not change its owner's account.", cure="Sign in with a browser.")
+    return account
+
+
 async def sender(account: Annotated[Account | None, Depends(somebody)]) -> Account:
     """A dependency that lets through accounts and tokens that may store."""
     if account is None:
@@ -215,6 +223,7 @@ async def sender(account: Annotated[Account | None, Depends(somebody)]) -> Accou
 
 Reader = Annotated[Account, Depends(needs(Role.VIEWER))]
 Person = Annotated[Account, Depends(needs(Role.VIEWER, enrolling=True))]  # on the pages about oneself
+Oneself = Annotated[Account, Depends(in_person)]  # where these change something
 Decider = Annotated[Account, Depends(needs(Role.SONOGRAPHER))]
 Reviewer = Annotated[Account, Depends(needs(Role.REVIEWER))]
 Reporter = Annotated[Account, Depends(needs(Role.REVIEWER, Role.AUDITOR))]

@@ -10,7 +10,7 @@ from service.db import audit, second_factors, users
 from service.db.session import database
 from service.errors import NotAllowed, NotFound, SonomarkError
 from service.review import second_factor
-from service.review.deps import SSO, Account, Person, address_of
+from service.review.deps import SSO, Account, Oneself, Person, address_of
 from service.review.pages import render
 from service.review.schemas import Id
 from service.review.second_factor import Code
@@ -27,7 +27,7 @@ def profile_page(request: Request, account: Person, done: str = "") -> Response:
 
 
 @router.post("/password")
-def change_password(request: Request, account: Person, current: Text = "", password: Text = "") -> Response:
+def change_password(request: Request, account: Oneself, current: Text = "", password: Text = "") -> Response:
     """A new password. The old one is asked for, unless there is none or a one-time link stood in for it."""
     request.app.state.attempts.count(address_of(request))
     user = account.user
@@ -57,12 +57,12 @@ def second_factor_page(request: Request, account: Person) -> Response:
 
 
 @router.post("/second-factor")
-def enrol(request: Request, account: Person, secret: Text = "", code: Code = "") -> Response:
+def enrol(request: Request, account: Oneself, secret: Text = "", code: Code = "") -> Response:
     """Keep the second factor once a code shows that the authenticator has it, and show the recovery codes."""
     request.app.state.attempts.count(address_of(request))
     if account.user.totp_secret:
         raise NotAllowed("This account has a second factor already.", cure="Remove it first.")
-    if account.credential.label == SSO or not account.csrf:
+    if account.credential.label == SSO:
         raise NotAllowed("A second factor belongs to a password.", cure="Set it up at your identity provider.")
     if not second_factor.is_secret(secret):
         return _enrolment(request, account, second_factor.new_secret(), "That was no secret of ours. Scan this one.")
@@ -76,7 +76,7 @@ def enrol(request: Request, account: Person, secret: Text = "", code: Code = "")
 
 
 @router.post("/second-factor/remove")
-def remove(request: Request, account: Person, code: Code = "") -> Response:
+def remove(request: Request, account: Oneself, code: Code = "") -> Response:
     """Take the second factor away; a code proves that it is its owner who asks."""
     refusal = _prove(request, account, code)
     if refusal:
@@ -88,7 +88,7 @@ def remove(request: Request, account: Person, code: Code = "") -> Response:
 
 
 @router.post("/recovery-codes")
-def renew(request: Request, account: Person, code: Code = "") -> Response:
+def renew(request: Request, account: Oneself, code: Code = "") -> Response:
     """Ten new recovery codes in place of the old ones."""
     refusal = _prove(request, account, code)
     if refusal:
@@ -100,7 +100,7 @@ def renew(request: Request, account: Person, code: Code = "") -> Response:
 
 
 @router.post("/sessions/{number}/end")
-def end_session(number: Id, account: Person) -> Response:
+def end_session(number: Id, account: Oneself) -> Response:
     """End one of the account's own sessions."""
     with database().begin() as session:
         if number not in {each.id for each in users.sessions_of(session, account.user)}:

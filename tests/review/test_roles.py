@@ -6,6 +6,7 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from service.db import users
 from service.db.session import Database
 from service.db.tables import AnalysisState, Role
 from service.review import auth
@@ -277,3 +278,24 @@ def test_what_an_auditors_token_reads_is_its_scopes(token: Callable[..., TestCli
     for path in ("/api/reports/compliance", "/audit"):
         assert token(Role.AUDITOR, "read").get(path).status_code == 200
         assert token(Role.AUDITOR, "store").get(path).status_code == 403
+
+
+@pytest.mark.parametrize("scope", ["read", "admin"])
+def test_no_token_changes_its_owners_account(
+    token: Callable[..., TestClient], db: Database, client: TestClient, scope: str
+) -> None:
+    """With a password of its choice a token would be the whole account, beyond scope and expiry."""
+    client.app.state.attempts = auth.Attempts(1000)
+    program = token(Role.ADMIN, scope)
+    with db.begin() as session:
+        labelled = users.make_api_token(session, users.get_user(session, f"program-admin-{scope}"), "link", scope)
+    changing = [route for route in ROUTES if route.startswith("POST /profile")]
+    assert len(changing) >= 5
+    for secret in (program.headers["Authorization"], f"Bearer {labelled}"):
+        for route in changing:
+            form = {"password": "quite another horse", "code": "123456"}
+            path = route.removeprefix("POST ").replace("{number}", "1")
+            answer = program.post(path, data=form, headers={"Authorization": secret})
+            assert answer.status_code == 403 and "token" in answer.text, (route, answer.status_code)
+    with db.read() as session:
+        assert users.get_user(session, f"program-admin-{scope}").password_hash == ""
