@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, true
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from service.db import double_reads
@@ -128,20 +128,28 @@ def instances(
     session: Session, keys: Mapping[str, str], who: Asker, limit: int, offset: int = 0
 ) -> list[InstanceEntry]:
     """Instances, in the order of their arrival."""
-    released = exists().where(Release.instance_id == Instance.id)
-    query = select(Instance, Series, Study, released)
-    query = query.join(Series, Series.id == Instance.series_id).join(Study, Study.id == Instance.study_id)
-    query = _matched(query.where(_newest()), keys, LEVELS).where(*who.may_see(_IS_IMAGE))
-    rows = session.execute(query.order_by(Instance.id).limit(limit).offset(offset))
+    rows = session.execute(_matched(_of_instances(who), keys, LEVELS).limit(limit).offset(offset))
     return [InstanceEntry(*row) for row in rows]
 
 
-def require(session: Session, keys: Mapping[str, str], who: Asker, limit: int = 100_000) -> list[InstanceEntry]:
-    """The same, and at least one; raises NotFound otherwise."""
-    found = instances(session, keys, who, limit)
+def require(session: Session, who: Asker, study: str, series: str = "", instance: str = "") -> list[InstanceEntry]:
+    """The instances of exactly that address, at least one; raises NotFound when there is none."""
+    query = _of_instances(who).where(Study.study_instance_uid == study)
+    if series:
+        query = query.where(Series.series_instance_uid == series)
+    if instance:
+        query = query.where(Instance.sop_instance_uid == instance)
+    found = [InstanceEntry(*row) for row in session.execute(query)]
     if not found:
         raise NotFound("There is nothing of that UID.", cure="It may have been removed, or belong to another site.")
     return found
+
+
+def _of_instances(who: Asker) -> Select[Instance, Series, Study, bool]:
+    released = exists().where(Release.instance_id == Instance.id)
+    query = select(Instance, Series, Study, released)
+    query = query.join(Series, Series.id == Instance.series_id).join(Study, Study.id == Instance.study_id)
+    return query.where(_newest(), *who.may_see(_IS_IMAGE)).order_by(Instance.id)
 
 
 def _newest() -> ColumnElement[bool]:

@@ -1,12 +1,16 @@
 """Who asks, as far as this room wants to know. Who *may* ask is decided by the dashboard that mounts it."""
 
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Request
+from pydantic import StringConstraints
 
 from service.db import audit
 from service.db.catalogue import Asker
 from service.db.session import database
+
+# Of a resource's address, which names one: wild cards and lists are a search's alone.
+Uid = Annotated[str, StringConstraints(pattern=r"^[0-9.]{1,64}$")]
 
 
 class _Named(Protocol):

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.db import catalogue, studies
 from service.db.session import database
 from service.dicomweb import model
-from service.dicomweb.access import asker, base_url, caller, note
+from service.dicomweb.access import Uid, asker, base_url, caller, note
 from service.dicomweb.store import JSON
 
 router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
@@ -44,7 +44,7 @@ def search_studies(request: Request, limit: Limit = 200, offset: Offset = 0) -> 
 
 @router.get("/series", **FOUND)
 @router.get("/studies/{study}/series", **FOUND)
-def search_series(request: Request, study: str = "", limit: Limit = 200, offset: Offset = 0) -> Response:
+def search_series(request: Request, study: Uid = "", limit: Limit = 200, offset: Offset = 0) -> Response:
     """Series that match."""
     keys = _keys(request, StudyInstanceUID=study)
     with database().read() as session:
@@ -58,8 +58,8 @@ def search_series(request: Request, study: str = "", limit: Limit = 200, offset:
 @router.get("/studies/{study}/series/{series}/instances", **FOUND)
 def search_instances(
     request: Request,
-    study: str = "",
-    series: str = "",
+    study: Uid = "",
+    series: Uid = "",
     limit: Limit = 200,
     offset: Offset = 0,
 ) -> Response:

@@ -25,7 +25,7 @@ from service.db.session import database
 from service.dicom.codecs import RESEND
 from service.dicom.pixels import read_frames
 from service.dicom.uid import named
-from service.dicomweb.access import asker, base_url, caller, note
+from service.dicomweb.access import Uid, asker, base_url, caller, note
 from service.dicomweb.parts import length, new_boundary, written
 from service.dicomweb.store import DICOM, JSON
 from service.errors import DamagedObject, NotFound, SonomarkError, Undecodable
@@ -69,10 +69,24 @@ class Released(NotFound):
 
 
 @router.get(STUDY, **_giving(ARCHIVED, PARTS, DICOM, partly=True))
-@router.get(SERIES, **_giving(ARCHIVED, PARTS, DICOM, partly=True))
-@router.get(INSTANCE, **_giving(ARCHIVED, PARTS, DICOM))
-def retrieve(request: Request, study: str, series: str = "", instance: str = "") -> Response:
+def retrieve_study(request: Request, study: Uid) -> Response:
     """Instances byte for byte as they are archived, one part each."""
+    return _archived(request, study)
+
+
+@router.get(SERIES, **_giving(ARCHIVED, PARTS, DICOM, partly=True))
+def retrieve_series(request: Request, study: Uid, series: Uid) -> Response:
+    """Instances byte for byte as they are archived, one part each."""
+    return _archived(request, study, series)
+
+
+@router.get(INSTANCE, **_giving(ARCHIVED, PARTS, DICOM))
+def retrieve_instance(request: Request, study: Uid, series: Uid, instance: Uid) -> Response:
+    """An instance byte for byte as it is archived."""
+    return _archived(request, study, series, instance)
+
+
+def _archived(request: Request, study: str, series: str = "", instance: str = "") -> Response:
     found = _find(request, study, series, instance)
     _require_syntax(request, found.entries)
     if instance and "multipart" not in request.headers.get("accept", "multipart"):
@@ -88,17 +102,31 @@ def retrieve(request: Request, study: str, series: str = "", instance: str = "")
 
 
 @router.get(STUDY + "/metadata", **_giving(HEADER, JSON, partly=True))
-@router.get(SERIES + "/metadata", **_giving(HEADER, JSON, partly=True))
-@router.get(INSTANCE + "/metadata", **_giving(HEADER, JSON))
-def metadata(request: Request, study: str, series: str = "", instance: str = "") -> Response:
+def study_metadata(request: Request, study: Uid) -> Response:
     """Every element but the pixels, as DICOM JSON."""
+    return _headers(request, study)
+
+
+@router.get(SERIES + "/metadata", **_giving(HEADER, JSON, partly=True))
+def series_metadata(request: Request, study: Uid, series: Uid) -> Response:
+    """Every element but the pixels, as DICOM JSON."""
+    return _headers(request, study, series)
+
+
+@router.get(INSTANCE + "/metadata", **_giving(HEADER, JSON))
+def instance_metadata(request: Request, study: Uid, series: Uid, instance: Uid) -> Response:
+    """Every element but the pixels, as DICOM JSON."""
+    return _headers(request, study, series, instance)
+
+
+def _headers(request: Request, study: str, series: str = "", instance: str = "") -> Response:
     found = _find(request, study, series, instance)
     told = [_metadata(each, base_url(request)) for each in found.entries]
     return JSONResponse(told, found.status, found.headers, media_type=JSON)
 
 
 @router.get(INSTANCE + "/frames/{numbers}", **_giving("The frames as they are encoded.", "multipart/related"))
-def frames(request: Request, study: str, series: str, instance: str, numbers: str) -> Response:
+def frames(request: Request, study: Uid, series: Uid, instance: Uid, numbers: str) -> Response:
     """Frames as they are encoded: native ones as octets, compressed ones in their own transfer syntax."""
     found = _one(request, study, series, instance)
     wanted = _numbers(numbers, found)
@@ -122,9 +150,9 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
 @router.get(INSTANCE + "/frames/{numbers}/rendered", **_giving("One frame as displayed.", "image/jpeg", "image/png"))
 def rendered(
     request: Request,
-    study: str,
-    series: str,
-    instance: str,
+    study: Uid,
+    series: Uid,
+    instance: Uid,
     numbers: str = "1",
     quality: Annotated[int, Query(ge=1, le=100)] = JPEG_QUALITY,
 ) -> Response:
@@ -196,10 +224,8 @@ def _one(request: Request, study: str, series: str, instance: str) -> InstanceEn
 
 def _kept(request: Request, study: str, series: str, instance: str) -> tuple[list[InstanceEntry], int]:
     """The instances of that address whose bytes were not given up, and how many were."""
-    asked = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
-    keys = {name: value for name, value in asked.items() if value}
     with database().read() as session:
-        known = catalogue.require(session, keys, asker(request))
+        known = catalogue.require(session, asker(request), study, series, instance)
     kept = [each for each in known if not each.released]
     if not kept:
         raise Released("The bytes were released by the retention policy.", cure="Ask the PACS for the study.")

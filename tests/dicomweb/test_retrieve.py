@@ -5,7 +5,7 @@ import math
 import os
 from http.client import HTTPConnection, IncompleteRead
 from io import BytesIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import cv2
 import numpy as np
@@ -211,6 +211,34 @@ def test_other_sites_are_not_there(server: Server, stored: list[Dataset]) -> Non
         with pytest.raises(HTTPError) as refused:
             ask()
         assert refused.value.response.status_code == 404
+
+
+@pytest.mark.parametrize("what", ["*", "{study},{other}", "{study}\\{other}", "%20", "?"])
+def test_an_address_names_one_study_series_and_instance(server: Server, stored: list[Dataset], what: str) -> None:
+    """Matching is for searches: every instance of the house came by ``*``, under one look in the audit trail."""
+    of, other = stored[0], stored[2]
+    uids = of.StudyInstanceUID, of.SeriesInstanceUID, of.SOPInstanceUID
+    several = quote(what.format(study=of.StudyInstanceUID, other=other.StudyInstanceUID), safe="")
+    reader = server.session(Role.VIEWER, "read")
+    for place, kind in enumerate(("studies", "series", "instances")):
+        at = [*uids[:place], several]
+        address = "/".join(f"{kinds}/{uid}" for kinds, uid in zip(("studies", "series", "instances"), at, strict=False))
+        below = ("", "/metadata", "/frames/1", "/rendered", "/frames/1/rendered") if kind == "instances" else ("",)
+        more = {"studies": ("/metadata", "/series", "/instances"), "series": ("/metadata", "/instances")}
+        for path in (*below, *more.get(kind, ())):
+            answer = reader.get(f"{server.url}/{address}{path}", timeout=10)
+            assert answer.status_code in (404, 422), (address, path, answer.status_code)
+    with server.db.read() as session:
+        assert not audit.search(session, action="dicomweb.retrieve")
+
+
+def test_what_an_address_leaves_out_is_not_asked_beside_it(server: Server, stored: list[Dataset]) -> None:
+    """The audit trail names what came: of a whole study, the study."""
+    study = stored[0].StudyInstanceUID
+    address = f"{server.url}/studies/{study}/metadata?series=*&instance={stored[1].SOPInstanceUID}"
+    assert len(server.session().get(address, timeout=10).json()) == 2
+    with server.db.read() as session:
+        assert [event.subject for event in audit.search(session, action="dicomweb.retrieve")] == [study]
 
 
 def release(db: Database, rows: list[Instance]) -> None:
