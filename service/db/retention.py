@@ -168,6 +168,11 @@ def release(session: Session, study_id: int, policy_id: int, rule: str, last_ima
     return len(tombstones)
 
 
+def is_released(session: Session, instance_id: int) -> bool:
+    """Whether a policy gave the instance's bytes up."""
+    return session.get(Release, instance_id) is not None
+
+
 def undone(session: Session, limit: int) -> list[int]:
     """Studies with tombstones whose bytes are still there."""
     query = select(Instance.study_id).join(Release, Release.instance_id == Instance.id)

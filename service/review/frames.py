@@ -14,10 +14,11 @@ from PIL import Image
 from service.analyse.pipeline import Pipeline, Restoration
 from service.archive.cache import pictures
 from service.archive.store import archive
-from service.db import studies, switches
+from service.db import retention, studies, switches
 from service.db.session import database
 from service.db.tables import Instance
 from service.dicom.pixels import read_frames
+from service.dicomweb.retrieve import Released
 from service.errors import NotFound
 from service.review import heat
 from service.settings import settings
@@ -38,6 +39,7 @@ class Picture(NamedTuple):
 
 def image(instance: Instance, number: int, *, webp: bool = False, width: int = 0) -> Picture:
     """The frame as displayed: PNG, which is exact, or WebP, which is small; scaled down to ``width`` if given."""
+    _require_bytes(instance)
     kind = "webp" if webp else "png"
     name = f"{number}-{width or 'full'}.{kind}"
 
@@ -73,6 +75,7 @@ def mask(instance: Instance, number: int) -> Picture:
 
 def restoration(instance: Instance, number: int, *, webp: bool = False) -> Picture:
     """The frame as the network would have it without any mark. Not for diagnosis."""
+    _require_bytes(instance)
     kind = "webp" if webp else "png"
 
     def make() -> bytes:
@@ -85,6 +88,7 @@ def restoration(instance: Instance, number: int, *, webp: bool = False) -> Pictu
 
 def residual(instance: Instance, number: int) -> Picture:
     """|frame − what the network made of it|, the largest of the three channels, as an 8-bit grey PNG."""
+    _require_bytes(instance)
 
     def make() -> bytes:
         found = _restored(instance, number).residual
@@ -92,6 +96,16 @@ def residual(instance: Instance, number: int) -> Picture:
         return _png(found)
 
     return Picture(_kept(instance, f"{number}-residual-{_network()}.png", make), "image/png")
+
+
+def _require_bytes(instance: Instance) -> None:
+    """Raises Released for an image that was given up. What is cached of it here goes: the sweeper, who released it,
+    may run where it does not reach this folder."""
+    with database().read() as session:
+        released = retention.is_released(session, instance.id)
+    if released:
+        pictures().forget(_folder(instance))
+        raise Released("The image was released by the retention policy.", cure="Ask the PACS for the study.")
 
 
 def _decoded(instance: Instance, number: int) -> Pixels:
@@ -144,4 +158,8 @@ def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
 
 def _kept(instance: Instance, name: str, make: Callable[[], bytes]) -> bytes:
     """The cached bytes, made when they are not there. Digest and number name them, so nothing ever goes stale."""
-    return pictures().bytes_of(f"{instance.sha256[:2]}/{instance.sha256}/{name}", make)
+    return pictures().bytes_of(f"{_folder(instance)}/{name}", make)
+
+
+def _folder(instance: Instance) -> str:
+    return f"{instance.sha256[:2]}/{instance.sha256}"

@@ -25,6 +25,7 @@ Width = Annotated[int, Query(ge=0, le=4096, description="Scale down to this widt
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}, "image/webp": {}}, "description": "The picture"}
 }
+OF_BYTES = PICTURE | {410: PROBLEM_RESPONSES[404] | {"description": "The retention policy released the image."}}
 
 
 @router.get("")
@@ -43,7 +44,7 @@ def get_instance(sop_instance_uid: Uid, account: Reader, sha256: Version = "") -
     return shaped
 
 
-@router.get("/frames/{number}/image", responses=PICTURE, response_class=Response)
+@router.get("/frames/{number}/image", responses=OF_BYTES, response_class=Response)
 def get_image(
     sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "", webp: Webp = False, width: Width = 0
 ) -> Response:
@@ -57,7 +58,7 @@ def get_mask(sop_instance_uid: Uid, number: Number, account: Reader, sha256: Ver
     return _shown(frames.mask(_instance(account, sop_instance_uid, sha256), number))
 
 
-@router.get("/frames/{number}/restoration", responses=PICTURE, response_class=Response)
+@router.get("/frames/{number}/restoration", responses=OF_BYTES, response_class=Response)
 def get_restoration(
     sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "", webp: Webp = False
 ) -> Response:
@@ -65,7 +66,7 @@ def get_restoration(
     return _shown(frames.restoration(_instance(account, sop_instance_uid, sha256), number, webp=webp))
 
 
-@router.get("/frames/{number}/residual", responses=PICTURE, response_class=Response)
+@router.get("/frames/{number}/residual", responses=OF_BYTES, response_class=Response)
 def get_residual(sop_instance_uid: Uid, number: Number, account: Reader, sha256: Version = "") -> Response:
     """|frame − restoration| as a grey PNG."""
     return _shown(frames.residual(_instance(account, sop_instance_uid, sha256), number))

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from service.archive import retention as keeping
+from service.archive.cache import Cache, pictures
+from service.archive.store import archive
 from service.db import audit, checks, retention, studies
 from service.db.session import Database
 from service.db.tables import Condition, Role, Verdict, now
@@ -61,3 +65,24 @@ def test_a_hold_is_placed_and_lifted(admin: TestClient, db: Database) -> None:
     assert "a lawsuit" in admin.get("/archive").text
     admin.post("/archive/holds/lift", data={"uid": uid})
     assert "No study is on hold" in admin.get("/archive").text
+
+
+def test_nobody_looks_at_what_was_released(
+    admin: TestClient, reviewer: TestClient, db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In containers the sweeper, who releases, and the dashboard have no folder in common."""
+    uid = ward.admit(db, 1, Verdict.COMPLIANT, received=now() - timedelta(days=90))
+    frame = f"/api/instances/{uid}.1.1/frames/1"
+    assert reviewer.get(f"{frame}/image").status_code == 200 and reviewer.get(f"{frame}/mask").status_code == 200
+    there = admin.post("/archive/policies", data={"toml": POLICY}).headers["location"]
+    force = f"/archive/policies/{there.rpartition('=')[2]}/activate"
+    assert admin.post(force, data={"expected_studies": 1, "typed": "hospital"}).status_code == 303
+    monkeypatch.setattr(keeping, "pictures", lambda: Cache(tmp_path / "of the sweeper", 1 << 20))
+    assert keeping.release_due(archive(), db, "sweep") == 1
+    own = pictures().folder
+    assert list(own.rglob("1-full.png"))
+    for path in ("image", "image?width=50", "image?webp=1", "restoration", "residual"):
+        answer = reviewer.get(f"{frame}/{path}")
+        assert answer.status_code == 410 and "retention" in answer.json()["detail"], path
+    assert not [path for path in own.rglob("*") if path.is_file()], "nor do its frames stay on the dashboard's disk"
+    assert reviewer.get(f"{frame}/mask").status_code == 200, "masks stay"
