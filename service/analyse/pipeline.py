@@ -152,7 +152,7 @@ class Pipeline:
     def assess(self, path: Path) -> Assessment:
         """Assess a DICOM, PNG or JPEG file; of a cine, frames spread evenly.
 
-        Raises `NotDicom`, `Undecodable` or `NotFound`.
+        Raises `NotDicom`, `Undecodable`, `NotFound` or `StorageError`.
         """
         (answer,) = self.finish(self.begin([path]))
         if isinstance(answer, SonomarkError):
