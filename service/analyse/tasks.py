@@ -231,15 +231,22 @@ def _made(here: Settings, device: Device) -> Pipeline:
 
 
 _in_use = ""
+_text_was_asked_for = True
 
 
 def _text_is_asked_for() -> bool:
-    """Whether the rule book in force looks at what is written; a database that is away will not take the answer."""
+    """Whether the rule book in force looks at what is written.
+
+    While the database is away, what it said last: it may be back before the answer is recorded, and what was not read
+    is open for good. Before it has said anything text is read: that costs time, and no verdict.
+    """
+    global _text_was_asked_for
     try:
         with database().read() as session:
-            return rulebooks.in_force_now(session).asks_for_text
-    except SonomarkError:
-        return False
+            _text_was_asked_for = rulebooks.in_force_now(session).asks_for_text
+    except SonomarkError as error:
+        log.warning("text is read as last asked for", asked=_text_was_asked_for, cause=error.what)
+    return _text_was_asked_for
 
 
 @lru_cache
