@@ -2,8 +2,9 @@
 
 A requirement without a count asks every image it applies to. One with ``at_least``, ``at_most``, ``exactly``,
 ``each_of`` or ``pair`` asks the study as a whole, and a single image leaves it open. An image whose assessment failed
-counts as unknown: it can turn "met" into "uncertain", never into "missing". Of several versions of one SOP instance
-the newest counts, and a finding sends the study to a person, because only a person can say which one is right.
+counts as unknown, and so does what a report or a presentation state that could not be read may say of any image: they
+can turn "met" into "uncertain", never into "missing". Of several versions of one SOP instance the newest counts, and a
+finding sends the study to a person, because only a person can say which one is right.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def judge_instance(rulebook: Rulebook, image: InstanceFacts) -> Outcome:
 
 def judge_study(rulebook: Rulebook, study: StudyFacts) -> Outcome:
     """The verdict on a whole study."""
-    images = [image for image in study.newest_versions() if image.number_of_frames]
-    headers = Headers(rulebook, images)
+    newest = study.newest_versions()
+    headers = Headers(rulebook, [image for image in newest if image.number_of_frames])
+    heard = [each for each in newest if each.number_of_frames or each.says]
     asked = (_finding(rulebook, requirement, headers) for requirement in headers.asked())
-    return _outcome([_assessed(images), _one_version(images), *asked])
+    return _outcome([_assessed(heard), _one_version(heard), *asked])
 
 
 def _outcome(findings: Iterable[Finding | None]) -> Outcome:

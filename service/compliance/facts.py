@@ -8,7 +8,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
-from service.dicom.remarks import Remark
+from service.dicom.remarks import Remark, Source
 
 Kind = Literal["body_marker", "caliper", "color_box", "text", "arrow"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -66,6 +66,9 @@ _PLACES: Mapping[str, Place] = {
     "presentation_state": "presentation_state",
     "sr": "sr",
 }
+
+# What the objects of which remarks are read can say of an image: see dicom/remarks.py.
+_SAID_BY: Mapping[Source, tuple[Kind, ...]] = {"presentation_state": ("text", "caliper", "arrow"), "sr": ("caliper",)}
 
 _BY_SCORE = frozenset({"network"})
 
@@ -147,6 +150,8 @@ class InstanceFacts:
     regions: tuple[HeaderRegion, ...] | None = None  # of (0018,6011); None: the header has no such sequence
     number_of_frames: int = 1
     measurements: int | None = None  # in an SR of the study that refer to this image; None: no SR
+    says: Source | None = None  # no image, but what it says of others is read
+    unread: frozenset[Source] = frozenset()  # what of these its study holds that could not be read
     frames: tuple[FrameFacts, ...] = ()
     bands: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # kind → (absent, present)
     assessed: bool = True
@@ -162,6 +167,10 @@ class InstanceFacts:
     @property
     def is_cine(self) -> bool:
         return self.number_of_frames > 1
+
+    def may_be_said(self, kind: str, found_in: tuple[Place, ...] = ()) -> bool:
+        """Whether an object that could not be read may say that this image carries ``kind``."""
+        return any(kind in _SAID_BY[source] and (not found_in or source in found_in) for source in self.unread)
 
     @property
     def place(self) -> tuple[bool, int, str, str]:

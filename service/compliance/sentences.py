@@ -35,6 +35,7 @@ _FOUND_IN = {
     "presentation_state": "a presentation state",
     "sr": "a structured report",
 }
+_OBJECTS = {"presentation_state": "presentation state", "sr": "structured report"}
 _VERBS = {
     "body_marker": "Draw the marker",
     "caliper": "Place the calipers",
@@ -221,7 +222,8 @@ def _with_article(name: str) -> str:
 
 def _name(image: InstanceFacts) -> str:
     name = image.sop_instance_uid if image.number is None else image.number
-    return f"image {name}" if name else "the image"
+    what = _OBJECTS[image.says] if image.says else "image"
+    return f"{what} {name}" if name else f"the {what}"
 
 
 def _place(image: InstanceFacts) -> str:

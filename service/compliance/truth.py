@@ -64,7 +64,8 @@ def carries(image: InstanceFacts, kind: str, cine: str = "any") -> Truth:
     """Whether the image carries an annotation of this kind anywhere."""
     known: Truth | None = image.memo.get((kind, cine))
     if known is None:
-        known = _over_frames(image, cine, lambda frame: _TRUTH[frame.presence(kind, image.bands)])
+        seen = _over_frames(image, cine, lambda frame: _TRUTH[frame.presence(kind, image.bands)])
+        known = _unless(image.may_be_said(kind), seen)
         image.memo[kind, cine] = known
     return known
 
@@ -72,25 +73,39 @@ def carries(image: InstanceFacts, kind: str, cine: str = "any") -> Truth:
 def _parts(expected: Expectation, image: InstanceFacts, cine: str) -> Iterable[Truth]:
     if expected.annotation is not None:
         kind = expected.annotation
-        yield _over_frames(image, cine, lambda frame: _annotated(expected, kind, image, frame))
+        seen = _over_frames(image, cine, lambda frame: _annotated(expected, kind, image, frame))
+        yield _unless(image.may_be_said(kind, expected.found_in), seen)
     if expected.without is not None:
         yield negated(carries(image, expected.without))
     if expected.text is not None:
-        yield _over_frames(image, cine, lambda frame: _reads(expected, frame))
+        read = _over_frames(image, cine, lambda frame: _reads(expected, frame))
+        yield _unless(image.may_be_said("text"), read)
     if expected.region is not None:
         known = image.regions is not None
         yield (Truth.YES if has_region(image, expected.region) else Truth.NO) if known else Truth.SILENT
     if expected.header is not None:
         yield Truth.YES if fits(expected.header, image) else Truth.NO
     if expected.measurements is not None:
-        seen = image.measurements
-        yield Truth.SILENT if seen is None else Truth.YES if seen >= expected.measurements else Truth.NO
+        yield _measured(expected.measurements, image)
     if expected.any_of:
         yield either(shows(part, image, cine) for part in expected.any_of)
     for part in expected.all_of:
         yield shows(part, image, cine)
     for part in expected.none_of:
         yield negated(shows(part, image, "any"))
+
+
+def _measured(wanted: int, image: InstanceFacts) -> Truth:
+    if image.measurements is not None and image.measurements >= wanted:
+        return Truth.YES
+    if "sr" in image.unread:
+        return Truth.UNSURE
+    return Truth.SILENT if image.measurements is None else Truth.NO
+
+
+def _unless(may_be_said: bool, truth: Truth) -> Truth:
+    """What is nowhere seen is no lack while it may stand in an object that could not be read."""
+    return Truth.UNSURE if may_be_said and truth is Truth.NO else truth
 
 
 def _over_frames(image: InstanceFacts, cine: str, asked: Callable[[FrameFacts], Truth]) -> Truth:

@@ -27,6 +27,7 @@ from service.db.analyses import Seen
 from service.db.days import day_of
 from service.db.session import past_mapper
 from service.db.tables import Analysis, AnalysisState, Annotation, Frame, Instance, Series, Study
+from service.dicom.remarks import Source, source_of
 
 _Frames = Mapping[int, tuple[FrameFacts, ...]]  # by analysis
 _STANDING = (Analysis.state == AnalysisState.DONE, ~Analysis.superseded)
@@ -124,6 +125,7 @@ _INSTANCES: Select[*tuple[Any, ...]] = (
         Instance.id,
         Instance.study_id,
         Instance.sop_instance_uid,
+        Instance.sop_class_uid,
         Instance.sha256,
         Instance.instance_number,
         Instance.number_of_frames,
@@ -156,6 +158,7 @@ def _judgeable(
 ) -> Iterable[tuple[Judgeable, int]]:
     said = remarks.of_studies(session, list(studies)) if rows else {}
     measured = {study_id for (study_id, _), found in said.items() if any(each.source == "sr" for each in found)}
+    unread = remarks.unread(session, list(studies)) if rows else {}
     known: dict[tuple[Any, ...], Words] = {}
     for row in rows:
         study = studies[row.study_id]
@@ -164,7 +167,8 @@ def _judgeable(
         words = known.setdefault(tuple(words.items()), words)
         of_image = said.get((row.study_id, row.sop_instance_uid), ())
         seen = with_remarks(frames.get(row.analysis_id, ()), of_image)
-        facts = _facts(row, study, words, seen, measurements_of(of_image) if row.study_id in measured else None)
+        measurements = measurements_of(of_image) if row.study_id in measured else None
+        facts = _facts(row, study, words, seen, measurements, unread.get(row.study_id, frozenset()))
         in_flight = row.state in IN_FLIGHT
         yield Judgeable(row.id, facts, row.network or "", row.thresholds or "", in_flight), row.study_id
 
@@ -188,7 +192,12 @@ def _words(row: Row[Any], study: Row[Any]) -> Words:
 
 
 def _facts(
-    row: Row[Any], study: Row[Any], words: Words, frames: tuple[FrameFacts, ...], measurements: int | None
+    row: Row[Any],
+    study: Row[Any],
+    words: Words,
+    frames: tuple[FrameFacts, ...],
+    measurements: int | None,
+    unread: frozenset[Source],
 ) -> InstanceFacts:
     header: Mapping[str, Any] = row.header or {}
     day = study.study_date or day_of(study.first_received_at)
@@ -207,6 +216,8 @@ def _facts(
         received=f"{row.received_at.isoformat()} {row.sha256}",
         study_date=day,
         measurements=measurements,
+        says=None if row.number_of_frames else source_of(row.sop_class_uid),
+        unread=unread,
         patient_age=age_of(str(header.get("patient_age", ""))) or age_in_years(study.patient_birth_date, day),
     )
 

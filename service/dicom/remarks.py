@@ -46,9 +46,16 @@ class Remark:
     unit: str = ""
 
 
+def source_of(sop_class_uid: str) -> Source | None:
+    """As what objects of this class can say something of images; None for those that say nothing."""
+    if sop_class_uid in PRESENTATION_STATES:
+        return "presentation_state"
+    return "sr" if sop_class_uid in REPORTS else None
+
+
 def is_read(sop_class_uid: str) -> bool:
     """Whether objects of this class can say something of images."""
-    return sop_class_uid in PRESENTATION_STATES or sop_class_uid in REPORTS
+    return source_of(sop_class_uid) is not None
 
 
 def read_remarks(path: Path) -> list[Remark]:
@@ -125,11 +132,13 @@ def _measured(item: Dataset, inherited: list[Any], depth: int) -> Iterator[Remar
 
 
 def _of_number(item: Dataset, places: Sequence[Any]) -> Iterator[Remark]:
-    name = str(_items(item, "ConceptNameCodeSequence")[0].get("CodeMeaning", ""))
+    """Nothing of an item without a value, which is how a report says that something could not be measured."""
+    name = _of_name(item, "CodeMeaning")
     measured = _items(item, "MeasuredValueSequence")
-    if not measured:
+    written = measured[0].get("NumericValue") if measured else None
+    if written in (None, ""):
         return
-    value = float(measured[0].NumericValue)
+    value = float(written)
     units = _items(measured[0], "MeasurementUnitsCodeSequence")
     unit = str(units[0].get("CodeValue", "")) if units else ""
     for uid, frame, box in places:

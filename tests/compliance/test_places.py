@@ -96,3 +96,53 @@ def test_remarks_go_to_their_frame_or_to_the_nearest_one_that_was_assessed() -> 
     assert [(mark.kind, mark.text) for mark in fifteen.annotations] == [("caliper", ""), ("text", "LT")]
     assert measurements_of(said) == 1
     assert with_remarks((), said) == ()
+
+
+class TestAnObjectThatCouldNotBeRead:
+    """It may say of any image of its study what nobody knows now."""
+
+    def test_a_measurement_it_may_hold_is_uncertain_and_never_missing(self) -> None:
+        book = rule("expect = { measurements = 2 }")
+        unread = frozenset({"sr"})
+        assert judge_instance(book, image(measurements=1)).verdict is Verdict.NON_COMPLIANT
+        assert judge_instance(book, image(measurements=1, unread=unread)).verdict is Verdict.INDETERMINATE
+        assert judge_instance(book, image(unread=unread)).verdict is Verdict.INDETERMINATE
+        assert judge_instance(book, image(measurements=2, unread=unread)).verdict is Verdict.COMPLIANT
+
+    @pytest.mark.parametrize(
+        ("expect", "object_", "verdict"),
+        [
+            ('annotation = "caliper"', "sr", "indeterminate"),
+            ('annotation = "caliper"', "presentation_state", "indeterminate"),
+            ('annotation = "caliper", found_in = "pixels"', "sr", "non_compliant"),
+            ('annotation = "caliper", found_in = "sr"', "presentation_state", "non_compliant"),
+            ('annotation = "caliper", count = 2', "sr", "indeterminate"),
+            ('annotation = "text"', "sr", "non_compliant"),
+            ('annotation = "text"', "presentation_state", "indeterminate"),
+            ('text = "left"', "sr", "non_compliant"),
+            ('text = "left"', "presentation_state", "indeterminate"),
+            ('without = "caliper"', "sr", "indeterminate"),
+        ],
+    )
+    def test_what_it_may_draw_or_write(self, expect: str, object_: str, verdict: str) -> None:
+        book = rule(f"expect = {{ {expect} }}")
+        seen = image(text_read=True, unread=frozenset({object_}))
+        assert judge_instance(book, seen).verdict == verdict
+
+    def test_it_is_told_of_and_leaves_the_study_to_a_person(self) -> None:
+        book = rule('expect = { annotation = "caliper" }')
+        failed = {"number": 7, "number_of_frames": 0, "assessed": False, "reason": "It cannot be read."}
+        report = InstanceFacts("1.9", says="sr", **failed)
+        outcome = judge_study(book, StudyFacts("1", (image(score=0.9), report)))
+        assert outcome.verdict is Verdict.INDETERMINATE
+        assert outcome.findings[0].requirement == "image-assessed"
+        assert outcome.findings[0].sentence.startswith("Structured report 7 could not be assessed")
+        other = InstanceFacts("1.9", **failed)  # a PDF, of which no rule asks anything
+        assert judge_study(book, StudyFacts("1", (image(score=0.9), other))).verdict is Verdict.COMPLIANT
+
+    def test_two_versions_of_it_go_to_a_person(self) -> None:
+        book = rule('expect = { annotation = "caliper" }')
+        state = InstanceFacts("1.9", number=3, number_of_frames=0, says="presentation_state", conflict=True)
+        outcome = judge_study(book, StudyFacts("1", (image(score=0.9), state)))
+        assert outcome.findings[0].requirement == "one-version"
+        assert outcome.findings[0].sentence.startswith("Presentation state 3 came more than once")

@@ -124,6 +124,16 @@ def test_measurements_of_a_report_by_coordinates_by_image_and_by_group(tmp_path:
     ]
 
 
+@pytest.mark.parametrize("lacks", ["NumericValue", "ConceptNameCodeSequence"])
+def test_an_item_that_is_not_whole_hides_no_other(tmp_path: Path, lacks: str) -> None:
+    odd, whole = number("Odd", "1.0"), number("Length", "21.4")
+    del (odd.MeasuredValueSequence[0] if lacks == "NumericValue" else odd)[lacks]
+    image = dataset(RelationshipType="CONTAINS", ValueType="IMAGE", ReferencedSOPSequence=[reference("1.5")])
+    report = dataset(SOPClassUID=SR, ValueType="CONTAINER", ContentSequence=[image, odd, whole])
+    found = [(remark.text, remark.value) for remark in read_remarks(written(tmp_path, report))]
+    assert found == ([("Length", 21.4)] if lacks == "NumericValue" else [("", 1.0), ("Length", 21.4)])
+
+
 def test_our_own_report_does_not_vouch_for_itself(db: Database, tmp_path: Path) -> None:
     uid = ward.admit(db, 1)
     with db.read() as session, warnings.catch_warnings():

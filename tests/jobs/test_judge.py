@@ -1,6 +1,7 @@
 """From facts in the database to verdicts in the database."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -58,12 +59,12 @@ def image(
         "sop_instance_uid": f"{of.study_instance_uid}.{number}",
         "sha256": f"{number:064d}",
         "number_of_frames": 1,
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.6.1",
         **columns,
     }
     row = Instance(
         study_id=of.id,
         series_id=of.series[0].id,
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.6.1",
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         size=1,
         archive_key=f"instances/{number}",
@@ -294,6 +295,63 @@ def test_what_a_report_measures_counts_and_is_held_against_the_pixels(
         assert judge_study(session, breast.id) is Verdict.INDETERMINATE
         states = {finding.requirement: finding.state.value for finding in standing_findings(session, breast)}
     assert states == {"measured": "uncertain", "calipers": "met"}
+
+
+@pytest.fixture
+def measuring(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule book that asks every image for a measurement in a report."""
+    rule = '[[requirement]]\nid = "measured"\ntitle = "Measured"\nexpect = { measurements = 1 }\n'
+    (tmp_path / "mine.toml").write_text(f'name = "mine"\nversion = "1"\n{rule}')
+    monkeypatch.setenv("SONOMARK_RULEBOOK", str(tmp_path / "mine.toml"))
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_report_that_could_not_be_read_makes_nothing_missing(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        one, two = image(session, breast, 1), image(session, breast, 2)
+        good = report(session, breast, 3)
+        remarks.keep(session, good.id, [length_on(one)])
+        bad = report(session, breast, 4, state=AnalysisState.QUARANTINED)
+        assert judge_instance(session, two.id) is Verdict.INDETERMINATE
+        assert judge_study(session, breast.id) is Verdict.INDETERMINATE
+        states = {finding.requirement: finding.state.value for finding in standing_findings(session, breast)}
+        assert states == {"image-assessed": "uncertain", "measured": "uncertain"}
+        session.execute(update(Analysis).where(Analysis.instance_id == bad.id).values(state=AnalysisState.DONE))
+        assert judge_study(session, breast.id) is Verdict.NON_COMPLIANT  # it was read, and says nothing of image 2
+
+
+@pytest.mark.usefixtures("measuring")
+def test_only_the_newest_version_of_a_report_counts(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1)
+        former = report(session, breast, 2, received_at=now() - timedelta(seconds=9), sha256="f" * 64)
+        remarks.keep(session, former.id, [length_on(shown)])
+        assert judge_study(session, breast.id) is Verdict.COMPLIANT
+        newest = report(session, breast, 2)
+        remarks.keep(session, newest.id, [replace(length_on(shown), sop_instance_uid="9.9")])
+        assert judge_study(session, breast.id) is Verdict.NON_COMPLIANT
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_report_that_came_again_whole_leaves_nothing_open(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown = image(session, breast, 1)
+        earlier = now() - timedelta(seconds=9)
+        report(session, breast, 2, state=AnalysisState.QUARANTINED, received_at=earlier, sha256="f" * 64)
+        remarks.keep(session, report(session, breast, 2).id, [length_on(shown)])
+        assert judge_study(session, breast.id) is Verdict.COMPLIANT
+
+
+def report(session: Session, of: Study, number: int, **columns: object) -> Instance:
+    return image(session, of, number, number_of_frames=0, sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33", **columns)
+
+
+def length_on(shown: Instance) -> Remark:
+    return Remark("sr", shown.sop_instance_uid, "caliper", None, (1, 1, 5, 5), "Length", 21.0, "mm")
 
 
 def standing_findings(session: Session, of: Study) -> list[Finding]:
