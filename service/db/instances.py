@@ -99,10 +99,17 @@ _KEEP_STUDY_AGAIN = Statement(
     .values(last_received_at=bindparam("moment"), changed_at=bindparam("changed_at"), version=_studies.c.version + 1)
 )
 _FLAG_INSTANCES = Statement(update(_instances).where(_VERSIONS).values(conflict=True))
+# Before the instances are flagged: a study that holds one which was not in conflict until now is to be judged again.
+_held = _studies.alias()
+_HOLDERS = (
+    select(_instances.c.study_id)
+    .join(_held, _held.c.id == _instances.c.study_id)
+    .where(_VERSIONS, ~_held.c.conflict | ~_instances.c.conflict)
+)
 _FLAG_STUDIES = Statement(
     update(_studies)
-    .where(_studies.c.id.in_(select(_instances.c.study_id).where(_VERSIONS)), ~_studies.c.conflict)
-    .values(conflict=True, version=_studies.c.version + 1, changed_at=bindparam("moment"))
+    .where(_studies.c.id.in_(_HOLDERS))
+    .values(conflict=True, settled=False, version=_studies.c.version + 1, changed_at=bindparam("moment"))
 )
 
 
@@ -122,8 +129,9 @@ def register_all(
     """Write the arrivals' study, series and instance rows, or find them, inside the caller's transaction.
 
     The same bytes again are the same row. Other bytes under the same SOP Instance UID become a second row, and
-    both, with their studies, are flagged as in conflict. A new instance makes its study unsettled once more, and
-    with ``queue`` waits for a worker. With ``dates`` that of a study which is being received may wait a moment.
+    both, with their studies, are flagged as in conflict; a study to which that is new becomes unsettled. So does that
+    of a new instance, which with ``queue`` waits for a worker. With ``dates`` that of a study which is being received
+    may wait a moment.
     """
     moment = now()
     by_study: dict[str, list[int]] = {}
@@ -281,8 +289,8 @@ def _register(cursor: Cursor, arrival: Arrival, found: _Found, moment: datetime,
     if instance_id is None:  # another receiver stored the same bytes between the two statements
         return _register(cursor, arrival, found._replace(known=True), moment, queue)
     if others:
-        cursor.run(_FLAG_INSTANCES, {"uid": header.sop_instance_uid})
         cursor.run(_FLAG_STUDIES, {"uid": header.sop_instance_uid, "moment": moment})
+        cursor.run(_FLAG_INSTANCES, {"uid": header.sop_instance_uid})
     queued = {"instance_id": instance_id, "priority": arrival.priority, "queued_at": moment}
     analysis_id = _insert(cursor, _analyses, queued) if queue else None
     return Registration(instance_id, created=True, conflict=bool(others), analysis_id=analysis_id)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from service.db import instances, verdicts
 from service.db.instances import (
@@ -80,6 +80,31 @@ def test_other_bytes_under_the_same_uid_flag_both_versions_and_their_studies(db:
     with db.read() as session:
         assert [i.conflict for i in session.scalars(select(Instance))] == [True, True]
         assert [s.conflict for s in session.scalars(select(Study))] == [True, True]
+
+
+def test_a_study_whose_image_comes_otherwise_in_another_one_is_to_be_judged_again(any_db: Database) -> None:
+    def conflict_of(sop: str, sha256: str, study: str) -> None:
+        with any_db.begin() as session:
+            session.execute(update(Study).values(settled=True))
+            assert register(session, arrival(sha256, sop=sop, study=study), SETTLE).conflict
+
+    def first() -> tuple[bool, bool, int]:
+        with any_db.read() as session:
+            study = session.scalars(select(Study).where(Study.study_instance_uid == "1.2")).one()
+            return study.settled, study.conflict, study.version
+
+    with any_db.begin() as session:
+        for sha256, sop in (("a" * 64, "1.2.3"), ("b" * 64, "1.2.4")):
+            register(session, arrival(sha256, sop=sop), timedelta())
+    conflict_of("1.2.3", "c" * 64, "9.9")
+    assert first() == (False, True, 3)
+    with any_db.read() as session:
+        (first_id,) = session.scalars(select(Study.id).where(Study.study_instance_uid == "1.2"))
+        assert first_id in [study_id for _, study_id in verdicts.due(session)]
+    conflict_of("1.2.4", "d" * 64, "9.9")  # in conflict already, but not by this image
+    assert first() == (False, True, 4)
+    conflict_of("1.2.4", "e" * 64, "9.8")  # nothing new
+    assert first() == (True, True, 4)
 
 
 def test_a_late_instance_reopens_its_study(db: Database) -> None:
