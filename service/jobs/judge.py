@@ -8,8 +8,10 @@ from sqlalchemy.orm import Session
 from service import logs
 from service.compliance import evaluate
 from service.compliance.outcome import Verdict
+from service.compliance.rulebook import Rulebook
 from service.db import deliveries, double_reads, facts, rulebooks, verdicts
 from service.db.analyses import Seen
+from service.db.facts import StudyRecord
 from service.db.tables import now
 from service.db.verdicts import Judged, Versions
 from service.errors import NotFound
@@ -62,8 +64,29 @@ def judge_given_up(session: Session, instance_id: int) -> None:
         log.error("quarantined without a verdict", instance=instance_id, error=type(error).__name__)
 
 
+def judged_by(rulebook: Rulebook, record: StudyRecord) -> list[Judged]:
+    """The study's outcome, and then those of its images: what came after an image may speak of it."""
+    of_study = Judged(
+        record.study_id,
+        None,
+        evaluate.judge_study(rulebook, record.facts),
+        Versions.of(record.networks, record.thresholds, rulebook.label),
+    )
+    of_images = [
+        Judged(
+            record.study_id,
+            image.instance_id,
+            evaluate.judge_instance(rulebook, image.facts),
+            Versions.of([image.network], [image.thresholds], rulebook.label),
+        )
+        for image in record.instances
+    ]
+    return [of_study, *of_images]
+
+
 def judge_study(session: Session, study_id: int) -> Verdict | None:
-    """Judge a study that has settled; None, and nothing changed, while an image may come or is still to be assessed."""
+    """Judge a study that has settled, and its images by all that came; None, and nothing changed, while an image may
+    come or is still to be assessed."""
     study = verdicts.lock(session, study_id)
     if study is None:
         raise NotFound(f"There is no study {study_id}.")
@@ -71,9 +94,9 @@ def judge_study(session: Session, study_id: int) -> Verdict | None:
     if record.in_flight or study.settles_at > now():
         return None
     rulebook = rulebooks.in_force(session)
-    outcome = evaluate.judge_study(rulebook, record.facts)
-    by = Versions.of(record.networks, record.thresholds, rulebook.label)
-    changed = verdicts.record(session, study_id, None, outcome, by)
+    judged = judged_by(rulebook, record)
+    outcome = judged[0].outcome
+    changed = any(each.instance_id is None for each in verdicts.record_all(session, judged))
     verdicts.settle(session, study, outcome.verdict, changed=changed)
     double_reads.draw(session, study, settings().double_read_share)
     standing = verdicts.standing(session, study_id) if changed and deliveries.wanted() else None

@@ -19,9 +19,9 @@ from service.db import facts, reevaluations, rulebooks, verdicts
 from service.db.reevaluations import Change, Range
 from service.db.session import Database, database
 from service.db.tables import Reevaluation
-from service.db.verdicts import Judged, Versions
 from service.errors import Conflict
 from service.jobs.app import app
+from service.jobs.judge import judged_by
 
 log = logs.get(__name__)
 
@@ -114,29 +114,13 @@ def _judge(session: Session, rulebook: Rulebook, ids: list[int], *, records: boo
     before = verdicts.of_studies(session, ids)
     known = facts.of_studies(session, ids)
     studies = [record for record in (known[study_id] for study_id in ids if study_id in known) if not record.in_flight]
-    outcomes = {record.study_id: evaluate.judge_study(rulebook, record.facts) for record in studies}
     if records:
-        judged = [
-            Judged(
-                record.study_id,
-                None,
-                outcomes[record.study_id],
-                Versions.of(record.networks, record.thresholds, rulebook.label),
-            )
-            for record in studies
-        ]
-        judged += [
-            Judged(
-                record.study_id,
-                image.instance_id,
-                evaluate.judge_instance(rulebook, image.facts),
-                Versions.of([image.network], [image.thresholds], rulebook.label),
-            )
-            for record in studies
-            for image in record.instances
-        ]
+        judged = [each for record in studies for each in judged_by(rulebook, record)]
+        outcomes = {each.study_id: each.outcome for each in judged if each.instance_id is None}
         written = {each.study_id for each in verdicts.record_all(session, judged) if each.instance_id is None}
         verdicts.settle_all(session, {study_id: outcomes[study_id].verdict for study_id in written})
+    else:
+        outcomes = {record.study_id: evaluate.judge_study(rulebook, record.facts) for record in studies}
     return [
         (before.get(record.study_id), outcomes[record.study_id].verdict, record.facts.study_instance_uid)
         for record in studies

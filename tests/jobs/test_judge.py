@@ -336,6 +336,25 @@ def test_only_the_newest_version_of_a_report_counts(db: Database) -> None:
 
 
 @pytest.mark.usefixtures("measuring")
+def test_what_comes_later_and_speaks_of_an_image_counts_for_the_image_too(db: Database) -> None:
+    with db.begin() as session:
+        breast = study(session)
+        shown, other = image(session, breast, 1), image(session, breast, 2)
+        first = report(session, breast, 3)
+        remarks.keep(session, first.id, [length_on(other)])
+        for one in (shown, other):
+            judge_instance(session, one.id)
+        assert verdict_on(session, shown) is Verdict.NON_COMPLIANT
+        later = report(session, breast, 4)
+        remarks.keep(session, later.id, [length_on(shown)])
+        assert judge_instance(session, later.id) is Verdict.NOT_APPLICABLE
+        assert session.get_one(Study, breast.id, populate_existing=True).verdict is Verdict.COMPLIANT
+        assert verdict_on(session, shown) is Verdict.COMPLIANT
+        of_other = select(VerdictRecord).where(VerdictRecord.instance_id == other.id)
+        assert len(session.scalars(of_other).all()) == 1  # it is as it was, and nothing was written
+
+
+@pytest.mark.usefixtures("measuring")
 def test_a_report_that_came_again_whole_leaves_nothing_open(db: Database) -> None:
     with db.begin() as session:
         breast = study(session)
@@ -348,6 +367,11 @@ def test_a_report_that_came_again_whole_leaves_nothing_open(db: Database) -> Non
 
 def report(session: Session, of: Study, number: int, **columns: object) -> Instance:
     return image(session, of, number, number_of_frames=0, sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33", **columns)
+
+
+def verdict_on(session: Session, shown: Instance) -> Verdict | None:
+    record = verdicts.standing(session, shown.study_id, shown.id)
+    return record.verdict if record else None
 
 
 def length_on(shown: Instance) -> Remark:
