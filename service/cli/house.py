@@ -12,7 +12,7 @@ from service import up as supervision
 from service.cli import samples
 from service.cli.accounts import BY_HAND
 from service.cli.console import err, out
-from service.db import schema, users
+from service.db import audit, schema, users
 from service.db.session import database
 from service.db.tables import Role
 from service.settings import Settings, settings
@@ -94,6 +94,10 @@ def selftest() -> None:
 def sign_in_link(here: Settings) -> str:
     """A link that signs the administrator in once; whoever runs this machine may have it."""
     with database().begin() as session:
-        user = users.find_user(session, "admin") or users.create_user(session, "admin", Role.ADMIN)
+        user = users.find_user(session, "admin")
+        if user is None:
+            user = users.create_user(session, "admin", Role.ADMIN)
+            audit.record(session, BY_HAND, "user.add", user.name, detail={"role": user.role.value})
         secret = users.make_one_time_sign_in(session, user)
+        audit.record(session, BY_HAND, "user.one-time", user.name)
     return f"{supervision.public_address(here)}/sign-in/once?token={secret}"

@@ -108,6 +108,8 @@ def reevaluate(
         book = rulebooks.load(what_if) if what_if else versions.in_force(session)
         kept = versions.keep(session, book, getuser())
         asked = jobs.ask(session, kept.id, which, getuser(), records=not what_if)
+        detail = {"rulebook": kept.id, "records": not what_if}
+        audit.record(session, BY_HAND, "reevaluation.ask", str(asked.id), detail=detail)
     with progress("Judging", asked.total) as advance:
         done = 0
         while asked.finished_at is None and asked.cancelled_at is None:

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from service.db import audit, corrections, studies
 from service.db.corrections import Box
 from service.db.session import database
-from service.db.tables import Correction, Role
-from service.errors import NotAllowed
+from service.db.tables import Correction, Role, User
+from service.errors import NotAllowed, NotFound
 from service.review import schemas, shaping
 from service.review.deps import Account, Decider, Reviewer, note
 from service.review.instances import Number, Uid, Version
@@ -34,12 +34,18 @@ def correct(
     made = []
     with database().begin() as session:
         instance = studies.instance(session, sop_instance_uid, account.site, sha256)
+        user = session.get_one(User, account.user.id)  # this session's: what is replaced is likely theirs, too
         if given.replaces is not None:
-            _take_back(session, _find(session, given.replaces, account), account)
+            replaced = _find(session, given.replaces, account)
+            if replaced.instance.study_id != instance.study_id:
+                raise NotFound(
+                    "There is no such box in this study.", cure="It is one of another study: delete it there."
+                )
+            _take_back(session, replaced, account)
         if given.annotation is not None:
-            made.append(corrections.reject(session, instance, number, account.user, given.annotation))
+            made.append(corrections.reject(session, instance, number, user, given.annotation))
         if given.kind is not None and given.box is not None:
-            made.append(corrections.draw(session, instance, number, account.user, given.kind, Box(*given.box)))
+            made.append(corrections.draw(session, instance, number, user, given.kind, Box(*given.box)))
         studies.touch(session, instance.study)
         for each in made:
             action = "annotation.reject" if each.annotation_id else "annotation.draw"
@@ -55,8 +61,6 @@ def take_back(number: Id, account: Decider) -> Response:
         said = _find(session, number, account)
         _take_back(session, said, account)
         studies.touch(session, said.instance.study)
-        subject, detail = said.instance.sop_instance_uid, {"frame": said.frame, "correction": said.id}
-        audit.record(session, account.user.name, "annotation.withdraw", subject, account.address, detail)
     return Response(status_code=204)
 
 
@@ -84,3 +88,5 @@ def _take_back(session: Session, said: Correction, account: Account) -> None:
     if said.user_id != account.user.id and not account.may(Role.REVIEWER):
         raise NotAllowed("This box is somebody else's.", cure=f"Ask {said.user.name}, or a reviewer.")
     corrections.withdraw(session, said)
+    subject, detail = said.instance.sop_instance_uid, {"frame": said.frame, "correction": said.id}
+    audit.record(session, account.user.name, "annotation.withdraw", subject, account.address, detail)

@@ -18,8 +18,9 @@ from service.db.session import database
 from service.db.tables import now
 from service.errors import DatabaseAway
 from service.review.changes import MANY, Change, event
-from service.review.deps import Account, Reader
+from service.review.deps import Account, Reader, note
 from service.review.pages import banners
+from service.review.worklist import filter_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -86,6 +87,7 @@ def events(
 ) -> Response:
     """A stream of server-sent events for the worklist that the query names, and that was read at `since`."""
     query = dict(request.query_params)
+    note(account, "worklist.watch", "", {"tab": filter_of(query, account).tab})  # names come with each change
     stream = _stream(request, account, query, last_event_id, since)
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)

@@ -181,7 +181,7 @@ class NewCorrection(BaseModel):
     box: Annotated[list[Annotated[int, Field(ge=-(2**20), le=2**20)]], Field(min_length=4, max_length=4)] | None = None
     annotation: int | None = Field(None, ge=1, le=2**62, description="Id of the network's mark that is none.")
     replaces: int | None = Field(
-        None, ge=1, le=2**62, description="Id of one's own earlier box that this one replaces."
+        None, ge=1, le=2**62, description="Id of one's own earlier box, of the same study, that this one replaces."
     )
 
 

@@ -114,6 +114,7 @@ def decide_on_page(
                 told = {"sentence": news(session, study, account), "choice": choice, "study": study}
                 return render(request, "study_conflict.html", told, status=status)
             context = _context(session, asked, account, study_instance_uid)
+        note(account, "study.view", study_instance_uid)
         return render(request, "study.html", context | {"problem": error, "note": text}, status=status)
     if decision is Decision.WITHDRAW or after is None:
         target = f"/studies/{study_instance_uid}"

@@ -78,6 +78,18 @@ def test_a_reevaluation_of_the_last_few(db: Database) -> None:
     assert "3 studies judged by default" in run(app, ["reevaluate", "--last", "3"]).output
 
 
+def test_a_reevaluation_is_in_the_audit_trail(db: Database, tmp_path: Path) -> None:
+    """It rewrites verdicts, by whatever door it is asked for."""
+    (tmp_path / "draft.toml").write_text(DRAFT)
+    with db.begin() as session:
+        fill(session, 1)
+    run(app, ["reevaluate"])
+    run(app, ["reevaluate", "--what-if", str(tmp_path / "draft.toml")])
+    with db.read() as session:
+        asked = audit.search(session, action="reevaluation.ask")
+        assert {(each.subject, each.detail["records"]) for each in asked} == {("1", True), ("2", False)}
+
+
 def test_kept_put_in_force_and_listed(db: Database, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(RULE)

@@ -54,6 +54,18 @@ def test_moving_ones_own_box_keeps_the_old_one_as_history(reviewer: TestClient, 
         assert [row.withdrawn_at is None for row in session.scalars(select(Correction))] == [False, True]
 
 
+def test_what_is_replaced_is_of_the_same_study_and_in_the_audit_trail(reviewer: TestClient, db: Database) -> None:
+    uid, other = ward.admit(db, 1), ward.admit(db, 2)
+    first = post(reviewer, uid, kind="text", box=[0, 0, 10, 10]).json()["corrections"][0]["id"]
+    elsewhere = post(reviewer, other, kind="text", box=[5, 5, 10, 10], replaces=first)
+    assert elsewhere.status_code == 404 and "another study" in elsewhere.json()["cure"]
+    assert [each["id"] for each in said(reviewer, uid)] == [first] and said(reviewer, other) == []
+    assert post(reviewer, uid, kind="text", box=[5, 5, 10, 10], replaces=first).status_code == 201
+    with db.read() as session:
+        [withdrawn] = audit.search(session, action="annotation.withdraw")
+    assert (withdrawn.subject, withdrawn.detail) == (f"{uid}.1.1", {"frame": 1, "correction": first})
+
+
 def test_a_box_is_cut_to_the_frame_and_refused_outside(reviewer: TestClient, db: Database) -> None:
     uid = ward.admit(db, 1)
     cut = post(reviewer, uid, kind="text", box=[-20, -10, 30, 40]).json()["corrections"][0]

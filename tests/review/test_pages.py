@@ -142,6 +142,17 @@ def test_a_conflict_keeps_the_note_and_says_who(sign_in: Callable[..., TestClien
     assert "I see it on frame 2" not in ann.get(f"/studies/{uid}").text, "and is its writer's alone"
 
 
+def test_a_page_that_tells_of_a_conflict_is_a_look_at_the_study(
+    sign_in: Callable[..., TestClient], db: Database
+) -> None:
+    uid = ward.admit(db, 1)
+    decide(sign_in(Role.REVIEWER, "ann"), uid, "confirm")
+    assert "DOE, Jane" in decide(sign_in(Role.REVIEWER, "bob"), uid, "override:1").text
+    with db.read() as session:
+        views = [(event.actor, event.subject) for event in audit.search(session, action="study.view")]
+    assert views == [("bob", uid)]
+
+
 def test_an_undo_is_its_own_deciders(sign_in: Callable[..., TestClient], db: Database) -> None:
     uid = ward.admit(db, 1)
     decide(sign_in(Role.REVIEWER, "ann"), uid, "confirm")

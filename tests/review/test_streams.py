@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from service.db import reviews, studies, switches, users
+from service.db import audit, reviews, studies, switches, users
 from service.db.session import Database
 from service.db.tables import Credential, Hold, Role, now
 from service.errors import DatabaseAway
@@ -37,7 +37,7 @@ def asked_of(app: FastAPI) -> Request:
         await asyncio.sleep(3600)
         return {"type": "http.disconnect"}
 
-    return Request({"type": "http", "app": app, "headers": [], "path": "/events"}, receive)
+    return Request({"type": "http", "app": app, "headers": [], "path": "/events", "query_string": b"tab=all"}, receive)
 
 
 async def busy(app: FastAPI) -> None:
@@ -89,6 +89,14 @@ def test_a_stream_ends_with_its_session_however_busy_the_house_is(
         session.execute(update(Credential).values(**ended))
     for stream in streams:
         assert asyncio.run(told(stream, client.app, lambda heard: False)).endswith("(end)")
+
+
+def test_who_opens_a_live_worklist_is_in_the_audit_trail(client: TestClient, db: Database, reader: Account) -> None:
+    """Its rows hold names, whether or not its reader loaded the page before."""
+    events.events(asked_of(client.app), reader)
+    with db.read() as session:
+        [seen] = audit.search(session, action="worklist.watch")
+    assert (seen.actor, seen.detail) == ("ann", {"tab": "all"})
 
 
 def test_a_page_that_was_away_is_told_what_stands_by_now(client: TestClient, db: Database, reader: Account) -> None:
