@@ -176,9 +176,10 @@ def open_session(session: Session, user: User, address: str = "", how: str = "")
     return _issue(session, user, SESSION, until, label=how, address=address)
 
 
-def ask_second_factor(session: Session, user: User) -> str:
-    """A ticket, good for five minutes, for a person whose password was right and whose code is still to come."""
-    return _issue(session, user, SECOND_FACTOR, now() + SECOND_FACTOR_FOR)
+def ask_second_factor(session: Session, user: User, how: str) -> str:
+    """A ticket, good for five minutes, for a person whose password or link was right and whose code is still to come;
+    its label says how they began."""
+    return _issue(session, user, SECOND_FACTOR, now() + SECOND_FACTOR_FOR, label=how)
 
 
 def make_one_time_sign_in(session: Session, user: User) -> str:

@@ -17,7 +17,7 @@ from service.db.session import database
 from service.db.tables import Role, User, now
 from service.errors import NotAllowed, SonomarkError
 from service.review import second_factor, words
-from service.review.deps import Account, address_of, cookie_name, keep_secret, somebody
+from service.review.deps import LINK, Account, address_of, cookie_name, keep_secret, somebody
 from service.review.pages import render
 from service.review.problems import TooMany
 from service.settings import settings
@@ -82,13 +82,13 @@ def sign_in(request: Request, name: Text = "", password: Text = "", next: Text =
             audit.record(session, "nobody" if user is None else user.name, "sign_in.refused", "", address_of(request))
         return _again(request, WRONG, name, next)
     if user.totp_secret:
-        return second_factor.ask(request, user, local(next))
+        return second_factor.ask(request, user, local(next), "password")
     return let_in(request, user, next, "password")
 
 
 @router.post("/sign-in/code")
 def sign_in_code(request: Request, ticket: Text = "", code: Text = "", next: Text = "/") -> Response:
-    """Check the second factor of whoever got its password right within the last five minutes."""
+    """Check the second factor of whoever got its password or link right within the last five minutes."""
     request.app.state.attempts.count(address_of(request))
     with database().read() as session:
         shown = users.find_secret(session, ticket, users.SECOND_FACTOR)
@@ -103,7 +103,7 @@ def sign_in_code(request: Request, ticket: Text = "", code: Text = "", next: Tex
             users.revoke(session, credential.id)
     if not right:
         return second_factor.refuse(request, user, ticket, local(next))
-    return let_in(request, user, next, "password and code")
+    return let_in(request, user, next, f"{credential.label} and code")
 
 
 @router.get("/sign-in/once")
@@ -122,8 +122,8 @@ def once(request: Request, token: Text = "") -> Response:
     except NotAllowed as error:
         return render(request, "sign_in_once.html", {"token": "", "problem": str(error)}, status=403)
     if user.totp_secret:
-        return second_factor.ask(request, user, "/")
-    return let_in(request, user, "/", "link")
+        return second_factor.ask(request, user, "/", LINK)
+    return let_in(request, user, "/", LINK)
 
 
 @router.post("/sign-out")

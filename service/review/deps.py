@@ -24,6 +24,7 @@ from service.settings import settings
 
 COOKIE = "sonomark_session"
 SSO = "sso"  # how a session began that an identity provider vouches for
+LINK = "link"  # how one began that stands in for a lost password, alone or behind a code
 REFRESHED = ("/flow", "/self-test", "/what-if/")
 MIN_KEY = 32
 KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "default", "insecure")
@@ -69,6 +70,11 @@ class Account:
         asked = {each.strip() for each in settings().second_factor_roles.split(",")}
         by_password = self.credential.purpose == users.SESSION and self.credential.label != SSO
         return by_password and self.user.role.value in asked and not self.user.totp_secret
+
+    @property
+    def by_link(self) -> bool:
+        """Whether this session began by a one-time link, which stands in for the current password."""
+        return self.credential.label.partition(" ")[0] == LINK
 
     @property
     def decides(self) -> bool:

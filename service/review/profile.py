@@ -34,7 +34,7 @@ def change_password(request: Request, account: Oneself, current: Text = "", pass
     try:
         if account.credential.label == SSO:
             raise NotAllowed("This account has no password here.", cure="Change it at your identity provider.")
-        by_link = not user.password_hash or account.credential.label == "link"
+        by_link = not user.password_hash or account.by_link
         if not by_link and not users.password_is_right(user, current):
             raise NotAllowed(
                 "The current password is not right.",
@@ -141,7 +141,7 @@ def _page(request: Request, account: Account, *, done: str = "", problem: str = 
             "sessions": users.sessions_of(session, account.user),
             "codes_left": second_factors.recovery_codes_left(session, account.user),
             "by_sso": account.credential.label == SSO,
-            "ask_current": bool(account.user.password_hash) and account.credential.label != "link",
+            "ask_current": bool(account.user.password_hash) and not account.by_link,
             "here": account.credential.id,
             "done": done,
             "problem": problem,

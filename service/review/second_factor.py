@@ -81,10 +81,10 @@ def unseal(user: User) -> str:
     return base64.b32encode(secret).decode()
 
 
-def ask(request: Request, user: User, target: str) -> Response:
-    """The password was right: now the code."""
+def ask(request: Request, user: User, target: str, how: str) -> Response:
+    """The password, or the link, was right: now the code."""
     with database().begin() as session:
-        ticket = users.ask_second_factor(session, user)
+        ticket = users.ask_second_factor(session, user, how)
     return render(request, "sign_in_code.html", {"ticket": ticket, "next": target, "problem": ""})
 
 

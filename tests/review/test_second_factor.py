@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.db import second_factors, users
+from service.db import audit, second_factors, users
 from service.db.session import Database
 from service.db.tables import AuditEvent, Role, User
 from service.review import auth, deps, second_factor
@@ -109,6 +109,34 @@ def test_a_one_time_link_asks_for_the_code_too(client: TestClient, db: Database,
         link = users.make_one_time_sign_in(session, ann)
     asked = client.post("/sign-in/once", data={"token": link})
     assert asked.status_code == 200 and "Second factor" in asked.text and "set-cookie" not in asked.headers
+
+
+def test_a_one_time_link_stands_in_for_a_lost_password_behind_a_code_too(
+    client: TestClient, db: Database, ann: User, secret: str
+) -> None:
+    with db.begin() as session:
+        link = users.make_one_time_sign_in(session, ann)
+    asked = client.post("/sign-in/once", data={"token": link})
+    ticket = re.search(r'name="ticket" value="([^"]+)"', asked.text)[1]
+    assert show(client, ticket, "000000").status_code == 403
+    assert show(client, ticket, pyotp.TOTP(secret).now()).status_code == 303
+    assert "Current password" not in client.get("/profile").text
+    form = {"password": "quite another horse", "csrf": deps.csrf_of(client.cookies[deps.COOKIE])}
+    assert client.post("/profile/password", data=form).status_code == 303
+    with db.read() as session:
+        assert users.password_is_right(users.get_user(session, "ann"), "quite another horse")
+        assert audit.search(session, action="sign_in")[0].detail == {"by": "link and code"}
+
+
+def test_a_password_and_a_code_do_not_stand_in_for_the_password(
+    client: TestClient, db: Database, ann: User, secret: str
+) -> None:
+    assert show(client, enter(client), pyotp.TOTP(secret).now()).status_code == 303
+    assert "Current password" in client.get("/profile").text
+    form = {"password": "quite another horse", "csrf": deps.csrf_of(client.cookies[deps.COOKIE])}
+    assert client.post("/profile/password", data=form).status_code == 422
+    with db.read() as session:
+        assert audit.search(session, action="sign_in")[0].detail == {"by": "password and code"}
 
 
 def test_a_sealed_secret_is_bound_to_its_account_and_the_key(db: Database, ann: User, secret: str) -> None:
