@@ -23,7 +23,7 @@ class Answer:
 def answers_to(requirement: Requirement, images: Sequence[InstanceFacts]) -> list[Answer]:
     """The answers of all images of which the requirement asks something."""
     if requirement.pair is not None:
-        return list(_pair_answers(requirement.pair, images, requirement.cine))
+        return list(_pair_answers(requirement, requirement.pair, images))
     return [Answer(image, truth) for image in images if (truth := _answer(requirement, image)) is not None]
 
 
@@ -47,16 +47,31 @@ def members_of(requirement: Requirement, answers: Sequence[Answer]) -> list[tupl
 
 def _answer(requirement: Requirement, image: InstanceFacts) -> Truth | None:
     """None where the requirement asks nothing of this image."""
-    condition = Truth.YES if requirement.when is None else shows(requirement.when, image, requirement.cine)
-    if condition in (Truth.NO, Truth.SILENT):
+    condition = _concerned(requirement, image)
+    if condition is Truth.NO:
         return None
     if requirement.agree is not None:
         truth = _agreement(requirement.agree, image, requirement.cine)
     elif requirement.expect is not None:
         truth = shows(requirement.expect, image, requirement.cine)
-    if condition is Truth.UNSURE and truth is Truth.NO:
-        return Truth.UNSURE
+    if condition is Truth.UNSURE and (truth is Truth.NO or requirement.limits is not None):
+        return Truth.UNSURE  # nor does an image count that may not be meant
     return truth
+
+
+def _concerned(requirement: Requirement, image: InstanceFacts) -> Truth:
+    return Truth.YES if requirement.when is None else _sought(requirement.when, image, requirement.cine)
+
+
+def _sought(expected: Expectation, image: InstanceFacts, cine: str) -> Truth:
+    """Whether the image shows that of which something is asked. It does not where there are no regions and no report;
+    what nobody read or looked for may be there."""
+    truth = shows(expected, image, cine)
+    if truth is not Truth.SILENT:
+        return truth
+    unread = expected.asks_for_text and any(not frame.text_read for frame in image.frames)
+    unseen = any(kind not in frame.scores for frame in image.frames for kind in expected.kinds)
+    return Truth.UNSURE if unread or unseen else Truth.NO
 
 
 def _agreement(sources: tuple[Expectation, Expectation], image: InstanceFacts, cine: str) -> Truth | None:
@@ -67,12 +82,14 @@ def _agreement(sources: tuple[Expectation, Expectation], image: InstanceFacts, c
     return Truth.YES if one is other and one is not Truth.UNSURE else Truth.UNSURE
 
 
-def _pair_answers(pair: Pair, images: Sequence[InstanceFacts], cine: str) -> Iterable[Answer]:
+def _pair_answers(requirement: Requirement, pair: Pair, images: Sequence[InstanceFacts]) -> Iterable[Answer]:
     """For every image that shows the one, whether another of the same view shows the other."""
-    others = [(image, _view(pair, image), shows(pair.other, image, cine)) for image in images]
-    for image in images:
-        one = shows(pair.one, image, cine)
-        if one in (Truth.NO, Truth.SILENT):
+    cine = requirement.cine
+    meant = [(image, truth) for image in images if (truth := _concerned(requirement, image)) is not Truth.NO]
+    others = [(image, _view(pair, image), both((truth, shows(pair.other, image, cine)))) for image, truth in meant]
+    for image, truth in meant:
+        one = both((truth, _sought(pair.one, image, cine)))
+        if one is Truth.NO:
             continue
         here = _view(pair, image)
         found = either(truth for other, view, truth in others if other is not image and view == here)

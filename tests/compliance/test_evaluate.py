@@ -218,6 +218,31 @@ class TestPair:
     def test_nothing_is_asked_where_the_one_is_not_there(self) -> None:
         assert judge_study(self.RULES, study(image(1))).verdict is Verdict.NOT_APPLICABLE
 
+    @pytest.mark.parametrize(
+        ("one", "other", "verdict"),
+        [
+            (0.9, 0.9, "compliant"),
+            (0.0, 0.9, "not_applicable"),  # nothing is asked of the image with calipers
+            (0.9, 0.0, "non_compliant"),  # what would be its partner is none of these images
+            (0.5, 0.0, "indeterminate"),
+            (0.9, 0.5, "indeterminate"),
+            (0.5, 0.9, "compliant"),
+        ],
+    )
+    def test_both_are_among_the_images_that_the_rule_speaks_of(self, one: float, other: float, verdict: str) -> None:
+        rules = rule(
+            'when = { annotation = "color_box" }\n'
+            'pair = { one = { annotation = "caliper" }, other = { without = "caliper" }, same = ["view"] }'
+        )
+        images = image(1, frame(caliper=0.9, color_box=one)), image(2, frame(color_box=other))
+        assert judge_study(rules, study(*images)).verdict == verdict
+
+    def test_what_nobody_read_may_be_the_one(self) -> None:
+        rules = rule('pair = { one = { text = "dual" }, other = { annotation = "caliper" }, same = ["view"] }')
+        assert judge_study(rules, study(image(1), image(2))).verdict is Verdict.INDETERMINATE
+        read = frame(text_read=True)
+        assert judge_study(rules, study(image(1, read), image(2, read))).verdict is Verdict.NOT_APPLICABLE
+
 
 class TestAgreement:
     RULES = rule('agree = [{ region = "color_flow" }, { annotation = "color_box" }]')
@@ -319,6 +344,28 @@ class TestExpectations:
         assert judge_instance(rules, image(1)).verdict is Verdict.NOT_APPLICABLE
         assert judge_instance(rules, image(1, frame(color_box=0.9))).verdict is Verdict.NON_COMPLIANT
         assert judge_instance(rules, image(1, frame(color_box=0.5))).verdict is Verdict.INDETERMINATE
+
+    def test_text_that_nobody_read_may_be_what_the_rule_speaks_of(self) -> None:
+        rules = rule('when = { text = "nodule" }\nexpect = { annotation = "caliper" }')
+        assert judge_instance(rules, image(1)).verdict is Verdict.INDETERMINATE
+        assert judge_instance(rules, image(1, frame(text_read=True))).verdict is Verdict.NOT_APPLICABLE
+        assert judge_instance(rules, image(1, frame(caliper=0.9))).verdict is Verdict.COMPLIANT
+
+    def test_a_kind_that_nobody_looked_for_may_be_what_the_rule_speaks_of(self) -> None:
+        rules = rule('when = { annotation = "arrow" }\nexpect = { annotation = "caliper" }')
+        assert judge_instance(rules, image(1, FrameFacts(1, {"caliper": 0.0}))).verdict is Verdict.INDETERMINATE
+
+    @pytest.mark.parametrize("shown", ['region = "color_flow"', "measurements = 1"])
+    def test_where_there_are_no_regions_and_no_report_nothing_is_asked(self, shown: str) -> None:
+        rules = rule(f'when = {{ {shown} }}\nexpect = {{ annotation = "caliper" }}')
+        assert judge_instance(rules, image(1)).verdict is Verdict.NOT_APPLICABLE
+
+    def test_an_image_that_may_not_be_meant_is_not_counted_as_one_that_is(self) -> None:
+        rules = rule('when = { text = "left" }\nexpect = { annotation = "caliper" }\nat_least = 1')
+        unread, right = image(1, frame(caliper=0.9)), image(1, frame(caliper=0.9, text_read=True))
+        left = frame(marks=(Mark("text", 0.9, (0, 0, 9, 9), text="LEFT"),), text_read=True)
+        assert judge_study(rules, study(unread, image(2, left))).verdict is Verdict.INDETERMINATE
+        assert judge_study(rules, study(right, image(2, left))).verdict is Verdict.NON_COMPLIANT
 
 
 class TestApplicability:
