@@ -240,6 +240,18 @@ def words_of(header: Mapping[str, Any], **known: str | Iterable[str]) -> Words:
     return {name: found for name, found in words.items() if found}
 
 
+def where_silent(header: Mapping[str, Any], **known: str) -> dict[str, str]:
+    """Of what the first image of a study or series said, and its columns keep, that of which this header says nothing.
+
+    Others of a study may be of another part, side or machine: what they say themselves goes before.
+    """
+    return {
+        name: said
+        for name, said in known.items()
+        if not any(_texts(header.get(key)) for key in (name, *_ALSO_TOLD_BY.get(name, ())))
+    }
+
+
 def records_of(header: Mapping[str, Any], known: Mapping[str, Any]) -> Words:
     """Which of the `Record`s hold a value in what ``dicom/header.py`` keeps, or else in ``known`` of the study.
 
@@ -292,6 +304,8 @@ def _texts(value: Any) -> list[str]:
 
 
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
+
+_ALSO_TOLD_BY = {"body_part": ("anatomic_regions",), "laterality": ("image_laterality",)}
 
 _FIELD_OF: Mapping[str, Field] = {
     **{name: name for name in get_args(Field) if name != "exam"},

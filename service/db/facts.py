@@ -19,6 +19,7 @@ from service.compliance.facts import (
     measurements_of,
     records_of,
     regions_of,
+    where_silent,
     with_remarks,
     words_of,
 )
@@ -174,21 +175,25 @@ def _judgeable(
 
 
 def _words(row: Row[Any], study: Row[Any]) -> Words:
+    header = row.header or {}
     told = words_of(
-        row.header or {},
+        header,
         study_description=study.description,
         series_description=row.series_description,
-        body_part=[study.body_part, row.series_body_part],
         procedure=study.procedure,
-        laterality=row.series_laterality,
         modality=row.modality,
-        station=study.station,
-        institution=study.institution,
         operator=study.operator,
         ae_title=row.calling_ae_title,
         patient_sex=study.patient_sex,
+        **where_silent(
+            header,
+            body_part=row.series_body_part or study.body_part,
+            laterality=row.series_laterality,
+            station=study.station,
+            institution=study.institution,
+        ),
     )
-    return {**told, **records_of(row.header or {}, dict(study._mapping))}
+    return {**told, **records_of(header, dict(study._mapping))}
 
 
 def _facts(

@@ -404,6 +404,28 @@ def test_rules_know_what_the_columns_hold_without_their_values(db: Database) -> 
     assert "CANARY" not in repr(whole.facts)
 
 
+def test_what_the_first_image_says_of_itself_is_not_said_of_the_others(db: Database) -> None:
+    """The columns of study and series were filled by the first image; they stand in where a header says nothing."""
+    with db.begin() as session:
+        row = study(session, description="")
+        row.body_part, row.station, row.institution = "BREAST", "US01", "North"
+        row.series[0].body_part, row.series[0].laterality = "THYROID", "L"
+        other = {"body_part": "ABDOMEN", "station": "US02", "institution": "South", "image_laterality": "R"}
+        coded = {"anatomic_regions": [{"value": "T-D4000", "scheme": "SRT", "meaning": "Abdomen"}]}
+        headers = [other, coded, {}, {"body_part": " "}]
+        ids = [image(session, row, n, header=header).id for n, header in enumerate(headers)]
+        own, by_code, silent, blank = (one.facts.words for one, _ in facts.of_instances(session, ids))
+        assert own["body_part"] == own["exam"] == ("ABDOMEN",)
+        assert (own["station"], own["institution"], own["laterality"]) == (("US02",), ("South",), ("R",))
+        assert by_code["body_part"] == ("T-D4000", "Abdomen")
+        assert silent["body_part"] == blank["body_part"] == ("THYROID",)
+        assert (silent["station"], silent["laterality"]) == (("US01",), ("L",))
+        row.series[0].body_part = ""
+        session.flush()
+        ((alone, _),) = facts.of_instances(session, ids[2:3])
+        assert alone.facts.words["body_part"] == ("BREAST",)
+
+
 def test_frames_at_hand_are_judged_as_those_in_the_database(db: Database) -> None:
     with db.begin() as session:
         one = image(session, study(session), 1)
