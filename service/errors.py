@@ -17,6 +17,7 @@ patient data (identify instances by SOP Instance UID or by path).
     ├── StorageError                the archive cannot keep or return bytes
     │   ├── OutOfSpace              the disk is full or above its watermark
     │   ├── DiskFault               the disk failed: what was not synced before is in doubt
+    │   ├── NotArchived             the archive answers, and does not have the object (yet)
     │   └── DamagedObject           stored bytes no longer match their digest
     ├── DatabaseAway                the database does not answer
     │   └── OutcomeUnknown          … to a commit: its rows may be there or not
@@ -107,6 +108,12 @@ class DiskFault(StorageError):
     """The disk failed: what had been written and not synced is in doubt, and a second sync would not tell."""
 
     cure = "Look at the kernel's log and the disk's own health, and replace the disk."
+
+
+class NotArchived(StorageError):
+    """The archive answers, and does not have the object: it is still on its way, or lost."""
+
+    cure = "If it was received a moment ago it is on its way; else `sonomark archive reconcile` says more."
 
 
 class DamagedObject(StorageError):

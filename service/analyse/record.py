@@ -25,6 +25,8 @@ from service.errors import (
     DicomError,
     LeaseLost,
     NetworkError,
+    NotArchived,
+    NotFound,
     SonomarkError,
     StorageError,
 )
@@ -36,6 +38,7 @@ log = logs.get(__name__)
 
 AGAIN_S = 0.5
 TOKEN_LETTERS = 8
+LOST_AFTER_S = 3600.0  # in the queue: by then another machine's outbox has sent up what it owes the bucket
 
 Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
 Ended = tuple[Assignment, Answer]
@@ -67,7 +70,7 @@ def end(batch: Sequence[Ended], started: datetime) -> bool:
     for one, reason in failed:
         with _bound(one):
             _give_back_or_up(one, reason)
-    return not any(_of_the_house(reason) for _, reason in failed)
+    return not any(_of_the_house(one, reason) for one, reason in failed)
 
 
 def _recorded(batch: Sequence[Ended], started: datetime) -> list[tuple[Assignment, Exception]] | None:
@@ -240,7 +243,7 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
         return
     what, cure = _reason(error)
     hopeless = isinstance(error, (DicomError, DamagedObject)) and not isinstance(error, DecoderFailed)
-    house = _of_the_house(error)
+    house = _of_the_house(one, error)
     try:
         with database().begin() as session:
             if hopeless or (held.attempt >= settings().max_attempts and not house):
@@ -257,8 +260,12 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
     log.warning(outcome.replace("_", " "), attempt=held.attempt, reason=what, cure=cure)
 
 
-def _of_the_house(error: Exception) -> bool:
-    """Storage or device, and no instance, is to blame."""
+def _of_the_house(one: Assignment, error: Exception) -> bool:
+    """Storage or device, and no instance, is to blame: not for what was lost alone, but for all that is not mounted."""
+    if isinstance(error, NotArchived):
+        return _waited_s(one, now()) < LOST_AFTER_S
+    if isinstance(error, (NotFound, FileNotFoundError)):
+        return not archive().is_there()
     return isinstance(error, (StorageError, NetworkError)) and not isinstance(error, DamagedObject)
 
 

@@ -16,7 +16,7 @@ from service.archive.bucket import Bucket
 from service.archive.cache import Cache, touch
 from service.archive.outbox import Outbox
 from service.archive.store import ArchiveStore, Made, fsync_folder, is_instance, made_of, storage
-from service.errors import NotFound, StorageError
+from service.errors import NotArchived, NotFound, StorageError
 
 # A reader holds a path for a moment before it opens it; what was used this lately stays.
 IN_USE_S = 600.0
@@ -77,7 +77,8 @@ class RemoteStore(ArchiveStore):
         """A file of this machine with the object's bytes, fetched if need be.
 
         Raises:
-            StorageError: the bucket does not have it (yet: another machine may not have sent it up) or does not answer.
+            NotArchived: the bucket does not have it (yet: another machine may not have sent it up).
+            StorageError: it does not answer.
         """
         place = self.place(key)
         if place.exists() or self._from_journal(key):
@@ -94,10 +95,7 @@ class RemoteStore(ArchiveStore):
             with storage(f"The archive could not keep {key} on this machine"):
                 self._cache(temporary, key)
         except NotFound as error:
-            raise StorageError(
-                f"{key} is not in the bucket {self.bucket.name}.",
-                cure="If it was received a moment ago it is on its way; else `sonomark archive reconcile` says more.",
-            ) from error
+            raise NotArchived(f"{key} is not in the bucket {self.bucket.name}.") from error
         finally:
             temporary.unlink(missing_ok=True)
         return place

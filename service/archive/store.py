@@ -185,6 +185,10 @@ class ArchiveStore:
             probe.unlink()
         return str(self.root)
 
+    def is_there(self) -> bool:
+        """Whether this is the folder in which instances are kept, and not the empty place where it is to be mounted."""
+        return self.place("instances").is_dir()
+
     def prove(self) -> None:
         """Write a new file, sync it and its folder, and read it back from the disk itself.
 

@@ -3,11 +3,12 @@
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.analyse import record
@@ -20,7 +21,7 @@ from service.db import analyses
 from service.db.analyses import Assignment, Seen
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
-from service.errors import DatabaseAway, StorageError, Undecodable
+from service.errors import DatabaseAway, NotArchived, NotFound, StorageError, Undecodable
 from service.jobs import judge
 from service.settings import settings
 
@@ -124,6 +125,44 @@ def test_each_answer_goes_its_own_way(db: Database, claimed: Claimed) -> None:
     assert _states(db) == [done, quarantined, queued, done]
     with db.read() as session:
         assert [row.attempts for row in session.query(Analysis).order_by(Analysis.id)] == [1, 1, 0, 1]
+
+
+def test_an_object_that_never_comes_is_given_up_and_its_study_judged(db: Database, claimed: Claimed) -> None:
+    """It may be on its way from another machine for a while; then it is lost, and an outage never is."""
+    lost, outage = NotArchived("It is not in the bucket."), StorageError("The bucket is away.")
+    batch = claimed(2)
+    assert not record.end(list(zip(batch, [lost, outage], strict=True)), now())
+    assert _attempts(db) == [0, 0]
+    with db.begin() as session:
+        session.execute(update(Analysis).values(queued_at=now() - timedelta(seconds=record.LOST_AFTER_S + 1)))
+    for _ in range(settings().max_attempts):
+        with db.begin() as session:
+            claims = [claim for _ in range(2) for claim in analyses.claim(session, 1, 20)]
+            again = sorted(analyses.assignments(session, claims), key=lambda one: one.study_id)
+        record.end(list(zip(again, [lost, outage], strict=True)), now())
+    assert _states(db) == [AnalysisState.QUARANTINED, AnalysisState.QUEUED]
+    assert _attempts(db) == [settings().max_attempts, 0]
+    with db.read() as session:
+        assert session.get_one(Study, batch[0].study_id).verdict is Verdict.INDETERMINATE
+
+
+@pytest.mark.parametrize("gone", [NotFound("It is not there."), FileNotFoundError()])
+def test_an_archive_that_is_not_mounted_holds_nothing_against_an_image(
+    db: Database, claimed: Claimed, gone: Exception
+) -> None:
+    batch = claimed(1)
+    assert not record.end([(batch[0], gone)], now())
+    assert _attempts(db) == [0]
+    archive().prepare()
+    with db.begin() as session:
+        (again,) = analyses.assignments(session, analyses.claim(session, 1, 20))
+    assert record.end([(again, gone)], now())
+    assert _attempts(db) == [1]
+
+
+def _attempts(db: Database) -> list[int]:
+    with db.read() as session:
+        return [row.attempts for row in session.query(Analysis).order_by(Analysis.id)]
 
 
 def test_a_commit_that_fails_hands_all_of_them_back(

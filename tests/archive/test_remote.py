@@ -17,7 +17,7 @@ from service.archive.bucket import Bucket
 from service.archive.remote import RemoteStore
 from service.archive.store import archive, instance_key
 from service.doctor import examine
-from service.errors import ConfigurationError, NotFound, OutOfSpace, StorageError
+from service.errors import ConfigurationError, NotArchived, NotFound, OutOfSpace, StorageError
 from service.settings import settings
 from tests.archive.conftest import S3Server, age, objects, take_in
 from tests.archive.test_receiving import wait_until
@@ -60,7 +60,7 @@ def test_an_outage_keeps_objects_here(remote: RemoteStore, s3: S3Server) -> None
 def test_another_machine_reads_by_way_of_the_bucket(remote: RemoteStore, s3: S3Server, tmp_path: Path) -> None:
     elsewhere = RemoteStore(tmp_path / "elsewhere", remote.bucket, 1 << 20)
     take_in(remote, KEY, b"image")
-    with pytest.raises(StorageError, match="not in the bucket"):
+    with pytest.raises(NotArchived, match="not in the bucket"):
         elsewhere.path(KEY)  # not up yet: a worker tries again, and does not count it against the instance
     remote.outbox.upload()
     assert elsewhere.path(KEY).read_bytes() == b"image"
