@@ -6,7 +6,7 @@ Everything follows the study's own date and never the clock, so that judging a s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 
 from service.compliance.facts import InstanceFacts
 from service.compliance.matching import fits
@@ -30,7 +30,7 @@ def in_grace(requirement: Requirement, day: date | None) -> bool:
     """Whether a lack found on ``day`` is still only information."""
     if requirement.effective_from is None or day is None:
         return False
-    return day < requirement.effective_from + timedelta(days=requirement.grace_days)
+    return (day - requirement.effective_from).days < requirement.grace_days  # whose end may lie behind all calendars
 
 
 def _reason(requirement: Requirement, waivers: Sequence[Waiver], image: InstanceFacts) -> str:

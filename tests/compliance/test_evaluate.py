@@ -426,6 +426,11 @@ class TestExcuses:
         states = [self.judged(dates, date(2026, *day)).state for day in ((2, 28), (3, 1), (3, 31), (4, 1))]
         assert states == ["not_applicable", "missing", "missing", "not_applicable"]
 
+    @pytest.mark.parametrize(("days", "severity"), [(30, "major"), (31, "info"), (99999999, "info")])
+    def test_however_long_the_grace_period_is_it_is_judged(self, days: int, severity: str) -> None:
+        fields = f"effective_from = 2026-03-01\ngrace_days = {days}"
+        assert self.judged(fields, date(2026, 3, 31)).severity == severity
+
     def test_in_the_grace_period_a_lack_is_only_information(self) -> None:
         fields = "effective_from = 2026-03-01\ngrace_days = 14"
         assert self.judged(fields, date(2026, 3, 14)).severity is Severity.INFO
