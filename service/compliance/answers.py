@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from service.compliance.conditions import Expectation
 from service.compliance.facts import InstanceFacts
-from service.compliance.matching import fits, is_silent
+from service.compliance.matching import fits, might_fit
 from service.compliance.rulebook import Member, Pair, Requirement
 from service.compliance.truth import Truth, both, either, negated, shows
 
@@ -102,12 +102,12 @@ def _view(pair: Pair, image: InstanceFacts) -> tuple[tuple[str, ...], ...]:
 
 
 def _belongs(member: Member, image: InstanceFacts, cine: str) -> Truth:
-    """Whether the image is one of these; a header that does not say leaves it open."""
+    """Whether the image is one of these; a header that says neither that nor the contrary leaves it open."""
     if member.expect is not None:
         return shows(member.expect, image, cine)
     if member.match is None or fits(member.match, image):
         return Truth.YES
-    return Truth.UNSURE if is_silent(member.match, image) else Truth.NO
+    return Truth.UNSURE if might_fit(member.match, image) else Truth.NO
 
 
 def _counted(requirement: Requirement, truths: Sequence[Truth]) -> Truth:

@@ -30,9 +30,12 @@ def applies(requirement: Requirement, image: InstanceFacts) -> bool:
     return not fits_any(requirement.unless, image)
 
 
-def is_silent(match: Match, image: InstanceFacts) -> bool:
-    """Whether the header leaves a field empty that the conditions ask for, so that it might have fitted."""
-    return any(not image.words.get(name) for name, _ in match.fields)
+def might_fit(match: Match, image: InstanceFacts) -> bool:
+    """Whether the header leaves a field empty that the conditions ask for, and contradicts none of them."""
+    if match.image is not None and (match.image == "cine") != image.is_cine:
+        return False
+    asked = [(image.words.get(name), patterns) for name, patterns in match.fields]
+    return any(not texts for texts, _ in asked) and all(patterns.found_in(*texts) for texts, patterns in asked if texts)
 
 
 def _fits_rest(match: Match, image: InstanceFacts) -> bool:

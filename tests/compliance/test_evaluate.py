@@ -198,6 +198,28 @@ class TestEachOf:
         outcome = judge_study(self.RULES, study(self.side(1, "L"), self.side(2, None)))
         assert outcome.verdict is Verdict.INDETERMINATE
 
+    @pytest.mark.parametrize(
+        ("words", "frames", "verdict"),
+        [
+            ({"laterality": "R"}, 3, "non_compliant"),  # whatever view the header leaves open
+            ({"view": "ICA"}, 3, "non_compliant"),
+            ({"laterality": "L"}, 1, "non_compliant"),  # no cine, whatever its view
+            ({"laterality": "L"}, 3, "indeterminate"),
+            ({"view": "CCA"}, 3, "indeterminate"),
+            ({}, 3, "indeterminate"),
+            ({"laterality": "L", "view": "CCA"}, 3, "compliant"),
+        ],
+    )
+    def test_what_a_header_says_otherwise_is_not_left_open(
+        self, words: dict[str, str], frames: int, verdict: str
+    ) -> None:
+        rules = rule(
+            'expect = { annotation = "color_box" }\n'
+            'each_of = [{ name = "l", match = { laterality = "L", view = "CCA", image = "cine" } }]'
+        )
+        shown = image(1, *(frame(number, color_box=0.9) for number in range(1, frames + 1)), words=words)
+        assert judge_study(rules, study(shown)).verdict == verdict
+
 
 class TestPair:
     RULES = rule(
