@@ -20,6 +20,7 @@ from service.db.session import database
 from service.db.tables import Credential, Role, User
 from service.errors import ConfigurationError, NotAllowed
 from service.review.problems import SecondFactorNeeded, SignInNeeded
+from service.review.security import stores
 from service.settings import settings
 
 COOKIE = "sonomark_session"
@@ -187,7 +188,7 @@ async def genuine(request: Request, account: Annotated[Account | None, Depends(s
         return
     shown = request.headers.get("x-csrf-token", "")
     form_types = ("application/x-www-form-urlencoded", "multipart/form-data")
-    if not shown and request.headers.get("content-type", "").startswith(form_types):
+    if not shown and not stores(request.scope) and request.headers.get("content-type", "").startswith(form_types):
         shown = str((await request.form()).get("csrf", ""))
     if not hmac.compare_digest(shown, account.csrf):
         raise NotAllowed("The form is older than your sign-in.", cure="Load the page again and repeat it.")

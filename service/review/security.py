@@ -123,8 +123,12 @@ def is_cross_site(headers: Headers) -> bool:
 
 def _limit(scope: Scope) -> int:
     """Bytes that the body of this request may have."""
-    stores = scope["method"] == "POST" and scope["path"].startswith(STORE_PATH)
-    return STORE_LIMIT if stores else BODY_LIMIT
+    return STORE_LIMIT if stores(scope) else BODY_LIMIT
+
+
+def stores(scope: Scope) -> bool:
+    """Whether the request brings instances: nobody but the route itself may read such a body."""
+    return scope["method"] == "POST" and str(scope["path"]).startswith(STORE_PATH)
 
 
 def _limited(receive: Receive, limit: int) -> Callable[[], Awaitable[Message]]:

@@ -103,6 +103,22 @@ def test_silent_and_slow_clients_hold_nobody_up(port: int) -> None:
         held.close()
 
 
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.SONOGRAPHER])
+def test_a_form_where_instances_go_in_is_answered_before_it_has_come(port: int, db: Database, role: Role) -> None:
+    """W6: the one body without a limit; read for its form token, it filled the disk whoever sent it."""
+    with db.begin() as session:
+        secret = users.open_session(session, users.create_user(session, "mallory", role))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(
+            b"POST /dicomweb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\nCookie: "
+            + f"{deps.COOKIE}={secret}".encode()
+            + b'\r\n\r\n--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+            + bytes(1 << 16)
+        )
+        assert b" 403 " in line.recv(64)
+
+
 def test_an_unknown_name_costs_as_much_as_a_known_one(db: Database) -> None:
     """W4: both ways argon2 runs exactly once, so that time tells nothing; counted, since time itself is noise."""
     with db.begin() as session:
