@@ -26,7 +26,7 @@ from service.settings import settings
 COOKIE = "sonomark_session"
 SSO = "sso"  # how a session began that an identity provider vouches for
 LINK = "link"  # how one began that stands in for a lost password, alone or behind a code
-REFRESHED = ("/flow", "/self-test", "/what-if/")
+REFRESHED = ("/flow", "/self-test", "/what-if/", "/session")
 MIN_KEY = 32
 KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "default", "insecure")
 
@@ -177,7 +177,8 @@ def somebody(
 
 
 def _asks_by_itself(request: Request) -> bool:
-    """A piece of a page that refreshes itself is no sign of life: nobody need sit before it."""
+    """A piece of a page that refreshes itself is no sign of life, nor is the question whether the session still stands:
+    nobody need sit before it."""
     by_script = request.headers.get("hx-request") == "true"
     return by_script and request.method == "GET" and request.url.path.startswith(REFRESHED)
 

@@ -30,16 +30,20 @@ def test_the_end_of_a_session_is_announced(announced: Callable[..., object], mon
     assert "Your work is kept" in page.inner_text("#ending-words")
     picture(page, "ending")
     monkeypatch.setattr(settings(), "session_idle_s", 3600)
-    page.click("#stay")
+    with page.expect_response("**/session?stay=true"):
+        page.click("#stay")
     page.wait_for_selector("#ending[open]", state="hidden")
 
 
 def test_an_end_that_was_announced_and_did_not_come(
     announced: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody went on in another tab: the page does not go on saying that the session ends."""
+    """Somebody went on in another tab: the page does not go on saying that the session ends. It asks without a word
+    of staying, or two tabs that nobody sits before would keep the session for each other."""
     page = announced(session_idle_s=4)
     monkeypatch.setattr(settings(), "session_idle_s", 3600)
+    with page.expect_response("**/session"):
+        pass
     page.wait_for_selector("#ending[open]", state="hidden")
     assert not page.is_visible("#again")
 

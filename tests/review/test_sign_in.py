@@ -1,11 +1,14 @@
 """Signing in, signing out, and the first administrator."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select, update
 
 from service.db import users
 from service.db.session import Database
-from service.db.tables import Role
+from service.db.tables import Credential, Role, now
 from service.review import auth, deps
 from service.settings import Settings
 
@@ -74,6 +77,34 @@ def test_signing_out_ends_the_session_on_the_server(client: TestClient, ann: Non
     assert left.headers["clear-site-data"] == '"storage"'
     client.cookies.set(deps.COOKIE, secret)
     assert client.get("/worklist").status_code == 303
+
+
+def last_seen(db: Database, at: datetime | None = None) -> datetime:
+    """When the one session was last used; ``at`` sets it."""
+    with db.begin() as session:
+        if at is not None:
+            session.execute(update(Credential).values(last_seen_at=at))
+        return session.scalars(select(Credential.last_seen_at)).one()
+
+
+def test_a_page_that_asks_by_itself_keeps_no_session_alive(
+    client: TestClient, ann: None, db: Database, house: Settings
+) -> None:
+    """Two tabs that nobody sits before kept each other's session alive until its absolute end."""
+    enter(client)
+    left = house.session_idle_s - 600
+    before = last_seen(db, now() - timedelta(seconds=600))
+    told = client.get("/session", headers={"HX-Request": "true"}).json()
+    assert last_seen(db) == before
+    assert left - 5 <= told["idle_s"] <= left, "what is left, not what there would be after a sign of life"
+
+
+def test_who_asks_to_stay_stays(client: TestClient, ann: None, db: Database, house: Settings) -> None:
+    enter(client)
+    before = last_seen(db, now() - timedelta(seconds=600))
+    told = client.get("/session?stay=true", headers={"HX-Request": "true"}).json()
+    assert last_seen(db) > before + timedelta(seconds=590)
+    assert told["idle_s"] > house.session_idle_s - 5
 
 
 def test_a_one_time_link_is_not_spent_by_opening_it(client: TestClient, db: Database, ann: None) -> None:

@@ -35,9 +35,9 @@ export function startSession(): void {
   find("again")?.addEventListener("cancel", (event) => event.preventDefault());
 }
 
-/** Is somebody signed in? Asked without a word to the key table or the server's redirects. */
-export async function look(): Promise<Session | null> {
-  const answer = await fetch("/session", { headers: { "HX-Request": "true" }, credentials: "same-origin" });
+/** Is somebody signed in? Asked without a word to the key table or the server's redirects; only who stays is at work. */
+export async function look(stay = false): Promise<Session | null> {
+  const answer = await fetch(stay ? "/session?stay=true" : "/session", { headers: { "HX-Request": "true" }, credentials: "same-origin" });
   return answer.ok ? ((await answer.json()) as Session) : null;
 }
 
@@ -68,12 +68,12 @@ function warn(): void {
 
 async function stay(): Promise<void> {
   find<HTMLDialogElement>("ending")?.close();
-  if (hardEnd > idleEnd) return check();
+  if (hardEnd > idleEnd) return check(true);
   understood = true; // nothing puts that end off: it is said once
 }
 
-async function check(): Promise<void> {
-  const session = await look().catch(() => undefined);
+async function check(staying = false): Promise<void> {
+  const session = await look(staying).catch(() => undefined);
   if (session === null) return ended();
   if (!session) return;
   reckon(session.idle_s, session.ends_in_s);
