@@ -12,10 +12,10 @@ from hashlib import sha256
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
+from service.db import decisions
 from service.db.tables import (
     NOTE_LENGTH,
     Cause,
-    Decision,
     DoubleRead,
     DoubleReadState,
     Instance,
@@ -54,9 +54,6 @@ def draw(session: Session, study: Study, share: float) -> None:
     Answers that were given before a later image came are about another study: an unfinished read begins anew.
     """
     drawn = session.get(DoubleRead, study.id)
-    if drawn is not None and _was_for_a_past_override(drawn, study):
-        _drop(session, drawn)
-        drawn = None
     if drawn is not None:
         _forget_the_outdated(drawn, study)
     elif study.verdict in _JUDGED and not study.synthetic and is_drawn(study.study_instance_uid, share):
@@ -197,10 +194,16 @@ def forget_decision(session: Session, study: Study, user: User) -> None:
     drawn = session.get(DoubleRead, study.id)
     if drawn is None or drawn.state is not DoubleReadState.WAITING or drawn.first_blinded:
         return
-    if drawn.first_user_id == user.id and drawn.cause is Cause.OVERRIDE:
-        _drop(session, drawn)
-    elif drawn.first_user_id == user.id:
-        _forget_first(drawn)
+    if drawn.first_user_id == user.id:
+        _take_back(session, drawn)
+
+
+def forget_decisions(session: Session, study_ids: Collection[int]) -> None:
+    """The decisions on these studies no longer stand, so that none is the first answer of a read that waits."""
+    waits = (DoubleRead.state == DoubleReadState.WAITING, ~DoubleRead.first_blinded)
+    for drawn in session.scalars(select(DoubleRead).where(DoubleRead.study_id.in_(study_ids), *waits)).all():
+        _take_back(session, drawn)
+    session.flush()
 
 
 def asked_for(session: Session, study: Study) -> DoubleRead | None:
@@ -248,7 +251,7 @@ def _received(start: datetime, end: datetime, site: str) -> list[ColumnElement[b
 def _put_up(session: Session, study: Study) -> DoubleRead:
     """The study's double read for an override that asks for one; a finished one that found otherwise begins anew."""
     drawn = session.get(DoubleRead, study.id)
-    if drawn is not None and drawn.state is DoubleReadState.DONE and not _found_complete(drawn, study):
+    if drawn is not None and drawn.state is DoubleReadState.DONE and not _found_complete(session, drawn, study):
         _drop(session, drawn)
         drawn = None
     if drawn is None:
@@ -257,16 +260,21 @@ def _put_up(session: Session, study: Study) -> DoubleRead:
     return drawn
 
 
-def _found_complete(drawn: DoubleRead, study: Study) -> bool:
-    """Whether the readers found the study complete with all the images that it has now."""
+def _found_complete(session: Session, drawn: DoubleRead, study: Study) -> bool:
+    """Whether the readers found the study complete, with the images that it has now and by what is asked of it now."""
     at = drawn.adjudicated_at or drawn.second_at
     word = drawn.adjudicated_answer or drawn.second_answer
-    return word is Reading.COMPLETE and at is not None and at >= study.last_received_at
+    if word is not Reading.COMPLETE or at is None or at < study.last_received_at:
+        return False
+    return not decisions.changed_since(session, study, at)
 
 
-def _was_for_a_past_override(drawn: DoubleRead, study: Study) -> bool:
-    waits = drawn.state is DoubleReadState.WAITING
-    return waits and drawn.cause is Cause.OVERRIDE and study.decision is not Decision.OVERRIDE
+def _take_back(session: Session, drawn: DoubleRead) -> None:
+    """A decision is no first answer any longer; what was read because of it alone is read no more."""
+    if drawn.cause is Cause.OVERRIDE:
+        _drop(session, drawn)
+    else:
+        _forget_first(drawn)
 
 
 def _drop(session: Session, drawn: DoubleRead) -> None:

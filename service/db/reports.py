@@ -9,15 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
-from service.db import days, double_reads
-from service.db.reviews import outranking, standing
+from service.db import days, decisions, double_reads
+from service.db.reviews import outranking
 from service.db.tables import Decision, Finding, FindingState, Instance, Review, Study, Verdict, VerdictRecord
 
 Grouping = Literal["operator", "station", "institution", "exam", "requirement", "day", "week", "month"]
@@ -167,11 +165,11 @@ _OF_STATE = {
 
 def _apply_decisions(session: Session, by: Sequence[Grouping], period: Period, found: dict[Key, Tally]) -> None:
     """A person's decision outranks the verdict, see `outranking`."""
-    decisions = decisions_of(session, period)
+    decided = decisions_of(session, period)
     columns, verdict, source = source_of(session, by, period)
     reviewed = source.where(Study.id.in_(select(Review.study_id).where(Review.created_at <= period.as_of)))
     for study_id, said, *values in session.execute(reviewed.add_columns(verdict, *columns)):
-        decision, machine = decisions.get(study_id), as_verdict(said)
+        decision, machine = decided.get(study_id), as_verdict(said)
         if decision is None or not counts_for(machine, decision, by):
             continue
         tally = found[_key(by, values)]
@@ -191,19 +189,9 @@ def counts_for(machine: Verdict | None, decision: Decision | None, by: Sequence[
 
 
 def decisions_of(session: Session, period: Period) -> dict[int, Decision]:
-    """The decision that stood at the time, for every study of the period that anybody had reviewed."""
-    rows = session.execute(
-        select(Review.study_id, Review.decision)
-        .join(Study, Study.id == Review.study_id)
-        .where(Review.created_at <= period.as_of, *_of(period))
-        .order_by(Review.study_id, Review.id)
-    )
-    decisions = {}
-    for study_id, reviews in groupby(rows, key=itemgetter(0)):
-        left = standing(cast(list[Review], list(reviews)))  # rows of the columns it looks at
-        if left:
-            decisions[study_id] = left[-1].decision
-    return decisions
+    """The decision that stood at the time, for every study of the period on which one did."""
+    stood = decisions.standing(session, *_of(period), as_of=period.as_of)
+    return {study_id: left[-1].decision for study_id, left in stood.items()}
 
 
 def _add_corrections(session: Session, by: Sequence[Grouping], period: Period, found: dict[Key, Tally]) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from service.db import deliveries, double_reads, overrides
+from service.db import decisions, deliveries, double_reads, overrides
 from service.db.days import zone
 from service.db.tables import NOTE_LENGTH, Decision, Draft, Hold, Review, Study, User, Verdict, VerdictRecord, now
 from service.errors import Conflict, NotAllowed
@@ -120,10 +120,10 @@ def decide(
 def withdraw(session: Session, study: Study, user: User) -> Review:
     """Take back the user's own decision if it is the one that stands; the one before it stands again."""
     _lock(session, study)
-    decisions = standing(history(session, study))
-    if not decisions or decisions[-1].user_id != user.id:
+    left = standing(session, study)
+    if not left or left[-1].user_id != user.id:
         raise Conflict("There is no decision of yours to take back here.", cure="Only the one who decided may undo it.")
-    earlier = decisions[-2] if len(decisions) > 1 else None
+    earlier = left[-2] if len(left) > 1 else None
     session.execute(
         update(Study)
         .where(Study.id == study.id)
@@ -143,7 +143,7 @@ def withdraw(session: Session, study: Study, user: User) -> Review:
     if earlier is not None and earlier.decision is Decision.OVERRIDE and overrides.weighty(session, study):
         counts_as = outranking(study.verdict, earlier.decision)
         double_reads.note_decision(session, study, earlier.user, counts_as, earlier.note, asks=True)
-    if decisions[-1].decision is Decision.RETAKE:
+    if left[-1].decision is Decision.RETAKE:
         deliveries.withdraw_rejections(session, study)
     session.flush()
     return review
@@ -155,15 +155,10 @@ def history(session: Session, study: Study) -> list[Review]:
     return list(session.scalars(query))
 
 
-def standing(reviews: list[Review]) -> list[Review]:
-    """The decisions that were not taken back, oldest first; the last one counts."""
-    left: list[Review] = []
-    for review in reviews:
-        if review.decision is not Decision.WITHDRAW:
-            left.append(review)
-        elif left:
-            left.pop()  # only the standing decision can be withdrawn
-    return left
+def standing(session: Session, study: Study) -> list[Review]:
+    """The decisions on the study that stand, see `decisions`, oldest first; the last one counts."""
+    ids = {each.id for each in decisions.standing(session, Review.study_id == study.id).get(study.id, ())}
+    return [review for review in history(session, study) if review.id in ids]
 
 
 def hold(session: Session, study: Study, user: User, *, take_over: bool = False) -> Hold:

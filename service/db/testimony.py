@@ -7,14 +7,12 @@ finding stands on one frame and one kind, which the network did not see there, o
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from service.db import corrections, reviews, studies
+from service.db import corrections, decisions, studies
 from service.db.corrections import Box
 from service.db.tables import Correction, Decision, Finding, FindingState, Instance, Review, Severity, Study
 
@@ -66,9 +64,10 @@ def frames(session: Session) -> Iterator[Testimony]:
 def _decided(session: Session) -> dict[tuple[int, int], dict[str, bool]]:
     """What standing decisions say, by instance id and frame and by kind."""
     told: dict[tuple[int, int], dict[str, bool]] = defaultdict(dict)
-    decisions = _standing_decisions(session)
-    for start in range(0, len(decisions), AT_ONCE):
-        some = decisions[start : start + AT_ONCE]
+    stand = decisions.standing(session, Study.decision.is_not(None), ~Study.synthetic)
+    ids = [left[-1].id for left in stand.values()]
+    for start in range(0, len(ids), AT_ONCE):
+        some = session.scalars(select(Review).where(Review.id.in_(ids[start : start + AT_ONCE]))).all()
         findings = _findings(session, [each.verdict_id for each in some if each.verdict_id is not None])
         spoken = [
             (review, entry)
@@ -97,17 +96,6 @@ def _says(review: Review, kind: str, *, alone: bool) -> bool | None:
     if review.decision is Decision.CONFIRM or _RETAKEN.get(review.reason) == kind:
         return False
     return None
-
-
-def _standing_decisions(session: Session) -> list[Review]:
-    query = (
-        select(Review)
-        .join(Study, Study.id == Review.study_id)
-        .where(Study.decision.is_not(None), ~Study.synthetic)
-        .order_by(Review.study_id, Review.id)
-    )
-    of_studies = groupby(session.scalars(query), key=attrgetter("study_id"))
-    return [standing[-1] for _, of_study in of_studies if (standing := reviews.standing(list(of_study)))]
 
 
 def _findings(session: Session, verdict_ids: list[int]) -> Mapping[int | None, list[Finding]]:

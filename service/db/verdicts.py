@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from service import __version__
 from service.compliance.outcome import Outcome, Verdict
+from service.db import decisions, double_reads
 from service.db.rows import insert_all
 from service.db.session import past_mapper
 from service.db.tables import Analysis, AnalysisState, Finding, Instance, Study, VerdictRecord, now
@@ -133,7 +134,10 @@ def record_all(session: Session, judged: Sequence[Judged]) -> list[Judged]:
 
 
 def settle_all(session: Session, outcomes: Mapping[int, Verdict]) -> None:
-    """Give studies that had settled before their verdicts anew; each is one a reviewer should know of."""
+    """Give studies that had settled before their verdicts anew; each is one a reviewer should know of.
+
+    What each lacks was recorded before: a decision that was about another verdict no longer stands.
+    """
     by_verdict: dict[Verdict, list[int]] = {}
     for study_id, verdict in outcomes.items():
         by_verdict.setdefault(verdict, []).append(study_id)
@@ -144,20 +148,21 @@ def settle_all(session: Session, outcomes: Mapping[int, Verdict]) -> None:
             .values(verdict=verdict, version=Study.version + 1)
             .execution_options(synchronize_session=False)
         )
+    _clear_outdated(session, outcomes)
 
 
 def settle(session: Session, study: Study, verdict: Verdict, *, changed: bool) -> None:
-    """The study is complete as far as anybody knows, and this is its verdict.
+    """The study is complete as far as anybody knows, and this is its verdict, which was recorded before.
 
-    A decision was about the verdict its reviewer saw: another one, after a late image, puts the study before a
-    person again.
+    A decision that was about another one no longer stands.
     """
     values: dict[str, Any] = {"verdict": verdict, "settled": True}
     if changed:
         values["version"] = Study.version + 1
-    if study.verdict not in (None, verdict):
-        values["decision"] = None
+    decided = study.decision is not None
     session.execute(update(Study).where(Study.id == study.id).values(**values))
+    if decided:
+        _clear_outdated(session, [study.id])
     session.refresh(study)
 
 
@@ -176,6 +181,12 @@ def due(session: Session, limit: int = 100, after: Turn | None = None) -> list[T
         query = query.where(Study.settles_at >= moment, (Study.settles_at > moment) | (Study.id > study_id))
     rows = session.execute(query.order_by(Study.settles_at, Study.id).limit(limit))
     return [(settles_at, study_id) for settles_at, study_id in rows]
+
+
+def _clear_outdated(session: Session, study_ids: Collection[int]) -> None:
+    outdated = decisions.clear_outdated(session, study_ids)
+    if outdated:
+        double_reads.forget_decisions(session, outdated)
 
 
 def _one_name(names: Sequence[str], width: int) -> str:

@@ -184,7 +184,7 @@ def _context(session: Session, query: Mapping[str, str], account: Account, uid: 
     verdicts = studies.verdicts(session, study)
     standing = next((record for record in verdicts if record.superseded_at is None), None)
     history = reviews.history(session, study)
-    decisions = reviews.standing(history)
+    decisions = reviews.standing(session, study)
     draft = reviews.draft(session, study, account.user)
     items = _items(session, study)
     findings = sorted(standing.findings, key=_weight) if standing else []
@@ -197,6 +197,7 @@ def _context(session: Session, query: Mapping[str, str], account: Account, uid: 
         "findings": [each for each in findings if each.state is not FindingState.NOT_APPLICABLE],
         "history": history,
         "decision": decisions[-1] if decisions else None,
+        "stand": decisions,
         "weighty": overrides.weighty(session, study),
         "second_read": double_reads.asked_for(session, study),
         "mine": bool(decisions) and decisions[-1].user_id == account.user.id,
@@ -240,7 +241,7 @@ def _decided(session: Session, uid: str, account: Account) -> dict[str, Any] | N
         study = studies.brief(session, uid, account.site)
     except NotFound:
         return None
-    decisions = reviews.standing(reviews.history(session, study))
+    decisions = reviews.standing(session, study)
     if not decisions or decisions[-1].user_id != account.user.id:
         return None
     return {"study": study, "review": decisions[-1]}

@@ -1,17 +1,20 @@
 """The views for reporting tools, on both databases: they agree with the reports and hold nothing of the patient."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, select, text
 
-from service.db import double_reads, schema, users, views
+from service.compliance.outcome import Outcome
+from service.db import double_reads, reviews, schema, users, verdicts, views
 from service.db.session import Database
-from service.db.tables import Decision, DoubleRead, Finding, Reading, Review, Role, Study, Verdict, VerdictRecord
+from service.db.tables import Decision, DoubleRead, Finding, Reading, Review, Role, Study, Verdict, VerdictRecord, now
 from service.report.compliance import report
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+REASONS = {Decision.CONFIRM: "", Decision.OVERRIDE: "not_required", Decision.RETAKE: "image_quality"}
 OF_PATIENTS = ("patient_name", "patient_id", "patient_birth_date", "accession_number", "note")
 
 
@@ -58,6 +61,36 @@ def test_they_agree_with_the_report(migrated: Database) -> None:
             session.execute(text(f"SELECT * FROM {name}")).all()
         assert session.execute(text("SELECT COUNT(*) FROM bi_findings")).scalar() == 29
         assert session.execute(text("SELECT COUNT(*) FROM bi_double_reads")).scalar() == 22
+
+
+@pytest.mark.parametrize("again", ["by a late image", "by other rules"])
+def test_they_agree_with_the_report_when_verdicts_change(migrated: Database, again: str) -> None:
+    by = verdicts.Versions("n@1", "t", "r", "1")
+    with migrated.begin() as session:
+        user = users.create_user(session, "anna", Role.REVIEWER)
+        for number, (was, then, decision) in enumerate(product(Verdict, Verdict, REASONS)):
+            study = Study(study_instance_uid=f"1.{number}", station=f"{was}>{then}", first_received_at=START)
+            session.add(study)
+            session.flush()
+            verdicts.record(session, study.id, None, Outcome(was, ()), by)
+            verdicts.settle(session, study, was, changed=True)
+            reviews.decide(session, study, user, decision, REASONS[decision], "", study.version)
+            session.refresh(study)
+            changed = verdicts.record(session, study.id, None, Outcome(then, ()), by)
+            if again == "by a late image":
+                verdicts.settle(session, study, then, changed=changed)
+            elif changed:
+                verdicts.settle_all(session, {study.id: then})
+    with migrated.read() as session:
+        wanted = report(session, ["station"], START, END, now()).rows
+        query = "SELECT station, SUM(numerator), SUM(denominator), COUNT(decision) FROM bi_studies GROUP BY station"
+        found = {row[0]: tuple(row[1:]) for row in session.execute(text(query))}
+        assert {key: row[:2] for key, row in found.items()} == {
+            row.key[0]: (row.numerator, row.denominator) for row in wanted
+        }
+        assert {key: row[2] for key, row in found.items()} == {
+            f"{was}>{then}": 3 * (was is then) for was, then in product(Verdict, Verdict)
+        }
 
 
 def test_they_hold_nothing_of_the_patient_and_are_described(migrated: Database) -> None:

@@ -53,14 +53,16 @@ def study(
     return row
 
 
-def judged(session: Session, of: Study, verdict: Verdict, at: datetime) -> VerdictRecord:
+def judged(
+    session: Session, of: Study, verdict: Verdict, at: datetime, requirements: tuple[str, ...] = ("marker",)
+) -> VerdictRecord:
     for former in session.query(VerdictRecord).filter_by(study_id=of.id, superseded_at=None):
         former.superseded_at = at
     session.flush()
     record = VerdictRecord(study_id=of.id, verdict=verdict, rulebook="r", code_version="1", created_at=at)
     state = {"compliant": "met", "non_compliant": "missing", "indeterminate": "uncertain"}.get(verdict)
-    if state:
-        finding = Finding(requirement="marker", state=FindingState(state), severity=Severity.MAJOR, sentence="s")
+    for name in requirements if state else ():
+        finding = Finding(requirement=name, state=FindingState(state), severity=Severity.MAJOR, sentence="s")
         record.findings.append(finding)
     session.add(record)
     session.flush()
@@ -71,7 +73,9 @@ def decide(session: Session, of: Study, decision: Decision, at: datetime) -> Non
     user = session.query(User).first() or User(name="reader")
     session.add(user)
     session.flush()
-    session.add(Review(study_id=of.id, user_id=user.id, decision=decision, study_version=1, created_at=at))
+    seen = session.query(VerdictRecord.id).filter_by(study_id=of.id, superseded_at=None).scalar()
+    given = {"decision": decision, "study_version": 1, "created_at": at}
+    session.add(Review(study_id=of.id, user_id=user.id, verdict_id=seen, **given))
     session.flush()
 
 
@@ -184,6 +188,49 @@ def test_a_decision_outranks_the_verdict(any_db: Database) -> None:
     assert (before.numerator, before.non_compliant, before.indeterminate) == (0, 3, 1)
     assert between.numerator == 2
     assert (by_requirement.numerator, by_requirement.non_compliant) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "decision", "then", "lacking"),
+    [
+        (BAD, Decision.RETAKE, GOOD, ("marker",)),  # the image was taken again
+        (BAD, Decision.OVERRIDE, GOOD, ("marker",)),  # the rule book was corrected
+        (OPEN, Decision.OVERRIDE, BAD, ("marker",)),
+        (GOOD, Decision.CONFIRM, BAD, ("marker",)),
+        (BAD, Decision.OVERRIDE, BAD, ("marker", "calipers")),
+    ],
+)
+def test_a_decision_is_about_the_verdict_that_its_reviewer_saw(
+    any_db: Database, seen: Verdict, decision: Decision, then: Verdict, lacking: tuple[str, ...]
+) -> None:
+    at = START + timedelta(days=1)
+    with any_db.begin() as session:
+        decided, plain = study(session, seen), study(session, seen, operator="B")
+        decide(session, decided, decision, at)
+        first = report(session, ["station"], START, END, at + timedelta(hours=1)).as_json()
+        for each in (decided, plain):
+            judged(session, each, then, at + timedelta(hours=2), lacking)
+        found = rows(report(session, ["operator"], START, END, LATER))
+        assert (found["A"].numerator, found["A"].non_compliant) == (found["B"].numerator, found["B"].non_compliant)
+        assert found["A"].flagged_reviewed == found["A"].overridden == 0
+        behind = studies_behind(session, ["operator"], ("A",), reports.Period(START, END, LATER))
+        assert [(each.decision, each.outcome) for each in behind] == [(None, then)]
+        assert report(session, ["station"], START, END, at + timedelta(hours=1)).as_json() == first
+        decide(session, decided, Decision.RETAKE, at + timedelta(hours=3))
+        assert report(session, ["operator"], START, END, LATER).total.non_compliant == 1 + (then is BAD)
+
+
+def test_a_decision_stands_while_nothing_more_is_lacking(any_db: Database) -> None:
+    at = START + timedelta(days=1)
+    with any_db.begin() as session:
+        decided = study(session, None)
+        judged(session, decided, BAD, at, ("marker", "calipers"))
+        decide(session, decided, Decision.OVERRIDE, at)
+        judged(session, decided, BAD, at + timedelta(hours=2), ("marker",))
+        record = judged(session, decided, BAD, at + timedelta(hours=3), ("marker", "hint"))
+        record.findings[1].severity = Severity.INFO
+        session.flush()
+        assert report(session, ["operator"], START, END, LATER).total.numerator == 1
 
 
 def test_a_report_as_of_a_day_stays_what_it_was(any_db: Database) -> None:

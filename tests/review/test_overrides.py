@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from service.compliance.outcome import Finding, FindingState, Outcome
 from service.db import audit, double_reads, reviews, studies, users, verdicts
 from service.db.session import Database
 from service.db.tables import (
@@ -173,12 +174,17 @@ class TestUndone:
         with db.read() as session:
             assert double_reads.needs_second_read(session, studies.brief(session, heavy), bob)
 
-    def test_by_another_verdict(self, db: Database, heavy: str, people: tuple[User, User]) -> None:
+    @pytest.mark.parametrize("again", ["by a late image", "by other rules"])
+    def test_by_another_verdict(self, db: Database, heavy: str, people: tuple[User, User], again: str) -> None:
         self.override(db, heavy, people[0])
         with db.begin() as session:
             study = studies.brief(session, heavy)
-            verdicts.settle(session, study, Verdict.COMPLIANT, changed=True)
-            double_reads.draw(session, study, 0.0)
+            by = verdicts.Versions("test@0", "t0", "strict@2", "0")
+            verdicts.record(session, study.id, None, Outcome(Verdict.COMPLIANT, ()), by)
+            if again == "by a late image":
+                verdicts.settle(session, study, Verdict.COMPLIANT, changed=True)
+            else:
+                verdicts.settle_all(session, {study.id: Verdict.COMPLIANT})
         assert read_of(db, heavy) is None
 
     def test_not_by_an_image_that_changes_nothing(self, db: Database, heavy: str, people: tuple[User, User]) -> None:
@@ -190,6 +196,23 @@ class TestUndone:
             double_reads.draw(session, study, 0.0)
             read = double_reads.answer(session, study, people[1], Reading.COMPLETE)
             assert read.state is DoubleReadState.DONE
+
+    def test_what_was_read_is_read_again_when_more_is_asked(
+        self, db: Database, heavy: str, people: tuple[User, User]
+    ) -> None:
+        self.override(db, heavy, people[0])
+        with db.begin() as session:
+            study = studies.brief(session, heavy)
+            double_reads.answer(session, study, people[1], Reading.COMPLETE)
+            former = verdicts.standing(session, study.id)
+            by = verdicts.Versions("test@0", "t0", former.rulebook, "0")
+            names = ("breast-body-marker", "calipers")
+            lacking = tuple(Finding(name, FindingState.MISSING, Severity.MAJOR, "s") for name in names)
+            verdicts.record(session, study.id, None, Outcome(Verdict.NON_COMPLIANT, lacking), by)
+            verdicts.settle_all(session, {study.id: Verdict.NON_COMPLIANT})
+        self.override(db, heavy, people[0])
+        read = read_of(db, heavy)
+        assert read is not None and read.state is DoubleReadState.WAITING
 
 
 def test_one_of_the_sample_stays_in_the_sample(sign_in: SignIn, db: Database, heavy: str) -> None:

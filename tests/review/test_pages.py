@@ -6,7 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.db import audit, reviews, studies
+from service.compliance.outcome import Outcome
+from service.db import audit, reviews, studies, verdicts
 from service.db.session import Database
 from service.db.tables import AnalysisState, Decision, Role, Study, Verdict, VerdictRecord
 from service.review import words
@@ -279,3 +280,22 @@ def test_mine_are_the_studies_i_hold_and_those_i_scanned(reviewer: TestClient, d
     assert scanned in page and held in page and f"{other}?" not in page
     reviewer.post("/preferences", data={"operator": "-"})
     assert f"{scanned}?" not in reviewer.get("/worklist?tab=mine").text
+
+
+def test_a_decision_about_another_verdict_is_history(reviewer: TestClient, db: Database) -> None:
+    uid = ward.admit(db, 1)
+    given = {"decision": "override", "reason": "not_required", "version": 1}
+    assert reviewer.post(f"/api/studies/{uid}/reviews", json=given).status_code == 201
+    assert 'class="standing"' in reviewer.get(f"/studies/{uid}").text
+    with db.begin() as session:
+        study = studies.brief(session, uid)
+        by = verdicts.Versions("test@0", "t0", "mine@2", "0")
+        verdicts.record(session, study.id, None, Outcome(Verdict.COMPLIANT, ()), by)
+        verdicts.settle_all(session, {study.id: Verdict.COMPLIANT})
+    page = reviewer.get(f"/studies/{uid}").text
+    assert 'class="standing"' not in page and "(no longer stands)" in page
+    told = reviewer.get(f"/api/studies/{uid}").json()
+    assert told["decision"] is None and [each["decision"] for each in told["reviews"]] == ["override"]
+    assert 'value="withdraw"' not in reviewer.get(f"/studies/{uid}?decided={uid}").text
+    back = {"decision": "withdraw", "version": told["version"]}
+    assert reviewer.post(f"/api/studies/{uid}/reviews", json=back).status_code == 409

@@ -18,7 +18,7 @@ FLAGGED, UNCERTAIN, WAITING, QUIET, DECIDED = range(5)
 
 
 class Decision(StrEnum):
-    """What a reviewer said; append-only, the newest one that is not withdrawn outranks the verdict."""
+    """What a reviewer said; append-only, the newest one that stands outranks the verdict, see db/decisions.py."""
 
     CONFIRM = "confirm"
     OVERRIDE = "override"
