@@ -53,7 +53,7 @@ def draw(session: Session, study: Study, share: float) -> None:
 
     Answers that were given before a later image came are about another study: an unfinished read begins anew.
     """
-    drawn = session.get(DoubleRead, study.id)
+    drawn = _held(session, study)
     if drawn is not None:
         _forget_the_outdated(drawn, study)
     elif study.verdict in _JUDGED and not study.synthetic and is_drawn(study.study_instance_uid, share):
@@ -158,6 +158,8 @@ def answer(session: Session, study: Study, user: User, said: Reading, note: str 
 
 def adjudicate(session: Session, study: Study, user: User, said: Reading, note: str = "") -> DoubleRead:
     """A third person's word on two answers that differ; Conflict when there is nothing to decide for this person."""
+    # It becomes a decision: like every other one it takes the study first, so that none waits for it in a circle.
+    session.execute(select(Study.id).where(Study.id == study.id).with_for_update())
     drawn = _locked(session, study)
     if drawn.state is not DoubleReadState.DISAGREED:
         raise Conflict("There is no disagreement to decide on this study.", cure="Load the list again.")
@@ -177,7 +179,7 @@ def note_decision(
     One that ``asks`` for a second reader puts its study up for reading, unless two readers have found the same
     already; the same person's next decision, if it does not ask, takes it away again.
     """
-    drawn = _put_up(session, study) if asks else session.get(DoubleRead, study.id)
+    drawn = _put_up(session, study) if asks else _held(session, study)
     said = _ANSWERS.get(outcome) if outcome is not None else None
     if drawn is None or drawn.state is not DoubleReadState.WAITING or said is None:
         return
@@ -191,7 +193,7 @@ def note_decision(
 
 def forget_decision(session: Session, study: Study, user: User) -> None:
     """The decision that was the first answer was taken back, and nobody has answered since."""
-    drawn = session.get(DoubleRead, study.id)
+    drawn = _held(session, study)
     if drawn is None or drawn.state is not DoubleReadState.WAITING or drawn.first_blinded:
         return
     if drawn.first_user_id == user.id:
@@ -201,7 +203,9 @@ def forget_decision(session: Session, study: Study, user: User) -> None:
 def forget_decisions(session: Session, study_ids: Collection[int]) -> None:
     """The decisions on these studies no longer stand, so that none is the first answer of a read that waits."""
     waits = (DoubleRead.state == DoubleReadState.WAITING, ~DoubleRead.first_blinded)
-    for drawn in session.scalars(select(DoubleRead).where(DoubleRead.study_id.in_(study_ids), *waits)).all():
+    query = select(DoubleRead).where(DoubleRead.study_id.in_(study_ids), *waits).order_by(DoubleRead.study_id)
+    fresh = query.with_for_update().execution_options(populate_existing=True)
+    for drawn in session.scalars(fresh).all():
         _take_back(session, drawn)
     session.flush()
 
@@ -250,7 +254,7 @@ def _received(start: datetime, end: datetime, site: str) -> list[ColumnElement[b
 
 def _put_up(session: Session, study: Study) -> DoubleRead:
     """The study's double read for an override that asks for one; a finished one that found otherwise begins anew."""
-    drawn = session.get(DoubleRead, study.id)
+    drawn = _held(session, study)
     if drawn is not None and drawn.state is DoubleReadState.DONE and not _found_complete(session, drawn, study):
         _drop(session, drawn)
         drawn = None
@@ -309,8 +313,14 @@ def _listed(
     return list(session.scalars(oldest_first.options(joinedload(DoubleRead.study))))
 
 
+def _held(session: Session, study: Study) -> DoubleRead | None:
+    """The study's double read as it is now, which nobody else writes to until the transaction ends."""
+    session.flush()
+    return session.get(DoubleRead, study.id, with_for_update=True, populate_existing=True)
+
+
 def _locked(session: Session, study: Study) -> DoubleRead:
-    drawn = session.get(DoubleRead, study.id, with_for_update=True, populate_existing=True)
+    drawn = _held(session, study)
     if drawn is None:
         raise NotAllowed("This study is not read twice, or no longer.", cure="Review it as any other study.")
     return drawn

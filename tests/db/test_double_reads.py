@@ -1,13 +1,17 @@
 """Double reads: who is drawn, who may answer, what becomes of two answers."""
 
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from service.db import double_reads, reviews
 from service.db.session import Database
-from service.db.tables import Decision, DoubleReadState, Reading, Study, User, Verdict, now
+from service.db.tables import Base, Decision, DoubleRead, DoubleReadState, Reading, Study, User, Verdict, now
 from service.errors import Conflict, NotAllowed
 
 COMPLETE, INCOMPLETE = Reading.COMPLETE, Reading.INCOMPLETE
@@ -145,3 +149,99 @@ def test_a_study_that_was_not_drawn(db: Database) -> None:
         session.flush()
         with pytest.raises(NotAllowed):
             double_reads.answer(session, study, reader, COMPLETE)
+
+
+class TestAtTheSameMoment:
+    """Two who write to one double read do so one after the other, on a database where both could."""
+
+    @pytest.fixture
+    def shared(self, new_database: Callable[[str], str]) -> Iterator[Database]:
+        found = Database(new_database("moments"))
+        Base.metadata.create_all(found.engine)
+        yield found
+        found.dispose()
+
+    def waits(self, db: Database) -> None:
+        """Returns once somebody waits for a row that somebody else holds."""
+        blocked = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'moments'")
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with db.read() as session:
+                if session.scalar(blocked):
+                    return
+            time.sleep(0.02)
+        pytest.fail("nobody waits")
+
+    def confirm(self, db: Database, reader: int) -> None:
+        with db.begin() as session:
+            study = session.scalars(select(Study)).one()
+            reviews.decide(session, study, session.get_one(User, reader), Decision.CONFIRM, "", "", study.version)
+
+    def drawn(self, db: Database) -> DoubleRead:
+        with db.read() as session:
+            return session.scalars(select(DoubleRead)).one()
+
+    def test_a_decision_does_not_write_over_an_answer(self, shared: Database) -> None:
+        with shared.begin() as session:
+            _, (anna, ben, _) = ward(session)
+        with ThreadPoolExecutor(1) as other:
+            with shared.begin() as session:
+                double_reads.answer(session, session.scalars(select(Study)).one(), ben, COMPLETE)
+                deciding = other.submit(self.confirm, shared, anna.id)
+                self.waits(shared)
+            deciding.result()
+        found = self.drawn(shared)
+        assert (found.first_user_id, found.first_answer, found.first_blinded) == (ben.id, COMPLETE, True)
+
+    def test_nor_does_a_second_thought_over_the_second_answer(self, shared: Database) -> None:
+        with shared.begin() as session:
+            study, (anna, ben, _) = ward(session)
+            reviews.decide(session, study, anna, Decision.OVERRIDE, "not_required", "", study.version)
+        with ThreadPoolExecutor(1) as other:
+            with shared.begin() as session:
+                double_reads.answer(session, session.scalars(select(Study)).one(), ben, COMPLETE)
+                deciding = other.submit(self.confirm, shared, anna.id)
+                self.waits(shared)
+            deciding.result()
+        found = self.drawn(shared)
+        assert (found.state, found.first_answer, found.second_answer) == (DoubleReadState.DONE, COMPLETE, COMPLETE)
+
+    def test_a_late_image_does_not_take_the_first_of_two_answers(self, shared: Database) -> None:
+        with shared.begin() as session:
+            study, (anna, ben, _) = ward(session)
+            double_reads.answer(session, study, anna, COMPLETE)
+
+        def late() -> None:
+            with shared.begin() as session:
+                study = session.scalars(select(Study)).one()
+                study.last_received_at = now() + timedelta(seconds=1)
+                double_reads.draw(session, study, 1.0)
+
+        with ThreadPoolExecutor(1) as other:
+            with shared.begin() as session:
+                double_reads.answer(session, session.scalars(select(Study)).one(), ben, COMPLETE)
+                judging = other.submit(late)
+                self.waits(shared)
+            judging.result()
+        found = self.drawn(shared)
+        assert (found.first_answer, found.second_answer) == (COMPLETE, COMPLETE)
+
+    def test_the_third_person_takes_the_study_first_as_a_decision_does(self, shared: Database) -> None:
+        with shared.begin() as session:
+            study, (anna, ben, cora) = ward(session)
+            double_reads.answer(session, study, anna, COMPLETE)
+            double_reads.answer(session, study, ben, INCOMPLETE)
+
+        def adjudicate() -> None:
+            with shared.begin() as session:
+                double_reads.adjudicate(session, session.scalars(select(Study)).one(), cora, COMPLETE)
+
+        with ThreadPoolExecutor(1) as other:
+            with shared.begin() as session:
+                session.execute(select(Study.id).with_for_update())
+                deciding = other.submit(adjudicate)
+                self.waits(shared)
+                free = select(DoubleRead.study_id).with_for_update(skip_locked=True)
+                assert session.scalars(free).all() == [study.id], "what it needs next nobody holds"
+            deciding.result()
+        assert self.drawn(shared).state is DoubleReadState.DONE
