@@ -139,12 +139,21 @@ class Page:
 
 
 def page(session: Session, wanted: Filter, cursor: str = "", limit: int = 50) -> Page:
-    """One page of the worklist; raises Conflict when the cursor belongs to another filter."""
+    """One page of the worklist; raises Conflict when the cursor belongs to another filter.
+
+    Studies may have left the filter since the cursor was given. Where none is left before it, the first page is the
+    page before; where none is left behind it, the page is empty, and leads back.
+    """
     backwards, start = cursors.read(wanted.digest(), cursor) if cursor else (False, None)
     studies = _walk(session, wanted, start, limit + 1, backwards=backwards)
     more, studies = len(studies) > limit, studies[:limit]
     if backwards:
         studies.reverse()
+    if not studies and start is not None:
+        if backwards:
+            return page(session, wanted, limit=limit)
+        beyond = start._replace(id=start.id + (-1 if wanted.newest_first else 1))  # so that the row itself is before it
+        return Page([], newer=cursors.write(wanted.digest(), beyond, backwards=True))
     if not studies:
         return Page([])
     before, after = (more, True) if backwards else (start is not None, more)

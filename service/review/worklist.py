@@ -124,6 +124,8 @@ def worklist_page(request: Request, account: Reader, wanted: Asked, cursor: str 
         try:
             page = worklist.page(session, wanted, cursor, PAGE)
         except Conflict:  # a changed filter drops its cursor
+            page, cursor = worklist.page(session, wanted, "", PAGE), ""
+        if cursor and not page.rows:  # others worked off what stood there
             page = worklist.page(session, wanted, "", PAGE)
         context: dict[str, Any] = {
             "page": page,

@@ -79,6 +79,30 @@ def test_a_queue_worked_from_the_top_skips_nobody(db: Database) -> None:
         assert minutes(worklist.page(session, wanted, first.older, 4)) == [4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("tab", ["flagged", "all"])
+def test_the_page_before_is_empty_when_a_colleague_cleared_it_and_the_queue_goes_on(db: Database, tab: str) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in range(10)))
+    wanted = Filter(tab=tab)
+    with db.begin() as session:
+        first = worklist.page(session, wanted, limit=4)
+        second = worklist.page(session, wanted, first.older, 4)
+        session.execute(delete(Study).where(Study.id.in_([row.study.id for row in first.rows])))
+        assert minutes(worklist.page(session, wanted, second.newer, 4)) == minutes(second)
+
+
+@pytest.mark.parametrize("tab", ["flagged", "all"])
+def test_from_behind_the_last_page_a_way_leads_back(db: Database, tab: str) -> None:
+    add(db, *((V.NON_COMPLIANT, at) for at in range(10)))
+    wanted = Filter(tab=tab)
+    with db.begin() as session:
+        second = worklist.page(session, wanted, worklist.page(session, wanted, limit=4).older, 4)
+        last = worklist.page(session, wanted, second.older, 4)
+        session.execute(delete(Study).where(Study.id.in_([row.study.id for row in last.rows])))
+        behind = worklist.page(session, wanted, second.older, 4)
+        assert (behind.rows, behind.older) == ([], "")
+        assert minutes(worklist.page(session, wanted, behind.newer, 4)) == minutes(second)
+
+
 @pytest.mark.parametrize("damage", ["x", "é", "e30", "WzFd", "////", "W10", "0" * 500])
 def test_a_damaged_cursor_is_refused(db: Database, damage: str) -> None:
     with db.read() as session, pytest.raises(Conflict):

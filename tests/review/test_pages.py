@@ -1,6 +1,7 @@
 """The pages: what stands on them, and decisions made by their forms."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
@@ -299,3 +300,19 @@ def test_a_decision_about_another_verdict_is_history(reviewer: TestClient, db: D
     assert 'value="withdraw"' not in reviewer.get(f"/studies/{uid}?decided={uid}").text
     back = {"decision": "withdraw", "version": told["version"]}
     assert reviewer.post(f"/api/studies/{uid}/reviews", json=back).status_code == 409
+
+
+def test_a_page_that_others_worked_off_is_not_the_end(
+    reviewer: TestClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.review.worklist.PAGE", 2)
+    for number in range(1, 4):
+        ward.admit(db, number, name=f"P{number}^X", received=ward.LONG_AGO + timedelta(minutes=number))
+    flagged = {"tab": "flagged"}
+    listed = reviewer.get("/api/studies", params=flagged | {"limit": 2}).json()
+    behind = flagged | {"cursor": listed["next_cursor"]}
+    assert "P3, X" in reviewer.get("/worklist", params=behind).text
+    last = reviewer.get("/api/studies", params=behind).json()["studies"][0]["study_instance_uid"]
+    decide(reviewer, last, "confirm")
+    page = reviewer.get("/worklist", params=behind).text
+    assert "P1, X" in page and "No flagged studies" not in page
