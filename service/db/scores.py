@@ -63,21 +63,15 @@ def drift(session: Session) -> list[Drift]:
 
 
 def overrides(session: Session) -> tuple[int, int]:
-    """Of the flagged studies decided within a week: how many were overridden, and how many there are."""
-    latest = (
-        select(Review.study_id, func.max(Review.id).label("id"))
-        .where(Review.created_at > now() - WEEK, Review.decision != Decision.WITHDRAW)
-        .group_by(Review.study_id)
-        .subquery()
-    )
+    """Of the flagged studies decided within a week: how many are overridden now, and how many there are."""
+    decided = select(Review.study_id).where(Review.created_at > now() - WEEK, Review.decision != Decision.WITHDRAW)
+    flagged = Study.verdict.in_((Verdict.NON_COMPLIANT, Verdict.INDETERMINATE))
     counted = session.execute(
-        select(Review.decision, func.count())
-        .join(latest, latest.c.id == Review.id)
-        .join(Study, Study.id == Review.study_id)
-        .where(Study.verdict.in_((Verdict.NON_COMPLIANT, Verdict.INDETERMINATE)), ~Study.synthetic)
-        .group_by(Review.decision)
+        select(Study.decision, func.count())
+        .where(Study.id.in_(decided), Study.decision.is_not(None), flagged, ~Study.synthetic)
+        .group_by(Study.decision)
     )
-    counts: dict[Decision, int] = {row[0]: row[1] for row in counted}
+    counts: dict[Decision | None, int] = {row[0]: row[1] for row in counted}
     return counts.get(Decision.OVERRIDE, 0), sum(counts.values())
 
 

@@ -35,6 +35,7 @@ _COLUMNS = (
     "median_minutes_to_correction",
     "corrected",
 )
+_SHARES = ("rate", "interval_low", "interval_high", "limit_low", "limit_high", "override_rate")  # of 1; else numbers
 # A cell that begins like this is a formula to a spreadsheet, also behind blanks (OWASP, CSV Injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MEDIA_TYPES = {
@@ -81,9 +82,10 @@ def _xlsx(report: Report) -> bytes:
         sheet = book.add_worksheet("Compliance")
         sheet.freeze_panes(1, len(report.group_by))
         sheet.write_row(0, 0, _head(report), bold)
+        formats = [share if name in _SHARES else None for name in _head(report)]
         for number, line in enumerate(_lines(report), start=1):
-            for column, value in enumerate(line):
-                sheet.write(number, column, value, share if isinstance(value, float) and value <= 1 else None)
+            for column, (value, shown) in enumerate(zip(line, formats, strict=True)):
+                sheet.write(number, column, value, shown)
         about = book.add_worksheet("About")
         for number, explained in enumerate(_about(report)):
             about.write_row(number, 0, explained)

@@ -39,6 +39,9 @@ from service.review.schemas import Moment as Instant
 router = APIRouter()
 
 DAYS = 30
+# Between them every day of a report, in every time zone, is one of the calendar's.
+EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=DAYS + 9)
+LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 PAGE = 100
 FILES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -124,7 +127,7 @@ def behind(
     end: Annotated[Moment, Query(alias="to")] = None,
     as_of: datetime | None = None,
     counted: Annotated[Counted | None, Query(description="Only those that make up this number of the row.")] = None,
-    before: Annotated[int | None, Query(ge=0)] = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> BehindPage:
     """The studies behind one number of the report, newest first, a page at a time."""
@@ -220,7 +223,7 @@ def studies_page(
     end: Annotated[Moment, Query(alias="to")] = None,
     as_of: datetime | None = None,
     counted: Counted | None = None,
-    before: Annotated[int | None, Query(ge=0)] = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
 ) -> Response:
     """The studies behind one number of the report, newest first."""
     period = _period(account, start, end, as_of)
@@ -257,7 +260,7 @@ def _behind(
     with database().read() as session:
         try:
             found = studies_behind(session, by, key, period, counted, before=before, limit=limit)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
     note(account, "report.view", "studies", {"group_by": ",".join(by), "counted": counted or ""})
     return found
@@ -304,9 +307,13 @@ def _period(
     account: Account, start: datetime | date | None, end: datetime | date | None, as_of: datetime | None
 ) -> Period:
     """What is asked for, narrowed to what this account may know."""
-    until = _aware(end, last=True) or start_of(today() + timedelta(days=1))
-    since = _aware(start) or start_of(day_of(until) - timedelta(days=DAYS))
-    return Period(since, until, _aware(as_of) or now(), account.site, account.second_reader)
+    until = _within(_aware(end, last=True)) or start_of(today() + timedelta(days=1))
+    since = _within(_aware(start)) or start_of(day_of(until) - timedelta(days=DAYS))
+    return Period(since, until, _within(_aware(as_of)) or now(), account.site, account.second_reader)
+
+
+def _within(given: datetime | None) -> datetime | None:
+    return None if given is None else min(max(given, EARLIEST), LATEST)
 
 
 def _aware(given: datetime | date | None, *, last: bool = False) -> datetime | None:

@@ -384,6 +384,19 @@ class TestFiles:
         assert "<f>" not in sheet
         assert "HYPERLINK" in sheet and "王" in sheet
 
+    def test_xlsx_shows_minutes_as_minutes_and_shares_as_shares(self, db: Database) -> None:
+        with db.begin() as session:
+            corrected = study(session, BAD)
+            image(session, corrected, START + timedelta(hours=9, minutes=1, seconds=15))
+            judged(session, corrected, GOOD, START + timedelta(hours=9, minutes=1, seconds=30))
+            told = report(session, ["operator"], START, END, LATER)
+        assert told.rows[0].minutes_to_correction == 0.5
+        with zipfile.ZipFile(io.BytesIO(as_file(told, "xlsx"))) as book:
+            sheet = book.read("xl/worksheets/sheet1.xml").decode()
+        minutes, rate = (re.search(f'<c r="{cell}2"([^>]*)><v>([^<]*)<', sheet) for cell in "QD")
+        assert minutes is not None and (minutes[1], minutes[2]) == ("", "0.5")
+        assert rate is not None and 's="' in rate[1] and rate[2] == "1"
+
     def test_pdf(self, found: Report) -> None:
         paper = as_file(found, "pdf")
         assert paper.startswith(b"%PDF-")

@@ -41,6 +41,28 @@ def test_every_point_of_a_chart_leads_to_its_studies(db: Database, reviewer: Tes
     assert len(reviewer.get(told["studies"][0]).json()["studies"]) == 1
 
 
+FAR = ["0001-01-01", "0001-01-05", "9999-12-31", "0001-01-01T00:00:00", "0001-01-01T00:00:00%2B14:00"]
+FAR += ["9999-12-31T23:59:59-12:00"]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/New_York"])
+@pytest.mark.parametrize("name", ["from", "to", "as_of"])
+@pytest.mark.parametrize("moment", FAR)
+def test_the_ends_of_the_calendar(
+    reviewer: TestClient, hospital_in: Callable[[str], None], zone: str, name: str, moment: str
+) -> None:
+    hospital_in(zone)
+    for path in ("/reports?", "/reports/studies?group_by=station&key=US-03&", "/api/reports/compliance?group_by=week&"):
+        assert reviewer.get(f"{path}{name}={moment}").status_code in (200, 422), path
+
+
+def test_numbers_and_months_beyond_every_end(reviewer: TestClient) -> None:
+    for path in ("/reports/studies", "/api/reports/compliance/studies"):
+        assert reviewer.get(f"{path}?group_by=station&key=US-03&before={2**64}").status_code == 422
+        assert reviewer.get(f"{path}?group_by=month&key=9999-12").status_code in (200, 422)
+        assert reviewer.get(f"{path}?group_by=week&key=9999-12-31").status_code in (200, 422)
+
+
 def test_questions_that_make_no_sense(reviewer: TestClient) -> None:
     for asked in ("group_by=moon&key=1", "group_by=day,station&key=1", "group_by=day&key=yesterday"):
         assert reviewer.get(f"/api/reports/compliance/studies?{asked}").status_code == 422
