@@ -293,8 +293,8 @@ def test_what_a_report_measures_counts_and_is_held_against_the_pixels(
         remarks.keep(session, report.id, [of_image])  # a second run replaces the first
         assert judge_instance(session, report.id) is Verdict.NOT_APPLICABLE
         assert judge_study(session, breast.id) is Verdict.INDETERMINATE
-        states = {finding.requirement: finding.state.value for finding in standing_findings(session, breast)}
-    assert states == {"measured": "uncertain", "calipers": "met"}
+        found = states(session, breast)
+    assert found == {"measured": "uncertain", "calipers": "met"}
 
 
 @pytest.fixture
@@ -316,8 +316,7 @@ def test_a_report_that_could_not_be_read_makes_nothing_missing(db: Database) -> 
         bad = report(session, breast, 4, state=AnalysisState.QUARANTINED)
         assert judge_instance(session, two.id) is Verdict.INDETERMINATE
         assert judge_study(session, breast.id) is Verdict.INDETERMINATE
-        states = {finding.requirement: finding.state.value for finding in standing_findings(session, breast)}
-        assert states == {"image-assessed": "uncertain", "measured": "uncertain"}
+        assert states(session, breast) == {"image-assessed": "uncertain", "measured": "uncertain"}
         session.execute(update(Analysis).where(Analysis.instance_id == bad.id).values(state=AnalysisState.DONE))
         assert judge_study(session, breast.id) is Verdict.NON_COMPLIANT  # it was read, and says nothing of image 2
 
@@ -327,12 +326,15 @@ def test_only_the_newest_version_of_a_report_counts(db: Database) -> None:
     with db.begin() as session:
         breast = study(session)
         shown = image(session, breast, 1)
-        former = report(session, breast, 2, received_at=now() - timedelta(seconds=9), sha256="f" * 64)
+        earlier = now() - timedelta(seconds=9)
+        former = report(session, breast, 2, received_at=earlier, sha256="f" * 64, conflict=True)
         remarks.keep(session, former.id, [length_on(shown)])
-        assert judge_study(session, breast.id) is Verdict.COMPLIANT
-        newest = report(session, breast, 2)
+        judge_study(session, breast.id)
+        assert states(session, breast) == {"one-version": "uncertain", "measured": "met"}
+        newest = report(session, breast, 2, conflict=True)
         remarks.keep(session, newest.id, [replace(length_on(shown), sop_instance_uid="9.9")])
         assert judge_study(session, breast.id) is Verdict.NON_COMPLIANT
+        assert states(session, breast) == {"one-version": "uncertain", "measured": "missing"}
 
 
 @pytest.mark.usefixtures("measuring")
@@ -360,13 +362,22 @@ def test_a_report_that_came_again_whole_leaves_nothing_open(db: Database) -> Non
         breast = study(session)
         shown = image(session, breast, 1)
         earlier = now() - timedelta(seconds=9)
-        report(session, breast, 2, state=AnalysisState.QUARANTINED, received_at=earlier, sha256="f" * 64)
-        remarks.keep(session, report(session, breast, 2).id, [length_on(shown)])
-        assert judge_study(session, breast.id) is Verdict.COMPLIANT
+        former = {"received_at": earlier, "sha256": "f" * 64, "conflict": True}
+        report(session, breast, 2, state=AnalysisState.QUARANTINED, **former)
+        remarks.keep(session, report(session, breast, 2, conflict=True).id, [length_on(shown)])
+        other = image(session, breast, 3)
+        judge_study(session, breast.id)
+        assert states(session, breast) == {"one-version": "uncertain", "measured": "missing"}
+        assert verdict_on(session, shown) is Verdict.COMPLIANT
+        assert verdict_on(session, other) is Verdict.NON_COMPLIANT
 
 
 def report(session: Session, of: Study, number: int, **columns: object) -> Instance:
     return image(session, of, number, number_of_frames=0, sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33", **columns)
+
+
+def states(session: Session, of: Study) -> dict[str, str]:
+    return {finding.requirement: finding.state.value for finding in standing_findings(session, of)}
 
 
 def verdict_on(session: Session, shown: Instance) -> Verdict | None:
