@@ -13,12 +13,31 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text
+from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from service.db import audit, peers, schema
+from service.db import audit, double_reads, peers, reviews, schema
 from service.db.session import Database
-from service.db.tables import Analysis, Base, Instance, SchemaWindow, Series, Study
+from service.db.tables import (
+    Analysis,
+    Base,
+    Cause,
+    Decision,
+    DoubleRead,
+    DoubleReadState,
+    Finding,
+    FindingState,
+    Instance,
+    SchemaWindow,
+    Series,
+    Severity,
+    Study,
+    User,
+    Verdict,
+    VerdictRecord,
+    now,
+)
 from service.errors import SchemaError
 
 ON_POSTGRESQL = {f"ix_studies_{name}" for name in ("patient_names", "patient_id_begins", "accession_number_begins")}
@@ -99,6 +118,49 @@ def test_every_step_down_and_up_again_keeps_a_populated_database(empty: Database
         assert _rows(empty) == before
         assert _differences(empty) == []
     assert before["studies"]
+
+
+def test_decisions_that_were_left_behind_by_their_verdicts_end(empty: Database) -> None:
+    schema.migrate("0020")
+    by = {"rulebook": "r@1", "code_version": "1"}
+
+    def judge(session: Session, study: Study, verdict: Verdict, *lacking: str) -> None:
+        of_study = update(VerdictRecord).where(VerdictRecord.study_id == study.id)
+        session.execute(of_study.where(VerdictRecord.superseded_at.is_(None)).values(superseded_at=now()))
+        missing = {"state": FindingState.MISSING, "severity": Severity.MAJOR, "sentence": "s"}
+        findings = [Finding(requirement=name, **missing) for name in lacking]
+        session.add(VerdictRecord(study_id=study.id, verdict=verdict, findings=findings, **by))
+        study.verdict = verdict
+        session.flush()
+
+    bad, good = Verdict.NON_COMPLIANT, Verdict.COMPLIANT
+    then = {
+        "flipped": (good, ()),
+        "lacks more": (bad, ("calipers", "marker")),
+        "lacks less": (bad, ()),
+        "the same": (bad, ("calipers",)),
+    }
+    with empty.begin() as session:
+        ann = User(name="ann")
+        session.add(ann)
+        for name, (verdict, lacking) in then.items():
+            study = Study(study_instance_uid=name)
+            session.add(study)
+            session.flush()
+            judge(session, study, bad, "calipers")
+            reviews.decide(session, study, ann, Decision.OVERRIDE, "not_required", "", study.version)
+            reads = {"cause": Cause.OVERRIDE, "state": DoubleReadState.WAITING, "first_user_id": ann.id}
+            session.add(DoubleRead(study_id=study.id, **reads))
+            session.refresh(study)
+            judge(session, study, verdict, *lacking)
+    schema.migrate()
+    with empty.read() as session:
+        found = {study.study_instance_uid: study for study in session.scalars(select(Study))}
+        assert {name for name, study in found.items() if study.decision is None} == {"flipped", "lacks more"}
+        for study in found.values():
+            stands = bool(reviews.standing(session, study))
+            read = double_reads.of(session, study)
+            assert (study.decision is not None) is stands is (read is not None), "as the service itself has it"
 
 
 def test_peers_entered_before_they_had_options_have_the_usual(empty: Database) -> None:
