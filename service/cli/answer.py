@@ -26,7 +26,7 @@ from service.compliance.facts import (
 from service.compliance.outcome import Outcome
 from service.compliance.rulebook import Rulebook
 from service.dicom.header import Header, read_header
-from service.dicom.remarks import Remark, is_read, read_remarks
+from service.dicom.remarks import Remark, Source, is_read, read_remarks, source_of
 from service.errors import NotDicom, SonomarkError
 
 Answer = dict[str, Any]
@@ -34,7 +34,8 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Seen:
-    """One file: its line, what rules may ask of it, and what it says of other files; no facts where it failed."""
+    """One file: its line, what rules may ask of it, and what it says of other files. Where it failed the line says so,
+    and facts, if it has a header at all, are for its study."""
 
     line: Answer
     facts: InstanceFacts | None = None
@@ -81,15 +82,17 @@ def _seen(pipeline: Pipeline, path: Path) -> Seen:
         "study": None,
         "error": None,
     }
+    header = None
     try:
         header = _header(path)
         if header is not None and not header.instance.get("number_of_frames") and is_read(header.sop_class_uid):
             line["sop_instance_uid"] = header.sop_instance_uid or None
-            facts = InstanceFacts(header.sop_instance_uid, number_of_frames=0)
+            says = source_of(header.sop_class_uid)
+            facts = InstanceFacts(header.sop_instance_uid, number_of_frames=0, says=says)
             return Seen(line, facts, read_remarks(path))
         assessment = pipeline.assess(path)
     except (SonomarkError, OSError) as error:
-        return Seen({**line, "error": str(error)})
+        return Seen({**line, "error": str(error)}, header and _failed(header, error))
     line["sop_instance_uid"] = assessment.sop_instance_uid or None
     line["frames"] = [_frame(frame) for frame in assessment.frames]
     return Seen(line, _facts(header, assessment))
@@ -101,11 +104,15 @@ def _judged(rulebook: Rulebook, study: str, files: Sequence[Seen]) -> Iterator[A
     for remark in (remark for file in files for remark in file.remarks):
         said[remark.sop_instance_uid].append(remark)
     measured = any(remark.source == "sr" for of in said.values() for remark in of)
-    images = [file.facts and _with_remarks(file.facts, said[file.facts.sop_instance_uid], measured) for file in files]
+    failed = [file.facts for file in files if file.facts and not file.facts.assessed]
+    unread = frozenset(facts.says for facts in failed if facts.says)
+    images = [
+        file.facts and _with_remarks(file.facts, said[file.facts.sop_instance_uid], measured, unread) for file in files
+    ]
     whole = judge_study(rulebook, StudyFacts(study, tuple(image for image in images if image is not None)))
     together = {"study_instance_uid": study or None, "verdict": whole.verdict.value, "findings": _findings(whole)}
     for file, image in zip(files, images, strict=True):
-        if image is None:
+        if image is None or not image.assessed:
             yield file.line
             continue
         outcome = judge_instance(rulebook, image)
@@ -117,9 +124,11 @@ def _judged(rulebook: Rulebook, study: str, files: Sequence[Seen]) -> Iterator[A
         }
 
 
-def _with_remarks(image: InstanceFacts, said: Sequence[Remark], measured: bool) -> InstanceFacts:
+def _with_remarks(
+    image: InstanceFacts, said: Sequence[Remark], measured: bool, unread: frozenset[Source]
+) -> InstanceFacts:
     count = measurements_of(said) if measured else None
-    return replace(image, frames=with_remarks(image.frames, said), measurements=count)
+    return replace(image, frames=with_remarks(image.frames, said), measurements=count, unread=unread)
 
 
 def _study_of(path: Path) -> str:
@@ -149,6 +158,23 @@ def _findings(outcome: Outcome) -> list[Answer]:
         {key: finding.as_json()[key] for key in ("requirement", "state", "severity", "sentence")}
         for finding in outcome.findings
     ]
+
+
+def _failed(header: Header, error: SonomarkError | OSError) -> InstanceFacts:
+    """Of a file that could not be assessed: what its header says, and why nothing is known of the rest."""
+    frames = header.instance.get("number_of_frames") or 0
+    return InstanceFacts(
+        sop_instance_uid=header.sop_instance_uid,
+        number=header.instance.get("instance_number"),
+        words=_words(header),
+        regions=regions_of(header.facts),
+        number_of_frames=frames,
+        says=None if frames else source_of(header.sop_class_uid),
+        assessed=False,
+        reason=str(error) if isinstance(error, SonomarkError) else "Its file cannot be read.",
+        study_date=header.study.get("study_date"),
+        patient_age=age_of(str(header.facts.get("patient_age", ""))),
+    )
 
 
 def _facts(header: Header | None, assessment: Assessment) -> InstanceFacts:

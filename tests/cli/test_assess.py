@@ -57,9 +57,9 @@ def still(folder: Path, study: str, number: int, *, calipers: bool = False) -> s
     return f"{study}.{number}"
 
 
-def assess(folder: Path) -> list[dict]:
+def assess(folder: Path, *, failures: bool = False) -> list[dict]:
     done = run(app, ["assess", str(folder), "--json", "--rulebook", str(folder.parent / "rules.toml")])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == (3 if failures else 0), done.output
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -89,6 +89,29 @@ def test_a_report_speaks_of_the_images_of_its_study(folder: Path) -> None:
     still(folder, "1.2.1", 1)
     states = {one["requirement"]: one["state"] for one in assess(folder)[0]["study"]["findings"]}
     assert states == {"measured-once": "met", "report-agrees": "uncertain"}  # measured, but not seen in the pixels
+
+
+def test_a_file_that_cannot_be_assessed_leaves_its_study_to_a_person(folder: Path) -> None:
+    still(folder, "1.2.1", 1, calipers=True)
+    still(folder, "1.2.1", 2)
+    short = dcmread(folder / "2.dcm")
+    short.Rows *= 2  # more than there are pixels for
+    short.save_as(folder / "2.dcm")
+    whole, failed = assess(folder, failures=True)
+    assert whole["verdict"] == "not_applicable" and failed["verdict"] is None and failed["error"]
+    assert whole["study"]["verdict"] == "indeterminate"
+    assert whole["study"]["findings"][0]["requirement"] == "image-assessed"
+
+
+def test_a_report_that_cannot_be_read_makes_nothing_missing(folder: Path) -> None:
+    seen = still(folder, "1.2.1", 1)
+    report = dcmread(write_measurement(folder / "report.dcm", "1.2.1", seen))
+    del report.ContentSequence[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    report.save_as(folder / "report.dcm")
+    whole, failed = assess(folder, failures=True)
+    assert failed["error"] and whole["study"]["verdict"] == "indeterminate"
+    states = {one["requirement"]: one["state"] for one in whole["study"]["findings"]}
+    assert states == {"image-assessed": "uncertain", "measured-once": "uncertain", "report-agrees": "uncertain"}
 
 
 def test_files_without_a_study_stand_alone(folder: Path) -> None:
