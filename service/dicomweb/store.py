@@ -16,7 +16,7 @@ from service import logs, telemetry
 from service.archive.store import archive
 from service.db.session import database
 from service.dicom.header import FileMeta, file_meta
-from service.dicomweb.access import Caller, base_url, caller, note
+from service.dicomweb.access import Caller, Uid, base_url, caller, note
 from service.dicomweb.parts import BadBody, Reader, boundary_of
 from service.errors import DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, SonomarkError
 from service.receive.contexts import TRANSFER_SYNTAXES, storage_classes
@@ -219,7 +219,7 @@ def _no_room() -> SonomarkError | None:
 
 @router.post("/studies", **STORING)
 @router.post("/studies/{study}", **STORING)
-async def store(request: Request, study: str = "") -> JSONResponse:
+async def store(request: Request, study: Uid = "") -> JSONResponse:
     """Store instances, each a part of a multipart/related body of the type application/dicom.
 
     200 when all of them are durable and queued, 202 when some are, 409 when none is.

@@ -118,6 +118,14 @@ def test_a_body_that_ends_early_keeps_what_was_whole(send: Send, db: Database) -
     assert len(answer.json()["00081199"]["Value"]) == len(instances(db)) >= 1
 
 
+def test_a_study_that_is_stored_into_is_named_by_its_uid(send: Send, db: Database) -> None:
+    """The audit trail keeps what the address says: never a name."""
+    assert send(file(ultrasound()), study="DOE^Jane").status_code == 422
+    assert not instances(db)
+    with db.read() as session:
+        assert not audit.search(session, action="dicomweb.store")
+
+
 def test_who_may_store(server: Server, send: Send, db: Database) -> None:
     data = file(ultrasound(InstitutionName="North"))
     import requests
