@@ -1,6 +1,7 @@
 """What must hold for every rule book and every study."""
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 
 from hypothesis import given
@@ -125,6 +126,52 @@ def test_a_failed_step_is_never_compliant(rules: Rulebook, some: list[InstanceFa
 def test_a_failed_image_decides_nothing_by_itself(rules: Rulebook, image: InstanceFacts) -> None:
     if not image.assessed:
         assert judge_instance(rules, image).verdict is Verdict.INDETERMINATE
+
+
+MEASURED = [
+    "expect = { measurements = 1 }",
+    'when = { measurements = 1 }\nexpect = { annotation = "text" }',
+    'when = { annotation = "caliper" }\nexpect = { annotation = "text" }\nat_least = 1',
+    'expect = { none_of = [{ annotation = "caliper", found_in = "sr" }] }',
+]
+
+looked_at = st.builds(
+    FrameFacts,
+    st.just(1),
+    st.fixed_dictionaries(dict.fromkeys(KINDS, st.sampled_from([0.0, 0.45, 1.0]))),
+    text_read=st.just(True),
+)
+assessed = st.builds(
+    InstanceFacts,
+    sop_instance_uid=st.integers(1, 9).map(str),
+    words=words,
+    regions=st.sampled_from([None, (HeaderRegion("color_flow"),)]),
+    frames=st.tuples(looked_at),
+    bands=st.just(BANDS),
+)
+
+
+@given(
+    books(RISING + FALLING + MEASURED),
+    st.lists(st.tuples(assessed, st.integers(0, 2)), max_size=3, unique_by=lambda pair: pair[0].sop_instance_uid),
+)
+def test_a_report_that_could_not_be_read_makes_nothing_missing(
+    rules: Rulebook, some: list[tuple[InstanceFacts, int]]
+) -> None:
+    """Whatever it says: what is met once it is read is never missing while it is not."""
+    read = [replace(image, frames=measuring(image.frames, count), measurements=count, memo={}) for image, count in some]
+    unread = [replace(image, unread=frozenset({"sr"}), memo={}) for image, _ in some]
+    met = states(judge_study(rules, StudyFacts("1", tuple(read))), "met")
+    assert not met & states(judge_study(rules, StudyFacts("1", tuple(unread))), "missing")
+
+
+def measuring(frames: tuple[FrameFacts, ...], count: int) -> tuple[FrameFacts, ...]:
+    marks = (Mark("caliper", 1.0, (0, 0, 9, 9), "sr"),) * count
+    return tuple(replace(frame, annotations=(*frame.annotations, *marks)) for frame in frames)
+
+
+def states(outcome: Outcome, state: str) -> set[str]:
+    return {finding.requirement for finding in outcome.findings if finding.state == state}
 
 
 @given(books(RISING + FALLING), studies)
