@@ -93,8 +93,9 @@ def _asks_anew(seen: type[VerdictRecord], later: type[VerdictRecord]) -> ColumnE
     same = (before.verdict_id == seen.id) & (before.requirement == lack.requirement)
     known = exists().where(same, _weighs(before)).correlate(seen, lack)
     gained = exists().where(lack.verdict_id == later.id, _weighs(lack), ~known).correlate(seen, later)
-    after = (later.study_id == seen.study_id) & later.instance_id.is_(None) & (later.id > seen.id)
-    return after & ((later.verdict != seen.verdict) | gained)
+    # What still stands was followed by none: of most decisions this is all that is read.
+    after = seen.superseded_at.is_not(None) & (later.study_id == seen.study_id) & (later.id > seen.id)
+    return after & later.instance_id.is_(None) & ((later.verdict != seen.verdict) | gained)
 
 
 def _weighs(finding: type[Finding]) -> ColumnElement[bool]:
