@@ -251,17 +251,22 @@ class Backgrounds:
 
 def crops(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> list[tuple[Frame, Frame, Frame]]:
     """Crops of one screen at random scales, most of them on a mark, the others anywhere."""
-    return [_crop(sample, settings, rng) for _ in range(settings.per_screen)]
+    # To look for a kind's pixels in a whole screen takes longer than to cut a crop.
+    present = np.flatnonzero(np.bincount(sample.labels.ravel(), minlength=2)[1:]) + 1
+    marked = [np.flatnonzero(sample.labels == kind) for kind in present]
+    return [_crop(sample, marked, settings, rng) for _ in range(settings.per_screen)]
 
 
-def _crop(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> tuple[Frame, Frame, Frame]:
+def _crop(
+    sample: Sample, marked: Sequence[npt.NDArray[np.int64]], settings: CropSettings, rng: np.random.Generator
+) -> tuple[Frame, Frame, Frame]:
     height, width = sample.labels.shape
     scale = float(np.exp(rng.uniform(np.log(settings.smallest_scale), np.log(settings.largest_scale))))
     if rng.random() < 0.4:
         scale = 1.0
     # At most the screen's shorter side: what lies beyond would be padding, which no archive holds.
     span = min(round(settings.side / scale), max(32, min(height, width)))
-    x, y = _corner(sample.labels, span, settings.centred, rng)
+    x, y = _corner(sample.labels.shape, marked, span, settings.centred, rng)
     window = np.s_[y : y + span, x : x + span]
     parts = [sample.noisy[window], sample.noisy_again[window], sample.labels[window]]
     down, right = span - parts[2].shape[0], span - parts[2].shape[1]
@@ -280,19 +285,25 @@ def _crop(sample: Sample, settings: CropSettings, rng: np.random.Generator) -> t
     return frames[0], frames[1], kinds
 
 
-def _corner(kinds: Frame, span: int, centred: float, rng: np.random.Generator) -> tuple[int, int]:
-    height, width = kinds.shape
-    present = np.flatnonzero(np.bincount(kinds.ravel(), minlength=2)[1:]) + 1
+def _corner(
+    shape: tuple[int, ...],
+    marked: Sequence[npt.NDArray[np.int64]],
+    span: int,
+    centred: float,
+    rng: np.random.Generator,
+) -> tuple[int, int]:
+    """Left and top of a crop; ``marked`` holds the pixels of each kind in the screen, numbered row by row."""
+    height, width = shape
     limit_x, limit_y = max(0, width - span), max(0, height - span)
-    if len(present) == 0 or rng.random() >= centred:
+    if not marked or rng.random() >= centred:
         return int(rng.integers(0, limit_x + 1)), int(rng.integers(0, limit_y + 1))
     # A kind first, then one of its pixels: a long text must not take every crop.
-    y, x = np.nonzero(kinds == rng.choice(present))
-    i = int(rng.integers(len(x)))
+    pixels = marked[int(rng.integers(len(marked)))]
+    y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
     jitter = span // 3
     return (
-        int(np.clip(x[i] - span // 2 + rng.integers(-jitter, jitter + 1), 0, limit_x)),
-        int(np.clip(y[i] - span // 2 + rng.integers(-jitter, jitter + 1), 0, limit_y)),
+        int(np.clip(x - span // 2 + rng.integers(-jitter, jitter + 1), 0, limit_x)),
+        int(np.clip(y - span // 2 + rng.integers(-jitter, jitter + 1), 0, limit_y)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.corruption.strokes import Canvas, Stroke, line, turned
+from models.corruption.strokes import Canvas, Points, Stroke, arc, line, turned
 from models.corruption.styles import Pen, pick, split
 
 ARROWS: tuple[str, ...] = (
@@ -21,7 +21,7 @@ ARROWS: tuple[str, ...] = (
 )
 
 # Share of training arrows made up on the spot: head, shaft and tail of any make.
-MADE_UP = 0.4
+MADE_UP = 0.55
 
 _HAND = np.array(
     [
@@ -53,7 +53,8 @@ def draw(canvas: Canvas, rng: np.random.Generator, pen: Pen, kind: int, name: st
     name = name or pick(rng, split(ARROWS, pen.held_out))
     length = float(rng.uniform(20, 70) * pen.scale)
     degrees = float(rng.uniform(0, 360))
-    for _ in range(pick(rng, (1, 2, 3), (0.7, 0.2, 0.1))):
+    # They are the smallest marks: training sees more of them at a time.
+    for _ in range(pick(rng, (1, 2, 3), (0.7, 0.2, 0.1) if pen.held_out else (0.5, 0.3, 0.2))):
         x, y = rng.uniform(0.05, 0.95) * canvas.width, rng.uniform(0.05, 0.95) * canvas.height
         if own:
             parts = [Stroke(turned(s.points * length, degrees), s.width, s.closed) for s in own]
@@ -77,9 +78,7 @@ def made_up(rng: np.random.Generator, width: float) -> list[Stroke]:
     barbs = np.array([[-head, -half], [0, 0], [-head, half]])
     solid = np.array([[-head, -half], [0, 0], [-head, half], [-head + notch * 0.6, 0]])
     parts = [Stroke(solid, 0 if rng.random() < 0.6 else width, True) if rng.random() < 0.65 else Stroke(barbs, width)]
-    t = np.linspace(0, 1, 12)[:, None]
-    bow = np.sin(t * np.pi) * (rng.uniform(-0.35, 0.35) if rng.random() < 0.35 else 0.0)
-    shaft = np.hstack([-1 + t * (1 - head * 0.8), bow])
+    shaft = _shaft(rng, -head * 0.8)
     thick = half * rng.uniform(0.15, 0.7)
     make = pick(rng, ("line", "wedge", "band", "hollow", "double", "none"), (0.42, 0.14, 0.14, 0.1, 0.08, 0.12))
     if make == "line":
@@ -90,9 +89,37 @@ def made_up(rng: np.random.Generator, width: float) -> list[Stroke]:
         parts.append(Stroke(band, width if make == "hollow" else 0, True))
     elif make == "double":
         parts += [Stroke(shaft + np.array([0.0, side * thick]), width) for side in (-1, 1)]
-    if rng.random() < 0.12:
-        parts.append(Stroke(line(-1, -half, -1, half), width))
+    if make in ("line", "double"):
+        tail = _tail(rng, half * rng.uniform(0.5, 1.1), width)
+        parts += [Stroke(s.points + np.array([0.0, shaft[0, 1]]), s.width, s.closed) for s in tail]
     return parts
+
+
+def _shaft(rng: np.random.Generator, end: float) -> Points:
+    """From the tail to ``end`` along the x axis, where it arrives level: straight, bowed, waved, bent or hooked."""
+    t = np.linspace(0, 1, 12)
+    reach = rng.uniform(0.08, 0.4) * pick(rng, (-1, 1))
+    aside = {
+        "straight": 0 * t,
+        "bowed": reach * np.sin(t * np.pi),
+        "waved": reach / 2 * np.sin(t * 2 * np.pi),
+        "bent": reach * (1 - np.minimum(1, t / 0.6)),
+        "hooked": reach * np.cos(t * np.pi / 2) ** 2,
+    }[pick(rng, ("straight", "bowed", "waved", "bent", "hooked"), (0.45, 0.27, 0.08, 0.1, 0.1))]
+    return np.stack([-1 + t * (1 + end), aside], axis=1)
+
+
+def _tail(rng: np.random.Generator, half: float, width: float) -> list[Stroke]:
+    """What ends a shaft behind, if anything: a bar, feathers, a ball or a ring. A second head is kept for testing."""
+    make = pick(rng, ("none", "bar", "feathers", "ball", "ring"), (0.62, 0.14, 0.12, 0.06, 0.06))
+    if make == "bar":
+        return [Stroke(line(-1, -half, -1, half), width)]
+    if make == "feathers":
+        vane = np.array([[-1 - half, -half], [-1, 0], [-1 - half, half]])
+        return [Stroke(vane + np.array([step * half * 0.7, 0.0]), width) for step in range(pick(rng, (1, 2, 3)))]
+    if make in ("ball", "ring"):
+        return [Stroke(arc(-1, 0, half * 0.6, half * 0.6, steps=14), 0 if make == "ball" else width, True)]
+    return []
 
 
 def shape(

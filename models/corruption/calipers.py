@@ -131,7 +131,8 @@ def made_up(rng: np.random.Generator) -> list[Points]:
     parts = [arm]
     if rng.random() < 0.35:
         parts.append(line(1, -rng.uniform(0.1, 0.6), 1, rng.uniform(0.1, 0.6)))
-    if rng.random() < 0.25:
+    # Two heads that point away from one another are an arrow, whatever measurement they end.
+    if fold > 2 and rng.random() < 0.25:
         parts.append(np.array([[0.6, -0.4], [1.0, 0.0], [0.6, 0.4]]) * rng.uniform(0.5, 1))
     first = float(pick(rng, (0.0, 45.0, 90.0, rng.uniform(0, 90))))
     strokes = [turned(part, first + turn * 360 / fold) for turn in range(fold) for part in parts]

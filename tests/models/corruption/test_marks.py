@@ -129,8 +129,19 @@ def test_made_up_arrows_point_from_their_tip_backwards() -> None:
         strokes = arrows.made_up(np.random.default_rng(seed), 1.0)
         points = np.vstack([stroke.points for stroke in strokes])
         assert points[:, 0].max() <= 0.05
-        assert -1.1 <= points[:, 0].min() <= -0.18
-        assert np.abs(points[:, 1]).max() <= 0.5
+        assert -1.8 <= points[:, 0].min() <= -0.18
+        assert np.abs(points[:, 1]).max() <= 0.8
+
+
+def test_made_up_arrows_have_one_head() -> None:
+    feathered = 0
+    for seed in range(400):
+        for stroke in arrows.made_up(np.random.default_rng(seed), 1.0):
+            if stroke.points[:, 0].max() <= -0.5 and len(stroke.points) == 3:
+                ends, tip = stroke.points[[0, 2], 0], stroke.points[1, 0]
+                assert (ends < tip).all(), "a second head is kept for testing"
+                feathered += 1
+    assert feathered > 10
 
 
 def test_held_out_styles_are_all_of_the_tables() -> None:
@@ -267,6 +278,8 @@ def test_made_up_end_marks_are_none_of_those_kept_for_testing(seed: int) -> None
         rings = [s for s in strokes if len(s) > 3 and np.ptp(np.hypot(*s.T)) < 0.2]
         whole = len(arms) == 4 and any(np.hypot(*ring.T).mean() > 0.9 for ring in rings)
         assert not whole, "a cross in a ring is kept for testing"
+        heads = [s for s in strokes if len(s) == 3]
+        assert len(heads) != 2, "a line between two heads is an arrow"
 
 
 def test_dashes_cover_their_share_of_the_line() -> None:

@@ -1,0 +1,49 @@
+"""Crops of a screen: where they lie, and that their frames and kinds are of one place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.corruption import Sample
+from models.pool import CropSettings, crops
+
+SIDE = 64
+
+
+def screen(*marks: tuple[int, int, int], rows: int = 300, columns: int = 400) -> Sample:
+    """A frame whose pixels tell their place, with marks (kind, row, column) of eight pixels' side."""
+    frame = np.zeros((rows, columns, 3), np.uint8)
+    frame[..., 0] = np.arange(columns) * 255 // columns
+    frame[..., 1] = (np.arange(rows) * 255 // rows)[:, None]
+    labels = np.zeros((rows, columns), np.uint8)
+    for kind, y, x in marks:
+        labels[y : y + 8, x : x + 8] = kind
+    return Sample(clean=frame, noisy=frame, noisy_again=frame, labels=labels, kinds=())
+
+
+def settings(**others: float) -> CropSettings:
+    chosen = {"centred": 1.0, "smallest_scale": 1.0, "largest_scale": 1.0, "blurred": 0.0} | others
+    return CropSettings(side=SIDE, per_screen=60, **chosen)
+
+
+def test_every_kind_is_in_the_middle_as_often() -> None:
+    found = crops(screen((1, 20, 30), (4, 250, 350), (5, 140, 200)), settings(), np.random.default_rng(0))
+    shown = [set(np.unique(kinds)) - {0} for _, _, kinds in found]
+    assert all(len(kinds) == 1 for kinds in shown), "they lie too far apart for one crop"
+    assert all(12 <= sum(kind in kinds for kinds in shown) <= 28 for kind in (1, 4, 5))
+
+
+def test_frames_and_kinds_are_of_one_place() -> None:
+    sample = screen((2, 20, 30), (2, 280, 380))
+    for first, second, kinds in crops(sample, settings(centred=0.5), np.random.default_rng(1)):
+        assert first.shape == second.shape == (SIDE, SIDE, 3) and kinds.shape == (SIDE, SIDE)
+        np.testing.assert_array_equal(first, second)
+        y, x = np.nonzero(kinds)
+        marked = sample.noisy[sample.labels > 0]
+        assert set(map(tuple, first[y, x])) <= set(map(tuple, marked))
+
+
+def test_an_unmarked_screen_is_cut_anywhere() -> None:
+    found = crops(screen(), settings(smallest_scale=0.5, largest_scale=2.0), np.random.default_rng(2))
+    assert not any(kinds.any() for _, _, kinds in found)
+    assert len({first.tobytes() for first, _, _ in found}) == len(found)
