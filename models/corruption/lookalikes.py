@@ -169,10 +169,19 @@ def _corner_glyph(canvas: Canvas, rng: np.random.Generator, pane: Pane) -> None:
     left = x + int(rng.uniform(-0.6, 0.6) * size) if rng.random() < 0.7 else x + w - size
     top = y + int(rng.uniform(-0.5, 0.6) * size)
     if rng.random() < 0.4:
-        # In a ring or a box, or nothing but these.
+        # In a ring, a box or a shield, or underlined; or nothing but these.
         reach = glyph.shape[0] * rng.uniform(0.6, 0.9)
         at = np.array([left + glyph.shape[1] / 2, top + glyph.shape[0] / 2])
-        frame = arc(0, 0, reach, reach) if rng.random() < 0.5 else rectangle(-reach, -reach, reach, reach)
+        frame = pick(
+            rng,
+            (
+                arc(0, 0, reach, reach),
+                rectangle(-reach, -reach, reach, reach),
+                np.vstack([line(reach, -reach, -reach, -reach), arc(0, 0, reach, reach, 180, 0, 16)]),
+                line(-reach, reach, reach, reach),
+            ),
+            (0.36, 0.3, 0.2, 0.14),
+        )
         canvas.draw([Stroke(frame + at, rng.uniform(1, 2), True)], ui_colour(rng))
         if rng.random() < 0.4:
             return

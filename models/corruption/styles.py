@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 WHITES: tuple[Colour, ...] = ((255, 255, 255), (235, 235, 235), (215, 215, 215), (245, 245, 230))
 GREYS: tuple[Colour, ...] = ((190, 190, 190), (165, 165, 165), (200, 205, 215))
+DIMS: tuple[Colour, ...] = ((120, 120, 120), (95, 98, 104), (75, 75, 75))
 YELLOWS: tuple[Colour, ...] = ((255, 255, 0), (240, 230, 60), (225, 215, 90), (255, 220, 0), (200, 190, 70))
 CYANS: tuple[Colour, ...] = ((0, 255, 255), (90, 220, 235), (130, 200, 230))
 GREENS: tuple[Colour, ...] = ((0, 255, 0), (60, 220, 90), (140, 230, 120))
@@ -109,7 +110,8 @@ def ui_colour(rng: np.random.Generator) -> Colour:
     """The colour of something the scanner draws by itself."""
     if rng.random() < ANY_UI_COLOUR:
         return any_colour(rng)
-    return shaded(rng, pick(rng, pick(rng, (WHITES, GREYS, YELLOWS, CYANS, GREENS), (0.45, 0.25, 0.14, 0.08, 0.08))))
+    palettes = (WHITES, GREYS, YELLOWS, CYANS, GREENS, DIMS)
+    return shaded(rng, pick(rng, pick(rng, palettes, (0.42, 0.22, 0.13, 0.08, 0.07, 0.08))))
 
 
 def scanner_scale(rng: np.random.Generator, width: int, height: int) -> float:
