@@ -11,7 +11,7 @@ from tests.faults import checkers
 from tests.faults.images import Image, image
 from tests.faults.ledger import Ledger
 from tests.faults.parts import Parts
-from tests.faults.sender import OUT_OF_RESOURCES, SUCCESS, send
+from tests.faults.sender import OUT_OF_RESOURCES, SUCCESS, Load, send
 from tests.faults.servers import Postgres, Redis
 
 pytestmark = pytest.mark.acceptance
@@ -58,6 +58,29 @@ def test_a_crashed_postgres_is_said_in_time(on_postgres: Parts, postgres: Postgr
         postgres.start()
     assert send(house.dicom_port, ledger, images) == [SUCCESS] * 3
     checkers.no_loss(ledger, house.inventory())
+
+
+def test_backends_of_postgres_killed_under_load(on_postgres: Parts, postgres: Postgres, seed: int) -> None:
+    """What was on its way is refused or unanswered; what was acknowledged is there, and the door opens by itself."""
+    house, ledger = on_postgres, on_postgres.new_ledger("backends")
+    house.start("work")
+    house.start("sweep")
+    assert send(house.dicom_port, ledger, [image()]) == [SUCCESS]
+    checkers.settled(ledger, house.inventory, 60)  # they are all up, which a start without a database is not
+    with Load(house.dicom_port, ledger, seed, associations=2, pause_s=0.1) as load:
+        for _ in range(6):
+            time.sleep(1.5)
+            postgres.kill_a_backend()
+    waiting = load.unsent
+    deadline = time.monotonic() + 60
+    while waiting:
+        answers = send(house.dicom_port, ledger, waiting)
+        waiting = [one for one, status in zip(waiting, answers, strict=True) if status != SUCCESS]
+        assert time.monotonic() < deadline, house.tails()
+    inventory = checkers.settled(ledger, house.inventory, 120)
+    acknowledged = ledger.history().acknowledged
+    assert len(acknowledged) > 10
+    assert {one.version for one in inventory.held} >= acknowledged
 
 
 def test_a_frozen_postgres_is_said_in_time(on_postgres: Parts, postgres: Postgres) -> None:
