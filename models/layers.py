@@ -25,3 +25,14 @@ def hold_still(network: nn.Module, layers: str) -> None:
                 "normalisation": isinstance(module, nn.BatchNorm2d),
             }[layers]
             weight.requires_grad_(trained)
+
+
+def hold_statistics(network: nn.Module, layers: str) -> None:
+    """Where only some of the layers are trained, normalise by the statistics that the weights came with.
+
+    Those of a few crops of one site would change what every layer gets, also those that hold still.
+    """
+    if layers != "all":
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()

@@ -38,7 +38,7 @@ from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
 from models.feed import Feed
 from models.growth import grow, misfit
-from models.layers import hold_still
+from models.layers import hold_statistics, hold_still
 from models.loss import product_loss
 from models.pool import CropPool
 from models.recipe import Recipe
@@ -132,6 +132,7 @@ def _train(
             crops = (torch.from_numpy(part) for part in pool.batch(rng, _EXAMPLES))
             examples, _, _ = varied(*crops, rng)
             state |= begin_from(start_from, recipe, network, average, examples.to(device))
+        hold_statistics(network, recipe.optimiser.layers)
         half, shape = bf16_is_fast(device), (recipe.batch, 3, recipe.crops.side, recipe.crops.side)
         joined = ranks.joined(network) if ranks.count > 1 else recorded(network, shape, device, half)
         if state["step"] == 0:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import tomli_w
+import torch
 
 from models import adapt as adaptation
 from models import quantise as quantisation
@@ -19,7 +20,7 @@ from models.adapt import Plan, adapt, prepare
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.dataset import CleanFrame, clean_frames, read_frame, split
 from models.errors import DataError, RecipeError, TrainingError
-from models.layers import hold_still
+from models.layers import hold_statistics, hold_still
 from models.recipe import load
 from models.served import Weights
 from service.analyse.restoration import Network
@@ -223,3 +224,12 @@ def test_a_changed_verdict_keeps_quantised_weights_from_being_written(site: Path
 def test_without_annotated_frames_nothing_is_quantised(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv"):
         quantisation.quantise(weights, write_speckle(tmp_path / "plain", 4), 1, silent)
+
+
+@pytest.mark.parametrize(("layers", "moves"), [("all", True), ("last", False), ("normalisation", False)])
+def test_statistics_move_only_where_all_layers_learn(layers: str, moves: bool) -> None:
+    network = UnshuffleUNet(channels=(8, 8, 8, 8, 8), dilations=(1,)).train()
+    hold_statistics(network, layers)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network(torch.rand(2, 3, 64, 64))
+    assert any(not torch.equal(before[name], buffer) for name, buffer in network.named_buffers()) is moves
