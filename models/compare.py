@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -33,6 +32,7 @@ from models.statistics import mean_interval
 from models.train import bf16_is_fast, one_cycle, varied
 from models.whole import write_whole
 from service.analyse.close_ups import ENLARGED
+from service.analyse.padding import padded
 from service.analyse.residual import grown, inpainted, residual
 
 Frame = npt.NDArray[np.uint8]
@@ -107,8 +107,8 @@ def rival(frames: Sequence[CleanFrame], recipe: Recipe, minutes: float) -> Costu
 def restored(network: nn.Module, frame: Frame) -> Frame:
     """The rival's restoration of a frame of any size, uint8."""
     height, width = frame.shape[:2]
-    padded = cv2.copyMakeBorder(frame, 0, -height % 32, 0, -width % 32, cv2.BORDER_REPLICATE)
-    level: Tensor = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255
+    whole = padded(frame, -height % 32, -width % 32)
+    level: Tensor = torch.from_numpy(whole).permute(2, 0, 1)[None].float() / 255
     answer = (network(level)[0] * 255).clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return np.ascontiguousarray(answer[:height, :width])
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from models.corruption import Sample, corrupt
 from models.dataset import CleanFrame, read_frame
 from models.errors import TrainingError
+from service.analyse.padding import padded
 
 Frame = npt.NDArray[np.uint8]
 
@@ -271,7 +272,7 @@ def _crop(
     parts = [sample.noisy[window], sample.noisy_again[window], sample.labels[window]]
     down, right = span - parts[2].shape[0], span - parts[2].shape[1]
     if down > 0 or right > 0:
-        parts = [cv2.copyMakeBorder(part, 0, max(down, 0), 0, max(right, 0), cv2.BORDER_REPLICATE) for part in parts]
+        parts = [padded(part, max(down, 0), max(right, 0)) for part in parts]
     if span == settings.side:
         frames, kinds = parts[:2], parts[2]
     else:

@@ -18,7 +18,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -33,6 +32,7 @@ from models.errors import DataError, TrainingError
 from models.served import Graph, Weights, reduced, verdict
 from models.whole import beside, write_whole
 from service.analyse.annotations import Kind
+from service.analyse.padding import padded
 
 QUANTISED = "model.int8.onnx"
 KEPT_IN_FLOAT: dict[str, tuple[str, ...]] = {
@@ -126,7 +126,7 @@ class Screens(CalibrationDataReader):
             clean = read_frame(frames[int(rng.integers(len(frames)))].path)
             screen = reduced(corrupt(clean, rng).noisy, _CALIBRATION_SIDE)
             below, right = (-length % stride for length in screen.shape[:2])
-            yield {"frame": cv2.copyMakeBorder(screen, 0, below, 0, right, cv2.BORDER_REPLICATE)[None]}
+            yield {"frame": padded(screen, below, right)[None]}
 
 
 def _quantised(graph: Path, out: Path, parts: Sequence[str], screens: Screens) -> None:

@@ -18,6 +18,7 @@ from models.errors import DataError
 from service.analyse import close_ups, looks
 from service.analyse.annotations import Evidence, Kind, Thresholds, limits_of, read_marks, weights_of
 from service.analyse.close_ups import CloseUp
+from service.analyse.padding import padded
 
 Frame = npt.NDArray[np.uint8]
 _EXPORT_AGAIN = "Export the weights again."
@@ -90,8 +91,8 @@ class Graph:
 
     def _look(self, frame: Frame) -> Output:
         height, width = frame.shape[:2]
-        padded = cv2.copyMakeBorder(frame, 0, -height % self.stride, 0, -width % self.stride, cv2.BORDER_REPLICATE)
-        restoration, residual, kinds = self._session.run(None, {"frame": padded[None]})
+        whole = padded(frame, -height % self.stride, -width % self.stride)
+        restoration, residual, kinds = self._session.run(None, {"frame": whole[None]})
         return Output(
             frame,
             restoration[0, :height, :width],

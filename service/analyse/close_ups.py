@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from service.analyse.padding import padded
+
 Frame = npt.NDArray[np.uint8]  # (rows, columns, 3) RGB
 Plane = npt.NDArray[np.uint8]  # (rows, columns), probability x 255
 Planes = npt.NDArray[np.uint8]  # (kinds, rows, columns)
@@ -65,11 +67,12 @@ def places(kinds: Planes, names: Sequence[str], most: int) -> list[CloseUp]:
 
 
 def enlarged(frame: Frame, close_up: CloseUp) -> Frame:
-    """What the network sees of it: uint8 (256, 256, 3); beyond a small frame's edge the edge is repeated."""
+    """What the network sees of it: uint8 (256, 256, 3); a small frame is mirrored at its edge."""
     part = frame[close_up.y : close_up.y + SIDE, close_up.x : close_up.x + SIDE]
     below, right = SIDE - part.shape[0], SIDE - part.shape[1]
-    square = cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(square, (ENLARGED, ENLARGED), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(
+        cv2.resize(padded(part, below, right), (ENLARGED, ENLARGED), interpolation=cv2.INTER_CUBIC), np.uint8
+    )
 
 
 def blended(kinds: Planes, seen: Sequence[tuple[CloseUp, Planes]], shares: Sequence[float]) -> Planes:

@@ -22,6 +22,7 @@ import onnxruntime
 from service import logs
 from service.analyse import close_ups, looks, openvino
 from service.analyse.devices import BATCH, GPUS, OUTPUTS, Bound, Device, Options, choose_device, open_session
+from service.analyse.padding import padded
 from service.errors import NetworkError
 from service.settings import WEIGHTS, Settings
 
@@ -236,21 +237,20 @@ class Network:
         ]
 
     def _padded(self, frames: list[Frame]) -> Frame:
-        """Frames of one size, up to the network's stride by repeating the edge."""
+        """Frames of one size, up to the network's stride."""
         rows, columns = frames[0].shape[:2]
         below, right = -rows % self.card.stride, -columns % self.card.stride
-        padded = [cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE) for frame in frames]
-        return np.asarray(np.stack(padded), np.uint8)
+        return np.stack([padded(frame, below, right) for frame in frames])
 
-    def _infer(self, padded: Frame, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+    def _infer(self, whole: Frame, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Raises `NetworkError` when a GPU fails that may not make way for the CPU."""
         while True:
             on = self.provider
             try:
                 if on in GPUS:
-                    answers = dict(zip(OUTPUTS, self._on_gpu(padded.shape[:3]).run(padded), strict=True))
+                    answers = dict(zip(OUTPUTS, self._on_gpu(whole.shape[:3]).run(whole), strict=True))
                     return [answers[name] for name in outputs]
-                return cast(list[npt.NDArray[Any]], self._session(padded.shape[:3]).run(outputs, {"frame": padded}))
+                return cast(list[npt.NDArray[Any]], self._session(whole.shape[:3]).run(outputs, {"frame": whole}))
             except NetworkError:
                 raise
             except Exception as error:  # onnxruntime's own classes have no common base
