@@ -45,7 +45,7 @@ _RIDGE = 0.002
 # From drawn frames to real ones two to five of a hundred are lost: full screens show more that looks like a mark, and
 # most of all crosses and lines.
 _SPECIFICITY = 0.98
-_SPECIFICITIES: Mapping[Kind, float] = {Kind.CALIPER: 0.985}
+_SPECIFICITIES: Mapping[Kind, float] = {Kind.CALIPER: 0.995}
 _CLEAN_SPECIFICITY = 0.99
 _REAL_WEIGHT = 2.0
 # A mark of which fewer pixels than this share were drawn is none.

@@ -93,7 +93,7 @@ def calibrate(
     ] = 0.0,
     close_ups: Annotated[
         int, typer.Option(min=0, max=16, help="Places of a frame that are seen once more, enlarged, at most.")
-    ] = 3,
+    ] = 0,
 ) -> None:
     """Fit presence scores and thresholds on the run's validation frames."""
     from models import calibrate as calibration
