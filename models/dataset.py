@@ -31,6 +31,9 @@ Frame = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _REPLACE = "Replace the file or remove it from the data."
+_SUBJECT = re.compile(
+    r"(?:^|[_\-. ])((?:S|p)\d+|(?:pat|patient|subj|subject|sub)[_\-]?\d+)(?=[_\-. A-Z]|$)", re.IGNORECASE
+)
 
 _THUMBNAIL = 48
 _NEAR_DUPLICATE = (
@@ -143,7 +146,7 @@ def _listed(listing: Path) -> list[CleanFrame]:
             raise DataError(
                 f"{listing} lists {row['file']}, which is not there.", cure="Restore the file or drop its row."
             )
-        group = row.get("group") or _group(path, row["source"])
+        group = row.get("group") or _group(path, row["source"], listed=True)
         frames.append(CleanFrame(path, row["source"], group, row.get("anatomy", ""), row.get("licence", "")))
     return frames
 
@@ -183,7 +186,7 @@ def _found(folder: Path, tell: Callable[[str], None]) -> list[CleanFrame]:
     if others := len(files) - len(pictures):
         objects = "1 DICOM object that is no picture" if others == 1 else f"{others} DICOM objects that are no pictures"
         tell(f"{folder}: {objects} (reports and the like) {'was' if others == 1 else 'were'} passed over.")
-    return [CleanFrame(path, path.parent.name, _group(path, path.parent.name)) for path in pictures]
+    return [CleanFrame(path, path.parent.name, _group(path, path.parent.name, listed=False)) for path in pictures]
 
 
 def _is_plain(path: Path) -> bool:
@@ -219,7 +222,7 @@ def _header(path: Path, *wanted: str) -> Dataset:
         raise DataError(f"{path} is not an image that can be read.", cure=_REPLACE) from damaged
 
 
-def _group(path: Path, source: str) -> str:
+def _group(path: Path, source: str, *, listed: bool) -> str:
     """The patient: as DICOM says it, whatever folder the file lies in; else the subject in the file's name, where it
     has one, else the file itself."""
     if not _is_plain(path):
@@ -227,11 +230,11 @@ def _group(path: Path, source: str) -> str:
         identity = str(header.get("PatientID") or header.get("StudyInstanceUID") or f"{source}:{path.stem}")
         # An export has a folder for each series: with the source in it, a patient would be a group for each of them.
         return f"patient:{sha256(identity.encode()).hexdigest()[:16]}"
-    stem = re.sub(r"[_\-.]*(\d+_)?(frame|step|slice|f|t)?[_\-]?\d+$", "", path.stem)
-    subject = re.search(r"(?:^|[_\-])((?:S|p|pat|patient|subj|sub)\d+)(?=[_\-A-Z]|$)", stem, re.IGNORECASE)
-    if subject:
-        return f"{source}:{subject[1]}"
-    return f"{source}:{path.stem}"
+    subject = _SUBJECT.search(path.stem)
+    if not subject:
+        return f"{source}:{path.stem}"
+    # Only a listing knows that two sources number their patients alike; folders may each hold a day of the same ones.
+    return f"{source}:{subject[1]}" if listed else f"subject:{subject[1].lower()}"
 
 
 def read_frame(path: Path) -> Frame:
