@@ -16,7 +16,7 @@ import tomli_w
 
 from models import evaluate, recipe
 from models.calibrate import CALIBRATION, calibrate
-from models.dataset import CleanFrame, Split, clean_frames, read_frame, split
+from models.dataset import CleanFrame, Split, clean_frames, groups_of, named_frames, read_frame, split
 from models.errors import TrainingError
 from models.export import MAX_SIDE, export, graph_of
 from models.recipe import Recipe
@@ -47,6 +47,17 @@ class Plan:
     overlaid: bool = False
 
 
+@dataclass(frozen=True)
+class Side:
+    """What both weights are measured on: ``frames`` to draw on, and of a ``labels.csv`` the ``rows`` of frames that
+    training saw nothing of; ``left_out`` counts the others."""
+
+    frames: Sequence[CleanFrame]
+    labels: Path | None = None
+    rows: Sequence[Mapping[str, str]] = ()
+    left_out: int = 0
+
+
 def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, tell: Callable[[str], None]) -> Path:
     """Fine-tune the released ``weights`` on the frames below ``data`` and write a new weights folder.
 
@@ -61,7 +72,7 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
     chosen = _recipe(parent.card, plan.layers)
     site = split(clean_frames(data), (), TEST_SHARE, chosen.seed)
     chosen = _with_validation(chosen, site.training)
-    home = _home(old, parent.card) if old is not None else None
+    new, home = measured_on(site, data), _home(old, parent.card) if old is not None else None
     with TemporaryDirectory() as folder, made(out.parent):
         frames, run = Path(folder) / "frames", Path(folder) / "run"
         taken = prepare(site.training, frames, parent if plan.overlaid else None)
@@ -72,10 +83,20 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
         try:
             export(run, staged)
             child = Weights(staged)
-            table = {"new": _change(parent, child, site.validation, plan, data)}
-            if home is not None and old is not None:
-                table["old"] = _change(parent, child, home, plan, old)
-            _describe(staged, out.name, parent.card, plan, site, taken, fitted, table)
+            table = {"new": _change(parent, child, new, plan)}
+            if home is not None:
+                table["old"] = _change(parent, child, home, plan)
+            facts = {
+                "layers": plan.layers,
+                "minutes": plan.minutes,
+                "frames": len(site.training),
+                "test_frames": len(site.validation),
+                "labelled_frames": len(new.rows),
+                "labelled_frames_left_out": new.left_out,
+                "marks_taken_away": taken,
+                "thresholds_fitted": fitted,
+            }
+            _describe(staged, out.name, parent.card, plan, facts, table)
             staged.replace(out)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -103,12 +124,32 @@ def _enough(frames: Sequence[CleanFrame]) -> bool:
     return len(frames) >= ENOUGH_FRAMES and len({frame.group for frame in frames}) >= ENOUGH_GROUPS
 
 
-def _home(old: Path, card: Mapping[str, Any]) -> tuple[CleanFrame, ...]:
-    """Frames of the data the weights were made for: those their own run held out, where its recipe is at hand."""
+def _home(old: Path, card: Mapping[str, Any]) -> Side:
+    """Data the weights were made for: what their own run held out, where its recipe is at hand."""
     how = recipe.split_of(card)
-    held_out = split(clean_frames(old), how.held_out_sources, how.share, card["seed"]).validation
-    step = max(1, len(held_out) // _OLD_FRAMES)
-    return held_out[::step]
+    side = measured_on(split(clean_frames(old), how.held_out_sources, how.share, card["seed"]), old)
+    return replace(side, frames=side.frames[:: max(1, len(side.frames) // _OLD_FRAMES)])
+
+
+def measured_on(parts: Split, data: Path) -> Side:
+    """The frames of a split that are held out, and the labelled ones that neither are for training nor of a patient of
+    those: `sonomark corrections` lists the same frames for both."""
+    labels = evaluate.labels_of(data)
+    if labels is None:
+        return Side(parts.validation)
+    trained = {frame.path.resolve() for frame in parts.training}
+    held_out = {frame.path.resolve() for frame in parts.validation}
+    # A group may have taken the name of another that looks alike.
+    groups = {frame.group for frame in parts.training}
+    groups |= {frame.group for frame in named_frames(data, lambda _: None) if frame.path.resolve() in trained}
+
+    def unseen(row: Mapping[str, str]) -> bool:
+        path = (labels.parent / row["file"]).resolve()
+        return path not in trained and (path in held_out or not groups & groups_of(path, row))
+
+    rows = evaluate.labelled(labels)
+    kept = [row for row in rows if unseen(row)]
+    return Side(parts.validation, labels, kept, len(rows) - len(kept))
 
 
 def prepare(frames: Sequence[CleanFrame], folder: Path, network: Weights | None) -> int:
@@ -154,28 +195,25 @@ def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable
     return enough
 
 
-def _change(
-    parent: Weights, child: Weights, frames: Sequence[CleanFrame], plan: Plan, data: Path
-) -> dict[str, dict[str, float]]:
+def _change(parent: Weights, child: Weights, side: Side, plan: Plan) -> dict[str, dict[str, float]]:
     """Every figure of both weights on the same frames with the same marks: measure → before and after."""
-    before, after = (_figures(each, frames, plan, data) for each in (parent, child))
+    before, after = (_figures(each, side, plan) for each in (parent, child))
     return {name: {"before": before[name], "after": after[name]} for name in before if name in after}
 
 
-def _figures(weights: Weights, frames: Sequence[CleanFrame], plan: Plan, data: Path) -> Figures:
+def _figures(weights: Weights, side: Side, plan: Plan) -> Figures:
     report = evaluate.Report(weights.card["name"])
     found: Figures = {}
     if not plan.overlaid:
-        evaluate.clean_frames(weights, frames, report)
+        evaluate.clean_frames(weights, side.frames, report)
         found["clean frames: share of pixels in the mask"] = float(report.clean["share of pixels in the mask"])
         false = sum(value for name, value in report.clean.items() if name.startswith("false "))
-        found["clean frames: false annotations a frame"] = false / max(1, len(frames))
-    evaluate.synthetic_frames(weights, frames, plan.samples, _SEED, report)
+        found["clean frames: false annotations a frame"] = false / max(1, len(side.frames))
+    evaluate.synthetic_frames(weights, side.frames, plan.samples, _SEED, report)
     for kind, row in report.synthetic.items():
         found |= {f"{kind}, drawn: {name}": float(value) for name, value in row.items() if name != "IoU"}
-    labels = evaluate.labels_of(data)
-    if labels is not None:
-        evaluate.real_frames(weights, labels, report)
+    if side.labels is not None and side.rows:
+        evaluate.real_frames(weights, side.labels, report, rows=side.rows)
         for kind, estimates in report.real.items():
             found |= {f"{kind}, real: {name}": float(one.value) for name, one in estimates.items() if one.cases}
     return found
@@ -186,21 +224,11 @@ def _describe(
     name: str,
     parent: Mapping[str, Any],
     plan: Plan,
-    site: Split,
-    taken: int,
-    fitted: bool,
+    facts: dict[str, Any],
     table: dict[str, dict[str, dict[str, float]]],
 ) -> None:
     """Card, table and JSON of the adapted weights."""
     card = tomllib.loads((folder / "card.toml").read_text())
-    facts = {
-        "layers": plan.layers,
-        "minutes": plan.minutes,
-        "frames": len(site.training),
-        "test_frames": len(site.validation),
-        "marks_taken_away": taken,
-        "thresholds_fitted": fitted,
-    }
     card |= {
         "name": name,
         "parent": {key: parent[key] for key in ("name", "version", "sha256")},
@@ -231,6 +259,12 @@ def _markdown(
         lines += [
             f"| {side} | {what} | {evaluate.shown(row['before'])} | {evaluate.shown(row['after'])} |"
             for what, row in rows.items()
+        ]
+    if facts["labelled_frames_left_out"]:
+        lines += [
+            "",
+            f"Real marks of the new data are those of {facts['labelled_frames']} labelled frames;"
+            f" {facts['labelled_frames_left_out']} others were left out: their patients were trained on.",
         ]
     if "old" not in table:
         lines += ["", "Forgetting was not measured: give `--old` a folder of the data the parent was made for."]

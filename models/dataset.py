@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import StringIO
@@ -119,13 +119,18 @@ def clean_frames(folder: Path, tell: Callable[[str], None] = _say) -> list[Clean
     pictures are passed over, and ``tell`` hears how many. Raises `DataError` for an empty folder, a listed file that is
     missing and an image that cannot be read.
     """
+    return _joined_near_duplicates(named_frames(folder, tell))
+
+
+def named_frames(folder: Path, tell: Callable[[str], None] = _say) -> list[CleanFrame]:
+    """The same frames in the groups that listing, header or name say, whatever they look like."""
     listing = _listing(folder)
     frames = _listed(listing) if listing else _found(folder, tell)
     if not frames:
         raise DataError(
             f"No image in {folder}.", cure="Give a folder with PNG, JPEG or DICOM frames, or with a CSV listing them."
         )
-    return _joined_near_duplicates(frames)
+    return frames
 
 
 def _listing(folder: Path) -> Path | None:
@@ -220,6 +225,12 @@ def _header(path: Path, *wanted: str) -> Dataset:
         return dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(wanted))
     except (InvalidDicomError, ValueError, EOFError, RecursionError, AttributeError, KeyError) as damaged:
         raise DataError(f"{path} is not an image that can be read.", cure=_REPLACE) from damaged
+
+
+def groups_of(path: Path, row: Mapping[str, str]) -> set[str]:
+    """What the patient of a CSV's row may be called: by the row itself, and where the file was found without one."""
+    source = row["source"]
+    return {row.get("group") or _group(path, source, listed=True), _group(path, source, listed=False)}
 
 
 def _group(path: Path, source: str, *, listed: bool) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,17 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
-def real_frames(weights: Weights, labels: Path, report: Report, pictures: Path | None = None) -> list[Reading]:
-    """Image-level sensitivity, specificity and AUROC per kind on the frames of a ``labels.csv``."""
+def real_frames(
+    weights: Weights,
+    labels: Path,
+    report: Report,
+    pictures: Path | None = None,
+    rows: Sequence[Mapping[str, str]] | None = None,
+) -> list[Reading]:
+    """Image-level sensitivity, specificity and AUROC per kind on the frames of a ``labels.csv``, or on some of its
+    ``rows``."""
     readings, network_ms, reading_ms = [], [], []
-    for row in track(labelled(labels), "Real frames", transient=True):
+    for row in track(labelled(labels) if rows is None else rows, "Real frames", transient=True):
         path = labels.parent / row["file"]
         frame = read_frame(path)
         started = time.perf_counter()

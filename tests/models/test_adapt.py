@@ -233,3 +233,47 @@ def test_statistics_move_only_where_all_layers_learn(layers: str, moves: bool) -
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     network(torch.rand(2, 3, 64, 64))
     assert any(not torch.equal(before[name], buffer) for name, buffer in network.named_buffers()) is moves
+
+
+def labelled_site(folder: Path) -> Path:
+    """As `sonomark corrections` writes it: the same rows as frames.csv and labels.csv, of eight patients; and one frame
+    more of each that is labelled alone."""
+    write_speckle(folder, 16)
+    files = [f"tissue_{number}a.png" for number in range(16)]
+    write_labels(folder, files)
+    head, *rows = (folder / "labels.csv").read_text().splitlines()
+    named = [f"{head},group", *(f"{row},patient {number % 8}" for number, row in enumerate(rows))]
+    (folder / "labels.csv").write_text("\n".join(named) + "\n")
+    (folder / "frames.csv").write_text("\n".join(named[:9]) + "\n")
+    return folder
+
+
+@pytest.mark.usefixtures("small")
+def test_what_was_trained_on_is_not_measured_on(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labels of reviewers are of the very frames that are adapted to."""
+    site = labelled_site(tmp_path / "site")
+    parts = split(clean_frames(site), (), adaptation.TEST_SHARE, load("adapt").seed)
+    trained, kept = ({int(frame.group.split()[1]) for frame in side} for side in (parts.training, parts.validation))
+    looked_at = set()
+
+    def noted(path: Path) -> np.ndarray:
+        looked_at.add(int(path.stem.removeprefix("tissue_").removesuffix("a")))
+        return read_frame(path)
+
+    monkeypatch.setattr(adaptation.evaluate, "read_frame", noted)
+    told: list[str] = []
+    out = adapt(weights, site, tmp_path / "adapted", PLAN, None, told.append)
+    assert trained and kept
+    assert looked_at == {number for number in range(16) if number % 8 in kept}
+    card = tomllib.loads((out / "card.toml").read_text())["adaptation"]
+    assert (card["labelled_frames"], card["labelled_frames_left_out"]) == (2 * len(kept), 2 * len(trained))
+    assert f"of {2 * len(kept)} labelled frames; {2 * len(trained)} others" in (out / "adaptation.md").read_text()
+
+
+@pytest.mark.usefixtures("small")
+def test_labels_of_nobody_else_are_not_measured_on(weights: Path, tmp_path: Path) -> None:
+    site = labelled_site(tmp_path / "site")
+    parts = split(clean_frames(site), (), adaptation.TEST_SHARE, load("adapt").seed)
+    write_labels(site, [frame.path.name for frame in parts.training])
+    out = adapt(weights, site, tmp_path / "adapted", PLAN, None, silent)
+    assert not any(", real:" in name for name in json.loads((out / "adaptation.json").read_text())["change"]["new"])
