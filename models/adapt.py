@@ -76,6 +76,8 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
     with TemporaryDirectory() as folder, made(out.parent):
         frames, run = Path(folder) / "frames", Path(folder) / "run"
         taken = prepare(site.training, frames, parent if plan.overlaid else None)
+        if plan.overlaid:
+            new = replace(new, frames=_bared(site.validation, Path(folder) / "test", parent))
         train(chosen, frames, run, start_from=weights, time_budget_min=plan.minutes)
         fitted = _thresholds(run, frames, parent.card, tell)
         staged = out.with_name(f".{out.name}.part")
@@ -91,6 +93,7 @@ def adapt(weights: Path, data: Path, out: Path, plan: Plan, old: Path | None, te
                 "minutes": plan.minutes,
                 "frames": len(site.training),
                 "test_frames": len(site.validation),
+                "overlaid": plan.overlaid,
                 "labelled_frames": len(new.rows),
                 "labelled_frames_left_out": new.left_out,
                 "marks_taken_away": taken,
@@ -176,6 +179,12 @@ def prepare(frames: Sequence[CleanFrame], folder: Path, network: Weights | None)
     return taken
 
 
+def _bared(frames: Sequence[CleanFrame], folder: Path, network: Weights) -> list[CleanFrame]:
+    """Copies of frames without the marks that the network finds in them: left in, those would count as false ones."""
+    prepare(frames, folder, network)
+    return [replace(frame, path=folder / f"{number}.png") for number, frame in enumerate(frames)]
+
+
 def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Fit thresholds on the site's validation frames where they are enough, else keep the parent's."""
     parts = Split.read(run / SPLIT, frames)
@@ -259,6 +268,12 @@ def _markdown(
         lines += [
             f"| {side} | {what} | {evaluate.shown(row['before'])} | {evaluate.shown(row['after'])} |"
             for what, row in rows.items()
+        ]
+    if facts["overlaid"]:
+        lines += [
+            "",
+            "The new frames carried marks: they were measured without those that the parent finds. Marks that the"
+            " parent missed are still there and count as false where they are found now.",
         ]
     if facts["labelled_frames_left_out"]:
         lines += [

@@ -277,3 +277,27 @@ def test_labels_of_nobody_else_are_not_measured_on(weights: Path, tmp_path: Path
     write_labels(site, [frame.path.name for frame in parts.training])
     out = adapt(weights, site, tmp_path / "adapted", PLAN, None, silent)
     assert not any(", real:" in name for name in json.loads((out / "adaptation.json").read_text())["change"]["new"])
+
+
+@pytest.mark.usefixtures("small")
+def test_marks_that_are_there_already_do_not_count_as_false(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test frames of an overlaid site bear a caliper each, which nobody drew for the measure."""
+    bare, marked = write_speckle(tmp_path / "bare", 8, side=256), tmp_path / "marked"
+    marked.mkdir()
+    for path in bare.glob("*.png"):
+        frame = cv2.imread(str(path))
+        for x, y in ((90, 120), (190, 140)):
+            cv2.drawMarker(frame, (x, y), (0, 255, 255), cv2.MARKER_CROSS, 15, 1)
+        cv2.imwrite(str(marked / path.name), frame)
+    measured: list[np.ndarray] = []
+
+    def noted(weights: Weights, frames: list[CleanFrame], *_: object) -> None:
+        measured.extend(read_frame(frame.path) for frame in frames)
+
+    monkeypatch.setattr(adaptation.evaluate, "synthetic_frames", noted)
+    overlaid = Plan(minutes=0.0, samples=3, overlaid=True)
+    out = adapt(SHIPPED, marked, tmp_path / "adapted", overlaid, None, silent)
+    assert measured
+    for frame in measured:
+        assert ((frame[..., 0] > 200) & (frame[..., 2] < 60)).sum() < 10, "a yellow cross is left"
+    assert "Marks that the parent missed are still there" in (out / "adaptation.md").read_text()
