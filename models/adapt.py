@@ -29,6 +29,7 @@ TEST_SHARE = 0.3
 """Share of the site's patient groups that neither training nor thresholds see."""
 ENOUGH_FRAMES, ENOUGH_GROUPS = 20, 8
 """Validation frames and groups from which thresholds are fitted anew; with fewer, the parent's are better."""
+_MOST_CASES = 400  # drawings that thresholds are fitted on, and frames as they are: each takes megabytes
 _OLD_FRAMES = 60
 _SEED = 23
 
@@ -195,7 +196,9 @@ def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable
             looked, closely = float(card.get("second_look", 0.0)), int(card.get("close_ups", 0))
             path = graph_of(run, Path(folder) / "model.onnx")
             graph = Graph(path, MAX_SIDE, second_look=looked, most_close_ups=closely)
-            calibrate(graph, parts, run, 10 * len(parts.validation), _SEED, tell)
+            every = -(-len(parts.validation) // _MOST_CASES)
+            some = Split(parts.training, parts.validation[::every])
+            calibrate(graph, some, run, min(_MOST_CASES, 10 * len(some.validation)), _SEED, tell)
     else:
         tell("Too few frames to fit thresholds on: the parent's are kept.")
         once = {"second_look": 0.0, "close_ups": 0}

@@ -52,12 +52,13 @@ _REAL_WEIGHT = 2.0
 _DRAWN_SHARE = 0.2
 # A mark with fewer pixels in the frame than this cannot be seen for sure: such frames take no part in the fit.
 _VISIBLE_PIXELS = 25
+_NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One validation frame: the network's answer, per kind the number of pixels really marked, and which they are:
-    ``labels`` uint8 (H, W) as `Sample.labels`, None for a frame nothing was drawn on."""
+    """One validation frame: the network's answer but for the images themselves, per kind the number of pixels really
+    marked, and which they are: ``labels`` uint8 (H, W) as `Sample.labels`, None for a frame nothing was drawn on."""
 
     output: Output
     marked: npt.NDArray[np.int64]
@@ -76,13 +77,18 @@ def cases(graph: Graph, parts: Split, samples: int, seed: int) -> Iterator[Case]
     sources = sorted({frame.source for frame in frames})
     by_source = {source: [frame for frame in frames if frame.source == source] for source in sources}
     for frame in track(frames, "Clean frames", transient=True):
-        yield Case(graph(read_frame(frame.path)), np.zeros(len(Kind), np.int64), None)
+        yield Case(_without_images(graph(read_frame(frame.path))), np.zeros(len(Kind), np.int64), None)
     for _ in track(range(samples), "Synthetic frames", transient=True):
         among = by_source[sources[int(rng.integers(len(sources)))]]
         sample = corrupt(read_frame(among[int(rng.integers(len(among)))].path), rng, held_out=False)
         marked = np.bincount(sample.labels.ravel(), minlength=len(Kind) + 1)[1:]
         output = graph(sample.noisy)
-        yield Case(output, marked, resized_kinds(sample.labels, *output.frame.shape[1::-1]))
+        yield Case(_without_images(output), marked, resized_kinds(sample.labels, *output.frame.shape[1::-1]))
+
+
+def _without_images(output: Output) -> Output:
+    """What is left takes half of the memory, and all cases are held at once."""
+    return replace(output, frame=_NO_IMAGE, restoration=_NO_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,18 @@ def fit(found: list[Case], kind: Kind) -> Fitted:
 
 
 def seen(found: list[Case], kind: Kind, far: float, close: float) -> list[Case]:
-    """The cases as the kind is seen when the look from afar has share ``far`` and close-ups ``close``."""
-    shares = Shares(*([share if each is kind else 0.0 for each in Kind] for share in (far, close)))
-    return [replace(case, output=case.output.together(shares)) for case in found]
+    """The cases as this kind is seen when the look from afar has share ``far`` and close-ups ``close``; the planes of
+    all others show this kind as well, for they share its memory."""
+    number = list(Kind).index(kind)
+    own = slice(number, number + 1)
+
+    def alone(output: Output) -> Output:
+        closely = None if output.closely is None else tuple((place, planes[own]) for place, planes in output.closely)
+        distant = None if output.far is None else output.far[own]
+        one = replace(output, kinds=output.kinds[own], far=distant, closely=closely).together(Shares([far], [close]))
+        return replace(one, kinds=np.broadcast_to(one.kinds, output.kinds.shape))
+
+    return [replace(case, output=alone(case.output)) for case in found]
 
 
 def outline(found: list[Case], kind: Kind) -> float:

@@ -18,7 +18,7 @@ from models import adapt as adaptation
 from models import quantise as quantisation
 from models.adapt import Plan, adapt, prepare
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.dataset import CleanFrame, clean_frames, read_frame, split
+from models.dataset import CleanFrame, Split, clean_frames, read_frame, split
 from models.errors import DataError, RecipeError, TrainingError
 from models.layers import hold_statistics, hold_still
 from models.recipe import load
@@ -301,3 +301,21 @@ def test_marks_that_are_there_already_do_not_count_as_false(tmp_path: Path, monk
     for frame in measured:
         assert ((frame[..., 0] > 200) & (frame[..., 2] < 60)).sum() < 10, "a yellow cross is left"
     assert "Marks that the parent missed are still there" in (out / "adaptation.md").read_text()
+
+
+def test_thresholds_of_a_large_site_are_fitted_on_as_much_as_memory_holds(
+    weights: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each case is megabytes: a thousand frames and ten drawings of each ended the process without a word."""
+    fitted = []
+    monkeypatch.setattr(adaptation, "graph_of", lambda run, path: weights / "model.onnx")
+    monkeypatch.setattr(adaptation, "calibrate", lambda graph, parts, run, samples, *_: fitted.append((parts, samples)))
+    (tmp_path / "run").mkdir()
+    one, *others = clean_frames(site)
+    many = tuple(CleanFrame(one.path, "ward", f"patient {number}") for number in range(1000))
+    for held_out in (many, many[:30]):
+        Split(tuple(others), held_out).write(tmp_path / "run" / "split.json", site)
+        assert adaptation._thresholds(tmp_path / "run", site, {}, silent)
+    (large, drawn_of_large), (small, drawn_of_small) = fitted
+    assert 100 <= len(large.validation) <= 400 >= drawn_of_large and len(set(large.validation)) == len(large.validation)
+    assert (len(small.validation), drawn_of_small) == (30, 300)
