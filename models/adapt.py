@@ -194,11 +194,12 @@ def _thresholds(run: Path, frames: Path, card: Mapping[str, Any], tell: Callable
         with TemporaryDirectory() as folder:
             # As often as its parent, and from where it did.
             looked, closely = float(card.get("second_look", 0.0)), int(card.get("close_ups", 0))
-            path = graph_of(run, Path(folder) / "model.onnx")
+            path = Path(folder) / "model.onnx"
+            digest = graph_of(run, path)
             graph = Graph(path, MAX_SIDE, second_look=looked, most_close_ups=closely)
             every = -(-len(parts.validation) // _MOST_CASES)
             some = Split(parts.training, parts.validation[::every])
-            calibrate(graph, some, run, min(_MOST_CASES, 10 * len(some.validation)), _SEED, tell)
+            calibrate(graph, some, run, min(_MOST_CASES, 10 * len(some.validation)), _SEED, tell, digest)
     else:
         tell("Too few frames to fit thresholds on: the parent's are kept.")
         once = {"second_look": 0.0, "close_ups": 0}

@@ -254,8 +254,16 @@ def _balance(truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     return np.where(truth, 0.5 / share, 0.5 / (1 - share))
 
 
-def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, tell: Callable[[str], None]) -> Path:
-    """Fit every kind and write the run's calibration file."""
+def calibrate(
+    graph: Graph,
+    parts: Split,
+    run: Path,
+    samples: int,
+    seed: int,
+    tell: Callable[[str], None],
+    weights: str | None = None,
+) -> Path:
+    """Fit every kind and write the run's calibration file, with the digest of the ``weights`` that it is of."""
     found = list(cases(graph, parts, samples, seed))
     fitted = {kind: fit(found, kind) for kind in Kind}
     for kind, result in fitted.items():
@@ -265,6 +273,7 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
             f"  share from afar {result.thresholds.far:g}, close {result.thresholds.close:g}"
         )
     tables: dict[str, Any] = {
+        **({} if weights is None else {"weights": weights}),
         "second_look": graph.second_look if any(result.thresholds.far for result in fitted.values()) else 0.0,
         "close_ups": graph.most_close_ups,
         "thresholds": {kind.value: asdict(result.thresholds) for kind, result in fitted.items()},
@@ -273,15 +282,21 @@ def calibrate(graph: Graph, parts: Split, run: Path, samples: int, seed: int, te
     return write_whole(run / CALIBRATION, tomli_w.dumps(tables))
 
 
-def read_calibration(path: Path) -> dict[str, Any]:
+def read_calibration(path: Path, weights: str) -> dict[str, Any]:
     """How an output is to be read, as the card says it: ``second_look``, ``close_ups``, ``thresholds`` and
-    ``calibration``."""
+    ``calibration``. Raises `TrainingError` when there is none, or it is of others than the ``weights`` of this digest;
+    files from before do not say of which they are."""
     try:
         tables = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as broken:
         raise TrainingError(
             f"{path.parent} is not calibrated.", cure="Run `python -m models calibrate RUN --data FOLDER` first."
         ) from broken
+    if tables.get("weights", weights) != weights:
+        raise TrainingError(
+            f"{path} was fitted on other weights than the run has now.",
+            cure="Calibrate again: `python -m models calibrate RUN --data FOLDER`.",
+        )
     reading = {name: tables[name] for name in ("thresholds", "calibration")}
     # Files from before the scale was written beside the shares were all fitted at the same one.
     seen_far = any(limits.get("far") for limits in reading["thresholds"].values())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.errors import TrainingError
 from models.recipe import Recipe, from_values
@@ -73,3 +75,12 @@ def total_steps(state: dict[str, Any]) -> int:
 
 def total_seconds(state: dict[str, Any]) -> float:
     return float(state["elapsed_s"] + state.get("earlier_s", 0.0))
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """What tells a network's weights from any others: their SHA-256, whatever file they lie in."""
+    whole = sha256()
+    for name, weight in sorted(weights.items()):
+        whole.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        whole.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()

@@ -103,7 +103,8 @@ def calibrate(
     from models.train import SPLIT
 
     with _told(), TemporaryDirectory() as folder:
-        graph = exporting.graph_of(run, Path(folder) / "model.onnx")
+        graph = Path(folder) / "model.onnx"
+        weights = exporting.graph_of(run, graph)
         parts = Split.read(run / SPLIT, data)
         path = calibration.calibrate(
             Graph(graph, exporting.MAX_SIDE, second_look=second_look, most_close_ups=close_ups),
@@ -112,6 +113,7 @@ def calibrate(
             samples,
             seed,
             _say,
+            weights,
         )
         _say(f"Calibrated: {path}")
 

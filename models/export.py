@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,7 +14,7 @@ import tomli_w
 
 from models.architectures.unshuffle_unet import UnshuffleUNet, gflop, parameters
 from models.calibrate import CALIBRATION, read_calibration
-from models.checkpoint import total_seconds, total_steps
+from models.checkpoint import digest_of, total_seconds, total_steps
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
 from models.train import SPLIT, trained
@@ -30,25 +31,33 @@ def export(run: Path, weights: Path) -> Path:
     leaves nothing half-written.
     """
     network, recipe, state = trained(run)
+    reading = read_calibration(run / CALIBRATION, digest_of(network.state_dict()))
     served = Served(folded(network))
     with made(weights), beside(weights / "card.toml") as card, beside(weights / "model.onnx") as graph:
         write_graph(served, graph)
         refuse_disparity(served, graph)
-        card.write_text(tomli_w.dumps(described(weights.name, graph, run, recipe, state, network)))
+        card.write_text(tomli_w.dumps(described(weights.name, graph, run, recipe, state, network, reading)))
     return weights
 
 
-def graph_of(run: Path, path: Path) -> Path:
-    """The run's weights as an ONNX graph alone, for calibration."""
-    write_graph(Served(folded(trained(run)[0])), path)
-    return path
+def graph_of(run: Path, path: Path) -> str:
+    """Write the run's weights as an ONNX graph alone, for calibration; their digest."""
+    network = trained(run)[0]
+    digest = digest_of(network.state_dict())
+    write_graph(Served(folded(network)), path)
+    return digest
 
 
 def described(
-    name: str, graph: Path, run: Path, recipe: Recipe, state: dict[str, Any], network: UnshuffleUNet
+    name: str,
+    graph: Path,
+    run: Path,
+    recipe: Recipe,
+    state: dict[str, Any],
+    network: UnshuffleUNet,
+    reading: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The card: what the weights are, what they were trained on, how their output is to be read."""
-    reading = read_calibration(run / CALIBRATION)
+    """The card: what the weights are, what they were trained on, and by ``reading`` how their output is to be read."""
     return {
         "name": name,
         "version": datetime.now(UTC).strftime("%Y.%m.%d"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from hashlib import sha256
 from operator import attrgetter
@@ -137,7 +138,7 @@ def test_thresholds_of_a_site_are_fitted_on_its_parents_looks(
 ) -> None:
     looked = []
     monkeypatch.setattr(adaptation, "_enough", lambda frames: True)
-    monkeypatch.setattr(adaptation, "graph_of", lambda run, path: weights / "model.onnx")
+    monkeypatch.setattr(adaptation, "graph_of", lambda run, path: shutil.copy(weights / "model.onnx", path))
     told = attrgetter("second_look", "most_close_ups")
     monkeypatch.setattr(adaptation, "calibrate", lambda graph, *_: looked.append(told(graph)))
     (tmp_path / "run").mkdir()
@@ -308,7 +309,7 @@ def test_thresholds_of_a_large_site_are_fitted_on_as_much_as_memory_holds(
 ) -> None:
     """Each case is megabytes: a thousand frames and ten drawings of each ended the process without a word."""
     fitted = []
-    monkeypatch.setattr(adaptation, "graph_of", lambda run, path: weights / "model.onnx")
+    monkeypatch.setattr(adaptation, "graph_of", lambda run, path: shutil.copy(weights / "model.onnx", path))
     monkeypatch.setattr(adaptation, "calibrate", lambda graph, parts, run, samples, *_: fitted.append((parts, samples)))
     (tmp_path / "run").mkdir()
     one, *others = clean_frames(site)

@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UID_dictionary
 from typer.testing import CliRunner
 
+from models import calibrate as calibration
 from models import evaluate, export, pool, recipe
 from models import train as training
 from models.checkpoint import read_checkpoint, write_checkpoint
@@ -33,7 +34,11 @@ from models.distributed import Ranks
 from models.errors import DataError, Diverged, LeakySplit, TrainingError
 from models.served import Weights
 from models.train import CHECKPOINT, SPLIT, average_runs, train
+from service.analyse.annotations import Calibration, Thresholds
 from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
+
+LIMITS = Thresholds(pixel=0.5, min_pixels=12, absent=0.2, present=0.5)
+WEIGHTS = Calibration(-6.0, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.8)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,28 @@ def test_a_run_that_was_not_calibrated_is_not_exported(data: Path, tiny: recipe.
         with pytest.raises(TrainingError, match="not calibrated"):
             export.export(run, tmp_path / weights)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "there"} and not any((tmp_path / "there").iterdir())
+
+
+def test_a_calibration_of_other_weights_is_not_exported(
+    data: Path, tiny: recipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is calibrated, trained further and exported had the thresholds of before, and nobody was told."""
+    monkeypatch.setattr(calibration, "fit", lambda *_: calibration.Fitted(LIMITS, WEIGHTS, 0.0, 1.0, 1.0))
+    run = train(replace(tiny, steps=1), data, tmp_path / "run")
+    calibrate = ["calibrate", str(run), "--data", str(data), "--samples", "1", "--close-ups", "0"]
+    assert CliRunner().invoke(app, calibrate).exit_code == 0
+    export.export(run, tmp_path / "first")
+    train(replace(tiny, steps=2), data, run, resume=True)
+    with pytest.raises(TrainingError, match=r"calibration\.toml was fitted on other weights") as refused:
+        export.export(run, tmp_path / "second")
+    assert "models calibrate" in refused.value.cure and not (tmp_path / "second").exists()
+    tables = tomllib.loads((run / "calibration.toml").read_text())
+    assert "weights" not in tomllib.loads((tmp_path / "first" / "card.toml").read_text())
+    del tables["weights"]  # as runs of before have it
+    (run / "calibration.toml").write_text(tomli_w.dumps(tables))
+    export.export(run, tmp_path / "third")
+    assert CliRunner().invoke(app, calibrate).exit_code == 0
+    export.export(run, tmp_path / "fourth")
 
 
 def test_a_manifest_that_is_missing_broken_or_shares_a_patient_is_refused(data: Path, tmp_path: Path) -> None:
