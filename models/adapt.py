@@ -129,9 +129,10 @@ def _enough(frames: Sequence[CleanFrame]) -> bool:
 
 
 def _home(old: Path, card: Mapping[str, Any]) -> Side:
-    """Data the weights were made for: what their own run held out, where its recipe is at hand."""
-    how = recipe.split_of(card)
-    side = measured_on(split(clean_frames(old), how.held_out_sources, how.share, card["seed"]), old)
+    """Data the weights were made for: what their first run held out, where its recipe is at hand."""
+    made_by = card.get("home", card)
+    how = recipe.split_of(made_by)
+    side = measured_on(split(clean_frames(old), how.held_out_sources, how.share, made_by["seed"]), old)
     return replace(side, frames=side.frames[:: max(1, len(side.frames) // _OLD_FRAMES)])
 
 
@@ -246,6 +247,8 @@ def _describe(
         "name": name,
         "parent": {key: parent[key] for key in ("name", "version", "sha256")},
         "parent_data": parent["data"],
+        # How the first weights' data were split; the card's own entries are of the site's.
+        "home": parent.get("home", {key: parent[key] for key in ("recipe", "seed", "split") if key in parent}),
         "adaptation": facts | {"change": table},
     }
     (folder / "card.toml").write_text(tomli_w.dumps(card))

@@ -107,6 +107,18 @@ class Split:
         return parts
 
 
+def trained_on(manifest: Path) -> tuple[set[str], set[str]]:
+    """The files and the groups that a run's manifest has for training, wherever its data lie now. Raises `DataError`
+    where it cannot be read."""
+    try:
+        frames = json.loads(manifest.read_text())["training"]
+        return {frame["path"] for frame in frames}, {frame["group"] for frame in frames}
+    except (OSError, ValueError, KeyError, TypeError) as broken:
+        raise DataError(
+            f"The split in {manifest} cannot be read ({type(broken).__name__}).", cure="Give the folder of a run."
+        ) from broken
+
+
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
@@ -303,8 +315,9 @@ def _look(frame: Frame) -> npt.NDArray[np.float32]:
 def split(frames: Iterable[CleanFrame], held_out_sources: Sequence[str], share: float, seed: int) -> Split:
     """Hold out whole data sets, and a share of the groups of every other one.
 
-    The share is drawn by a hash of seed and group, so a frame added later does not move the others. Where so few groups
-    are left that a side would stay empty, it gets the group that is nearest to it.
+    The share is drawn by a hash of seed and group, so a frame added later does not move the others, unless it looks
+    like some of them: frames that look alike are one group, which has the name of one of them. Where so few groups are
+    left that a side would stay empty, it gets the group that is nearest to it.
     """
     frames = list(frames)
     away = {frame.group for frame in frames if frame.source in held_out_sources}

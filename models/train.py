@@ -33,7 +33,7 @@ from models.checkpoint import (
     total_steps,
     write_checkpoint,
 )
-from models.dataset import Split, clean_frames, split
+from models.dataset import Split, clean_frames, split, trained_on
 from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
 from models.feed import Feed
@@ -79,6 +79,8 @@ def train(
             refuse_another_run(run, recipe, start_from)
             resume = True
         parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
+        if start_from is not None:
+            refuse_what_was_trained_on(start_from, parts, data)
         run.mkdir(parents=True, exist_ok=True)
         with alone_in(run, ranks):
             if ranks.first:
@@ -307,6 +309,22 @@ def average_runs(runs: Sequence[Path], out: Path) -> Path:
         part.write_text(splits.pop(), encoding="utf-8")
         write_checkpoint(out / CHECKPOINT, last)
     return out
+
+
+def refuse_what_was_trained_on(earlier: Path, parts: Split, data: Path) -> None:
+    """Raise `LeakySplit` where the run that is started from trained on a frame, or a group, that is held out now: its
+    weights know it. A weights folder does not say what it was trained on."""
+    if not (earlier / SPLIT).exists():
+        return
+    files, groups = trained_on(earlier / SPLIT)
+    known = [f for f in parts.validation if f.named_from(data) in files or f.group in groups]
+    if known:
+        raise LeakySplit(
+            f"{earlier} trained on {len(known)} of {len(parts.validation)} frames that are held out now, among them"
+            f" {known[0].named_from(data)}.",
+            cure="Give the recipe the seed and the `[split]` of the run it starts from, or start from a weights folder"
+            " that never saw these data.",
+        )
 
 
 def refuse_other_split(run: Path, parts: Split, data: Path, resume: bool) -> None:
