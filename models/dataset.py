@@ -119,11 +119,12 @@ def trained_on(manifest: Path) -> tuple[set[str], set[str]]:
         ) from broken
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line for whoever looks on, apart from what is asked for."""
     sys.stderr.write(f"{line}\n")
 
 
-def clean_frames(folder: Path, tell: Callable[[str], None] = _say) -> list[CleanFrame]:
+def clean_frames(folder: Path, tell: Callable[[str], None] = say) -> list[CleanFrame]:
     """The frames listed in the folder's CSV (columns file, source, and group, anatomy where known), else every image
     below it but for those of its labelled folder ``annotated``, which are for measuring.
 
@@ -134,7 +135,7 @@ def clean_frames(folder: Path, tell: Callable[[str], None] = _say) -> list[Clean
     return _joined_near_duplicates(named_frames(folder, tell))
 
 
-def named_frames(folder: Path, tell: Callable[[str], None] = _say) -> list[CleanFrame]:
+def named_frames(folder: Path, tell: Callable[[str], None] = say) -> list[CleanFrame]:
     """The same frames in the groups that listing, header or name say, whatever they look like."""
     listing = _listing(folder)
     frames = _listed(listing) if listing else _found(folder, tell)

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import compress
@@ -33,7 +33,7 @@ from models.checkpoint import (
     total_steps,
     write_checkpoint,
 )
-from models.dataset import Split, clean_frames, split, trained_on
+from models.dataset import Split, clean_frames, say, split, trained_on
 from models.distributed import Ranks
 from models.errors import Diverged, LeakySplit, RecipeError, TrainingError
 from models.feed import Feed
@@ -61,6 +61,7 @@ def train(
     resume: bool = False,
     start_from: Path | None = None,
     time_budget_min: float | None = None,
+    tell: Callable[[str], None] = say,
 ) -> Path:
     """Train by a recipe on the clean frames below ``data`` and return the run's folder.
 
@@ -70,7 +71,8 @@ def train(
     each process takes a batch of its own and gradients are averaged. ``start_from`` takes weights of another run, or
     of a released weights folder, and starts a new schedule; a larger network begins as what that one computes
     (`models.growth`).
-    With a budget of 0 the run is what it starts from. Raises `DataError`, `LeakySplit`, `RecipeError` and `Diverged`.
+    With a budget of 0 the run is what it starts from. ``tell`` hears where nothing is left to do. Raises `DataError`,
+    `LeakySplit`, `RecipeError`, `TrainingError` and `Diverged`.
     """
     keep_freed_memory()
     end_cleanly_when_told()
@@ -78,6 +80,8 @@ def train(
         if (run / CHECKPOINT).exists() and not resume:
             refuse_another_run(run, recipe, start_from)
             resume = True
+        elif (run / CHECKPOINT).exists() and start_from is not None:
+            refuse_another_beginning(run, start_from)
         parts = split(clean_frames(data), recipe.split.held_out_sources, recipe.split.share, recipe.seed)
         if start_from is not None:
             refuse_what_was_trained_on(start_from, parts, data)
@@ -86,7 +90,7 @@ def train(
             if ranks.first:
                 refuse_other_split(run, parts, data, resume)
             ranks.wait()
-            _train(recipe, parts, run, ranks, resume, start_from, time_budget_min)
+            _train(recipe, parts, run, ranks, resume, start_from, time_budget_min, tell)
     return run
 
 
@@ -98,6 +102,7 @@ def _train(
     resume: bool,
     start_from: Path | None,
     time_budget_min: float | None,
+    tell: Callable[[str], None],
 ) -> None:
     device = ranks.device
     torch.backends.cudnn.benchmark = True  # all batches have one shape
@@ -108,12 +113,17 @@ def _train(
     average = copy.deepcopy(network).eval()
     groups = parameter_groups(network, recipe.optimiser.weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=recipe.optimiser.rate, fused=device.type == "cuda" or None)
+    budget_s = None if time_budget_min is None else time_budget_min * 60
     state: dict[str, Any] = {"step": 0, "elapsed_s": 0.0, "started_from": str(start_from), "ended": False}
     if resume and (run / CHECKPOINT).exists():
-        state = restore(run / CHECKPOINT, recipe, network, average, optimiser) | {"ended": False}
+        state = restore(run / CHECKPOINT, recipe, network, average, optimiser)
+        if state.get("ended", True) and _progress(recipe, state["step"], state["elapsed_s"], budget_s) >= 1:
+            if ranks.first:
+                tell(f"Nothing is left to train in {run}: more takes more `steps` in the recipe, or a `--time-budget`.")
+            return
+        state |= {"ended": False}
         start_from = None
 
-    budget_s = None if time_budget_min is None else time_budget_min * 60
     started = time.monotonic() - state["elapsed_s"]
     saved = time.monotonic()
     columns = (
@@ -203,6 +213,17 @@ def refuse_another_run(run: Path, recipe: Recipe, start_from: Path | None) -> No
     if not same or state.get("ended", True):
         cure = "Go on with it by `--resume`, or give another folder: runs are never overwritten."
         raise TrainingError(f"{run} holds a run already.", cure=cure)
+
+
+def refuse_another_beginning(run: Path, start_from: Path) -> None:
+    """Raise `TrainingError` where a run that goes on is told to begin with other weights than it did."""
+    before = read_checkpoint(run / CHECKPOINT)["state"].get("started_from", str(None))
+    if before != str(start_from):
+        began = "no other weights" if before == str(None) else before
+        raise TrainingError(
+            f"The run in {run} began with {began}, not with {start_from}.",
+            cure="Leave `--start-from` out to go on with it, or give another folder for a new run.",
+        )
 
 
 def diverged(run: Path, what: str) -> Diverged:
@@ -464,9 +485,18 @@ def restore(
     checkpoint = read_checkpoint(path)
     if checkpoint["recipe"]["network"] != asdict(recipe)["network"]:
         raise RecipeError(f"{path} holds another network than recipe {recipe.name}.", cure="Use the run's own recipe.")
+    if (layers := recipe_of(checkpoint).optimiser.layers) != recipe.optimiser.layers:
+        raise RecipeError(
+            f"The run in {path.parent} trained the layers {layers!r}, and the recipe {recipe.name} says"
+            f" {recipe.optimiser.layers!r}.",
+            cure=f"Leave them as they were, or begin a new run by `--start-from {path.parent}`.",
+        )
+    decays = [group["weight_decay"] for group in optimiser.param_groups]
     network.load_state_dict(checkpoint["network"])
     average.load_state_dict(checkpoint["average"])
     optimiser.load_state_dict(checkpoint["optimiser"])
+    for group, decay in zip(optimiser.param_groups, decays, strict=True):
+        group["weight_decay"] = decay  # the recipe's, which may have changed
     state: dict[str, Any] = checkpoint["state"]
     return state
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import adapt as adaptation
 from models import recipe
 from models.dataset import clean_frames, split
-from models.errors import LeakySplit
+from models.errors import LeakySplit, RecipeError, TrainingError
 from models.served import card_of
 from models.train import CHECKPOINT, SPLIT, train
 from tests.models.tiny_weights import write_speckle, write_tiny_weights
@@ -73,3 +74,36 @@ def test_what_was_made_for_whom_outlives_adaptations(data: Path, tmp_path: Path,
     first, last = (card_of(folder) for folder in (weights, twice))
     assert last["seed"] != first["seed"]
     assert adaptation._home(data, last).frames == adaptation._home(data, first).frames
+
+
+def test_other_layers_are_refused_when_a_run_goes_on(data: Path, earlier: Path) -> None:
+    last = replace(TINY, steps=2, optimiser=replace(TINY.optimiser, layers="last"))
+    before = (earlier / CHECKPOINT).read_bytes()
+    with pytest.raises(RecipeError, match="trained the layers 'all', and the recipe smoke says 'last'") as refused:
+        train(last, data, earlier, resume=True)
+    assert "--start-from" in refused.value.cure and (earlier / CHECKPOINT).read_bytes() == before
+
+
+def test_a_changed_weight_decay_counts_when_a_run_goes_on(data: Path, tmp_path: Path) -> None:
+    """The checkpoint said that it was so, and it was not."""
+    run = train(TINY, data, tmp_path / "run")
+    train(replace(TINY, steps=2, optimiser=replace(TINY.optimiser, weight_decay=0.07)), data, run, resume=True)
+    groups = torch.load(run / CHECKPOINT, weights_only=True)["optimiser"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.07, 0.0]
+
+
+def test_a_run_that_goes_on_cannot_begin_elsewhere(data: Path, earlier: Path, tmp_path: Path) -> None:
+    run = train(TINY, data, tmp_path / "run", start_from=earlier)
+    with pytest.raises(TrainingError, match=r"run began with .*earlier, not with .*else") as refused:
+        train(replace(TINY, steps=2), data, run, resume=True, start_from=tmp_path / "else")
+    assert "another folder" in refused.value.cure
+    train(replace(TINY, steps=2), data, run, resume=True, start_from=earlier)
+
+
+def test_when_nothing_is_left_to_train_it_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = train(TINY, data, tmp_path / "run")
+    assert "Nothing is left" not in capsys.readouterr().err
+    before = (run / CHECKPOINT).read_bytes()
+    train(TINY, data, run, resume=True)
+    assert f"Nothing is left to train in {run}" in capsys.readouterr().err
+    assert (run / CHECKPOINT).read_bytes() == before
