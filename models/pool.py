@@ -6,6 +6,7 @@ is used a few times, with other brightness and colour, before it is replaced.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -34,6 +35,7 @@ _WAIT_S = 300.0
 _FIRST_CROPS = 256
 _TRAINER_CORES = 2
 _BACKGROUNDS = 2 * 2**30
+_SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class CropSettings:
 
 class CropPool:
     """``capacity`` crops in shared memory; `batch` draws from those filled so far. Of 0 ``workers`` there are as many
-    as cores beside the trainer's own."""
+    as cores to spare."""
 
     def __init__(
         self,
@@ -66,11 +68,17 @@ class CropPool:
         niceness: int = 5,
     ) -> None:
         self.settings, self.capacity = settings, capacity
-        workers = workers or max(1, len(os.sched_getaffinity(0)) - _TRAINER_CORES)
+        workers = workers or cores_to_spare()
         context = get_context("spawn")
         self.size = capacity * _BYTES_PER_PIXEL * settings.side**2
         refuse_too_little(self.size)
         self._memory = SharedMemory(create=True, size=self.size)
+        try:
+            reserve(self._memory)
+        except BaseException:
+            self._memory.close()
+            self._memory.unlink()
+            raise
         self._views = _views(self._memory, capacity, settings.side)
         self._written = [context.Value("q", 0) for _ in range(workers)]
         self._wanted = context.Value("d", _FIRST_CROPS * 4.0)
@@ -175,15 +183,44 @@ class CropPool:
         return noisy[slots], second[slots], kinds[slots]
 
 
-def refuse_too_little(size: int, place: Path = Path("/dev/shm")) -> None:  # noqa: S108 - where Linux keeps it
+def cores_to_spare() -> int:
+    """Cores that may draw, at least one: all but the trainer's own, shared with the other ranks of this machine."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says how many there are
+    return max(1, len(os.sched_getaffinity(0)) // ranks - _TRAINER_CORES)
+
+
+def refuse_too_little(size: int, place: Path = _SHARED) -> None:
     """Raise `TrainingError` where shared memory cannot hold ``size`` bytes: containers have 64 MB of it, and a process
     that writes beyond dies without a word."""
     there = shutil.disk_usage(place).free if place.is_dir() else size
     if there < size:
-        raise TrainingError(
-            f"The crops take {size / 1e6:.0f} MB of shared memory, and {place} has {there / 1e6:.0f} MB.",
-            cure="Give the container more (`--shm-size`), or lower `pool` in the recipe.",
-        )
+        raise _too_little(size, there, place)
+
+
+def reserve(memory: SharedMemory) -> None:
+    """Take all of the memory now: what is free may be promised to other ranks and runs that have not written yet.
+
+    Raises `TrainingError` where there is too little.
+    """
+    file = _SHARED / memory.name
+    if not file.exists():
+        return  # a system that keeps it elsewhere
+    handle = os.open(file, os.O_RDWR)
+    try:
+        os.posix_fallocate(handle, 0, memory.size)
+    except OSError as full:
+        if full.errno not in (errno.ENOSPC, errno.ENOMEM):
+            raise
+        raise _too_little(memory.size, shutil.disk_usage(_SHARED).free, _SHARED) from full
+    finally:
+        os.close(handle)
+
+
+def _too_little(size: int, there: int, place: Path) -> TrainingError:
+    return TrainingError(
+        f"The crops take {size / 1e6:.0f} MB of shared memory, and {place} has {there / 1e6:.0f} MB.",
+        cure="Give the container more (`--shm-size`), or lower `pool` in the recipe.",
+    )
 
 
 def _views(memory: SharedMemory, capacity: int, side: int) -> tuple[Frame, ...]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from models.corruption import Sample
-from models.pool import CropSettings, crops
+from models.errors import TrainingError
+from models.pool import CropPool, CropSettings, cores_to_spare, crops, reserve
 
 SIDE = 64
+SHARED = Path("/dev/shm")
 
 
 def screen(*marks: tuple[int, int, int], rows: int = 300, columns: int = 400) -> Sample:
@@ -47,3 +57,51 @@ def test_an_unmarked_screen_is_cut_anywhere() -> None:
     found = crops(screen(), settings(smallest_scale=0.5, largest_scale=2.0), np.random.default_rng(2))
     assert not any(kinds.any() for _, _, kinds in found)
     assert len({first.tobytes() for first, _, _ in found}) == len(found)
+
+
+def test_shared_memory_is_taken_before_a_worker_dies_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of other ranks and runs the free room says nothing: those have not written yet. `SharedMemory` reserves none."""
+    with named_memory(1 << 22) as memory:
+        reserve(memory)
+        assert (SHARED / memory.name).stat().st_blocks * 512 >= 1 << 22
+
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(TrainingError, match="MB of shared memory") as refused:
+            reserve(memory)
+        assert "--shm-size" in refused.value.cure
+
+
+def test_what_is_refused_leaves_no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = set(SHARED.iterdir())
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(TrainingError, match="shared memory"):
+        CropPool([], CropSettings(side=SIDE), 4, 1, 0)
+    assert not [path for path in set(SHARED.iterdir()) - before if path.name.startswith("psm_")]
+
+
+@contextmanager
+def named_memory(size: int) -> Iterator[SharedMemory]:
+    memory = SharedMemory(create=True, size=size)
+    try:
+        yield memory
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+@pytest.mark.parametrize(("cores", "ranks", "expected"), [(16, "", 14), (16, "4", 2), (4, "4", 1), (16, "1", 14)])
+def test_ranks_of_a_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, ranks: str, expected: int
+) -> None:
+    """Eight ranks started as many workers each as there are cores."""
+    monkeypatch.setattr("models.pool.os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if ranks:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    assert cores_to_spare() == expected
