@@ -224,6 +224,7 @@ def _figures(weights: Weights, side: Side, plan: Plan) -> Figures:
         false = sum(value for name, value in report.clean.items() if name.startswith("false "))
         found["clean frames: false annotations a frame"] = false / max(1, len(side.frames))
     evaluate.synthetic_frames(weights, side.frames, plan.samples, _SEED, report)
+    found["drawings measured, larger ones left out"] = float(report.drawings.get("measured", 0))
     for kind, row in report.synthetic.items():
         found |= {f"{kind}, drawn: {name}": float(value) for name, value in row.items() if name != "IoU"}
     if side.labels is not None and side.rows:

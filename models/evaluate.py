@@ -54,6 +54,10 @@ class Report:
     real: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     clean: dict[str, Any] = field(default_factory=dict)
     synthetic: dict[str, dict[str, float]] = field(default_factory=dict)
+    drawings: dict[str, int] = field(default_factory=dict)
+    """How many were drawn, and how many of them the figures of ``synthetic`` and ``restoration`` are of."""
+    largest: int = 0
+    """The network's longest side; larger drawings are not measured."""
     restoration: dict[str, float] = field(default_factory=dict)
     latency_ms: dict[str, float] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -86,6 +90,7 @@ class Report:
                 "",
                 "## Synthetic marks of unseen styles",
                 "",
+                *([self._drawings(), ""] if self.drawings else []),
                 f"| kind | {' | '.join(names)} |",
                 "|---" * (len(names) + 1) + "|",
             ]
@@ -99,6 +104,15 @@ class Report:
                 for f in self.failures
             ]
         return "\n".join(lines) + "\n"
+
+    def _drawings(self) -> str:
+        drawn, measured = self.drawings["drawn"], self.drawings["measured"]
+        if measured == drawn:
+            return f"{drawn} drawings."
+        return (
+            f"{measured} of {drawn} drawings; the others are larger than the network takes, {self.largest} pixels, and"
+            " were not measured."
+        )
 
 
 def shown(value: Any) -> str:
@@ -210,12 +224,14 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
     errors: dict[str, list[float]] = {
         name: [] for name in ("learned fill", "inpainting", "learned fill, true mask", "inpainting, true mask")
     }
+    measured = 0
     for _ in track(range(samples), "Unseen styles", transient=True):
         frame = read_frame(frames[int(rng.integers(len(frames)))].path)
         # Reduced before marks are drawn, not after: labels stay what was drawn, pixel by pixel.
         sample = corrupt(reduced(frame, weights.graph.max_side), rng, held_out=True)
         if max(sample.labels.shape) > weights.graph.max_side:
             continue
+        measured += 1
         output = weights.graph(sample.noisy)
         evidence = weights.read(output)
         for number, kind in enumerate(Kind, start=1):
@@ -231,6 +247,7 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
                 squared_error(filled(sample.noisy, output.restoration, wide), sample.clean, marked)
             )
             errors[f"inpainting{name}"].append(squared_error(inpainted(sample.noisy, wide), sample.clean, marked))
+    report.drawings, report.largest = {"drawn": samples, "measured": measured}, weights.graph.max_side
     for kind in Kind:
         hit, size, near_mask, mask, near_truth, truth_ = counts[kind]
         scores, truths = ([one[column] for one in presence[kind]] for column in (0, 1))
@@ -299,6 +316,7 @@ def record(report: Report, weights: Path) -> None:
         "real": {kind: {name: asdict(value) for name, value in row.items()} for kind, row in report.real.items()},
         "clean": report.clean,
         "unseen_styles": report.synthetic,
+        "drawings": report.drawings,
         "restoration": report.restoration,
     }
     card["metrics"] = card.get("metrics", {}) | {name: figures for name, figures in measured.items() if figures}
