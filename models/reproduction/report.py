@@ -41,10 +41,12 @@ ExamplesOf = Callable[[str, str], Crops]
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the document is written from; `answers` finds the restorations of the examples by a finished cell."""
+    """Everything the document is written from: `wanted` counts the jobs that `results` are all of when nothing is left;
+    `answers` finds the restorations of the examples by a finished cell."""
 
     scale: Scale
     recipes: Sequence[Recipe]
+    wanted: int
     results: Sequence[Result]
     examples: ExamplesOf
     answers: Callable[[Result], np.ndarray]
@@ -67,15 +69,17 @@ class Report:
 
     def _run(self) -> str:
         scale, trained = self.scale, [result for result in self.results if result.cell.network not in UNTRAINED]
-        wanted = len({cell for recipe in self.recipes for cell in recipe.cells}) * len(scale.seeds)
         diverged = sum(result.diverged is not None for result in trained)
         minutes = sum(result.seconds for result in self.results) / 60
         devices = " and ".join(sorted({result.device for result in trained})) or "none"
-        over = "seeds" if len(scale.seeds) > 1 else "the patient groups of the test crops (there is one seed)"
+        groups = "the patient groups of the test crops"
+        over = f"{groups} (there is one seed)"
+        if len(scale.seeds) > 1:
+            over = f"seeds; where a row has one seed, as what learns nothing has, over {groups}"
         chance = " With one seed, no interval holds the chance of training." if len(scale.seeds) == 1 else ""
         return f"""## What was run
 
-Scale `{scale.name}`: {len(self.results)} of {wanted} cells, in {minutes:.0f} minutes of training and scoring on
+Scale `{scale.name}`: {len(self.results)} of {self.wanted} cells, in {minutes:.0f} minutes of training and scoring on
 {devices}. Every network saw {scale.crops_seen} crops of {scale.side}² pixels, taken from {scale.training_crops} stored
 ones ({scale.steps(scale.modern_batch)} steps of {scale.modern_batch} under AdamW, {scale.steps(4)} of 4 under RMSprop),
 with {len(scale.seeds)} seed{"s" * (len(scale.seeds) > 1)}. Thresholds were chosen on {scale.validation_crops}

@@ -29,6 +29,7 @@ def tables(
     report = Report(
         scale=chosen,
         recipes=every,
+        wanted=len(workshop.jobs(every)),
         results=workshop.finished(every),
         examples=lambda kind, pipeline: workshop.crops(kind, pipeline).examples,
         answers=lambda result: np.load(workshop.path(run.Job(result.cell, result.seed)).with_suffix(".npy")),

@@ -178,6 +178,7 @@ def test_a_run_goes_from_frames_to_the_page_and_does_nothing_twice(workshop: Wor
     Report(
         scale=TINY,
         recipes=[recipe],
+        wanted=len(workshop.jobs([recipe])),
         results=finished,
         examples=lambda kind, name: workshop.crops(kind, name).examples,
         answers=lambda result: np.load(workshop.path(Job(result.cell, result.seed)).with_suffix(".npy")),
@@ -209,6 +210,18 @@ def test_the_page_lies_with_its_cells_unless_another_place_is_named(
     assert kept.read_text() == "what an earlier run found\n" and [*kept.parent.iterdir()] == [kept]
     told = CliRunner().invoke(app, [*run, "--document", str(kept)])
     assert told.exit_code == 0 and "1 of 1 cells" in kept.read_text()
+
+
+def test_a_page_of_several_seeds_can_be_complete(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What learns nothing is run once, and its interval cannot be over seeds."""
+    monkeypatch.setattr(tables, "recipes", lambda: [a_recipe(replace(CELL, network=BLACK))])
+    monkeypatch.setattr(tables, "scale", lambda name: replace(TINY, name=name, seeds=(1, 2, 3)))
+    monkeypatch.setattr(tables, "keep_freed_memory", lambda: None)
+    told = CliRunner().invoke(app, ["tables", "--data", str(folder), "--out", str(tmp_path / "cells")])
+    assert told.exit_code == 0, told.output
+    page = " ".join((tmp_path / "cells" / "tables-smoke.md").read_text().split())
+    assert "1 of 1 cells" in page
+    assert "over seeds; where a row has one seed, as what learns nothing has, over the patient groups" in page
 
 
 def test_a_spent_time_budget_leaves_cells_for_later(folder: Path, tmp_path: Path) -> None:
