@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -112,6 +113,7 @@ def data(
 def _draw(path: Path, part: _Part, kind: str, defects: Defects, seed: tuple[int, int]) -> list[CleanFrame]:
     """Write a part's crops and return the frame of each."""
     stored = np.lib.format.open_memmap(path, "w+", np.uint8, (part.count, part.side, part.side, 13))
+    _take_room(path)
     order = np.random.default_rng(seed).permutation(len(part.frames))
     used = []
     for turn in range(-(-part.count // part.per_frame)):
@@ -123,6 +125,17 @@ def _draw(path: Path, part: _Part, kind: str, defects: Defects, seed: tuple[int,
             used.append(frame)
     stored.flush()
     return used
+
+
+def _take_room(path: Path) -> None:
+    """Give a file all of its blocks. What is mapped and has none ends the process without a word where the disk is
+    full; raises OSError instead."""
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as refused:
+            refused.filename = str(path)
+            raise
 
 
 def crop(whole: Sample, side: int, on_mark: float, rng: np.random.Generator) -> Images:

@@ -1,8 +1,10 @@
 """Recipes, data sets, and a run of a few cells from frames to the page."""
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +121,32 @@ def test_drawn_crops_are_kept_and_their_origin_recorded(workshop: Workshop) -> N
     again = workshop.crops("radial_line", "corrected")
     assert manifest.stat().st_mtime_ns == before
     assert np.array_equal(again.test.noisy, data.test.noisy)
+
+
+def test_room_for_crops_is_taken_before_they_are_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file that is mapped ends the process by *Bus error* when the disk is full."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(crops, "sample", stop)
+    with pytest.raises(Stopped):
+        Workshop(folder, tmp_path, TINY).crops("radial_line", "corrected")
+    (stored,) = tmp_path.glob("data/radial_line-*/training.npy")
+    assert stored.stat().st_blocks * 512 >= stored.stat().st_size > 8 * 64 * 64 * 13
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as refused:
+        Workshop(folder, tmp_path, TINY).crops("radial_line", "corrected")
+    assert refused.value.filename == str(stored)
 
 
 @pytest.mark.parametrize("kind", DRAW)
