@@ -124,7 +124,7 @@ def export(run: Run, weights: Annotated[Path, typer.Argument(help="Folder for mo
     from models import export as exporting
 
     with _told():
-        _say(f"Exported: {exporting.export(run, weights)}")
+        _say(f"Exported: {exporting.export(run, weights, _say)}")
 
 
 @app.command()

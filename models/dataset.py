@@ -181,14 +181,21 @@ def rows_of(listing: Path, *wanted: str) -> list[dict[str, str]]:
     header = text.partition("\n")[0]
     separator = ";" if ";" in header and "," not in header else ","
     rows = csv.DictReader(StringIO(text, newline=""), delimiter=separator)
-    missing = [name for name in wanted if name not in (rows.fieldnames or ())]
-    if missing:
-        raise DataError(f"{listing} has no column {missing[0]!r}.", cure=f"It needs {', '.join(wanted)}.")
-    found = []
-    for row in rows:
-        if not row["file"]:
-            raise DataError(f"Line {rows.line_num} of {listing} names no file.", cure="Name one or drop the line.")
-        found.append({name: cell or "" for name, cell in row.items() if name})  # cells beyond the header have no name
+    found, line = [], 0
+    try:
+        missing = [name for name in wanted if name not in (rows.fieldnames or ())]
+        if missing:
+            raise DataError(f"{listing} has no column {missing[0]!r}.", cure=f"It needs {', '.join(wanted)}.")
+        line = rows.line_num
+        for row in rows:
+            line = rows.line_num
+            if not row["file"]:
+                raise DataError(f"Line {line} of {listing} names no file.", cure="Name one or drop the line.")
+            # Cells beyond the header have no name.
+            found.append({name: cell or "" for name, cell in row.items() if name})
+    except csv.Error as broken:
+        what = f"{listing} cannot be read from line {line + 1} on: {broken}."
+        raise DataError(what, cure="Look there for a quote that is not closed.") from broken
     return found
 
 

@@ -42,4 +42,5 @@ def of_the_system(error: OSError) -> TrainingError:
     if error.errno in _FORBIDDEN:
         cure = "Take a folder that you may read and write, or ask for the right to."
         return TrainingError(f"{where} may not be used: {error.strerror}.", cure=cure)
-    return TrainingError(f"{where} cannot be used: {error.strerror or error}.")
+    cure = "See that the path is right and its disk is well, then give the same command again, or take another place."
+    return TrainingError(f"{where} cannot be used: {error.strerror or error}.", cure=cure)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,8 +132,12 @@ def real_frames(
 ) -> list[Reading]:
     """Image-level sensitivity, specificity and AUROC per kind on the frames of a ``labels.csv``, or on some of its
     ``rows``."""
+    rows = labelled(labels) if rows is None else rows
+    if pictures is not None:
+        remove_pictures(pictures)
     readings, network_ms, reading_ms = [], [], []
-    for row in track(labelled(labels) if rows is None else rows, "Real frames", transient=True):
+    named = Counter(Path(row["file"]).stem for row in rows)
+    for number, row in enumerate(track(rows, "Real frames", transient=True), start=1):
         path = labels.parent / row["file"]
         frame = read_frame(path)
         started = time.perf_counter()
@@ -153,7 +158,9 @@ def real_frames(
         if pictures is not None:
             folder = pictures / ("wrong" if set(wrong) - {"text", "arrow"} else "right")
             folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / f"{path.stem}.png"), cv2.cvtColor(overlay(output, evidence), cv2.COLOR_RGB2BGR))
+            name = path.stem if named[path.stem] == 1 else f"{number}_{path.stem}"
+            _, coded = cv2.imencode(".png", cv2.cvtColor(overlay(output, evidence), cv2.COLOR_RGB2BGR))
+            (folder / f"{name}.png").write_bytes(coded.tobytes())  # imwrite is silent about a full disk
     for kind in Kind:
         known = [reading for reading in readings if kind in reading.truth]
         report.real[kind.value] = accuracy(
@@ -166,6 +173,13 @@ def real_frames(
         "reading marks, median": float(np.median(reading_ms)),
     }
     return readings
+
+
+def remove_pictures(pictures: Path) -> None:
+    """Those of an earlier evaluation, which would be taken for this one's."""
+    for picture in (each for side in ("right", "wrong") for each in (pictures / side).glob("*.png")):
+        if picture.is_file():
+            picture.unlink()
 
 
 def labelled(labels: Path) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,8 +15,11 @@ import tomli_w
 from models.architectures.unshuffle_unet import UnshuffleUNet, gflop, parameters
 from models.calibrate import CALIBRATION, read_calibration
 from models.checkpoint import digest_of, total_seconds, total_steps
+from models.dataset import say
+from models.errors import DataError
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
+from models.served import card_of
 from models.train import SPLIT, trained
 from models.whole import beside, made
 from service.analyse.annotations import Kind
@@ -24,20 +27,34 @@ from service.analyse.annotations import Kind
 MAX_SIDE = 1024
 
 
-def export(run: Path, weights: Path) -> Path:
-    """Write ``model.onnx`` and ``card.toml`` of a run into the folder ``weights``.
+def export(run: Path, weights: Path, tell: Callable[[str], None] = say) -> Path:
+    """Write ``model.onnx`` and ``card.toml`` of a run into the folder ``weights``; ``tell`` hears which weights were
+    there before.
 
     Raises `TrainingError` when the run is not calibrated or the exported graph does not answer as the network does, and
     leaves nothing half-written.
     """
     network, recipe, state = trained(run)
     reading = read_calibration(run / CALIBRATION, digest_of(network.state_dict()))
-    served = Served(folded(network))
+    served, before = Served(folded(network)), _named(weights)
     with made(weights), beside(weights / "card.toml") as card, beside(weights / "model.onnx") as graph:
         write_graph(served, graph)
         refuse_disparity(served, graph)
-        card.write_text(tomli_w.dumps(described(weights.name, graph, run, recipe, state, network, reading)))
+        card.write_text(tomli_w.dumps(described(weights.resolve().name, graph, run, recipe, state, network, reading)))
+    if before:
+        tell(f"Written over: {before}, which were in {weights}.")
     return weights
+
+
+def _named(weights: Path) -> str:
+    """What a folder's weights are called, as verdicts name them; nothing where there are none."""
+    if not (weights / "model.onnx").exists():
+        return ""
+    try:
+        card = card_of(weights)
+        return f"{card['name']}@{card['sha256'][:12]}"
+    except DataError:
+        return "weights that no card describes"
 
 
 def graph_of(run: Path, path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from models.cli import app
 from models.compare import samples
 from models.dataset import Split, clean_frames, read_frame, split
 from models.distributed import Ranks
-from models.errors import DataError, Diverged, LeakySplit, TrainingError
+from models.errors import DataError, Diverged, LeakySplit, TrainingError, of_the_system
 from models.served import Weights
 from models.train import CHECKPOINT, SPLIT, average_runs, train
 from service.analyse.annotations import Calibration, Thresholds
@@ -212,6 +214,32 @@ def test_a_spreadsheets_csv_is_read(data: Path, tmp_path: Path) -> None:
     (folder / "frames.csv").write_text("file,source\n,here\n")
     with pytest.raises(DataError, match=r"Line 2 of .*frames\.csv names no file"):
         clean_frames(folder)
+
+
+def test_a_quote_that_is_not_closed_is_told(tmp_path: Path) -> None:
+    rows = "".join(f"{number}.png,here\n" for number in range(12_000))
+    (tmp_path / "frames.csv").write_text(f'file,source\n"0.png,here\n{rows}')
+    with pytest.raises(DataError, match=r"frames\.csv cannot be read from line 2 on") as refused:
+        clean_frames(tmp_path)
+    assert "quote" in refused.value.cure
+
+
+def test_whatever_the_system_refuses_has_a_cure() -> None:
+    for number in (errno.EIO, errno.ENOSPC, errno.EACCES, errno.ENAMETOOLONG):
+        assert of_the_system(OSError(number, os.strerror(number), "a/file")).cure
+
+
+def test_weights_that_are_written_over_are_named(data: Path, tiny: recipe.Recipe, tmp_path: Path, monkeypatch) -> None:
+    run = train(replace(tiny, steps=1), data, tmp_path / "run")
+    weights = write_tiny_weights(tmp_path / "weights")
+    card = tomllib.loads((weights / "card.toml").read_text())
+    reading = {name: card[name] for name in ("thresholds", "calibration")}
+    (run / "calibration.toml").write_text(tomli_w.dumps(reading))
+    monkeypatch.chdir(weights)
+    told = CliRunner().invoke(app, ["export", str(run), "."])
+    assert told.exit_code == 0
+    assert f"Written over: tiny@{card['sha256'][:12]}" in told.output
+    assert tomllib.loads((weights / "card.toml").read_text())["name"] == "weights"
 
 
 def test_a_listing_may_name_files_anywhere(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

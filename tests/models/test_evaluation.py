@@ -13,7 +13,7 @@ from models import evaluate
 from models.corruption import corrupt
 from models.dataset import clean_frames, read_frame
 from models.served import Weights, reduced
-from tests.models.tiny_weights import write_speckle, write_tiny_weights
+from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,27 @@ def test_drawings_that_all_count_need_no_words(weights: Weights, tmp_path: Path)
     report = evaluate.Report("tiny")
     evaluate.synthetic_frames(weights, clean_frames(write_speckle(tmp_path / "frames", 2)), 3, 5, report)
     assert "3 drawings." in report.markdown() and "others" not in report.markdown()
+
+
+def test_every_picture_is_there_and_none_of_an_earlier_evaluation(weights: Weights, tmp_path: Path) -> None:
+    """Exports name files alike in every folder."""
+    for folder in ("a", "b"):
+        write_speckle(tmp_path / folder, 2)
+    files = ["a/tissue_0a.png", "b/tissue_0a.png", "b/tissue_1a.png"]
+    write_labels(tmp_path, files)
+    pictures = tmp_path / "out" / "pictures"
+    (pictures / "wrong").mkdir(parents=True)
+    (pictures / "wrong" / "of_before.png").write_bytes(b"")
+    (pictures / "wrong" / "notes.txt").write_text("mine")
+    evaluate.real_frames(weights, tmp_path / "labels.csv", evaluate.Report("tiny"), pictures)
+    shown = sorted(path.name for path in pictures.rglob("*.png"))
+    assert shown == ["1_tissue_0a.png", "2_tissue_0a.png", "tissue_1a.png"]
+    assert (pictures / "wrong" / "notes.txt").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_told(weights: Weights, tmp_path: Path) -> None:
+    write_labels(write_speckle(tmp_path, 1), ["tissue_0a.png"])
+    for folder in ("right", "wrong"):
+        (tmp_path / "pictures" / folder / "tissue_0a.png").mkdir(parents=True)  # in the way
+    with pytest.raises(OSError, match="tissue_0a"):
+        evaluate.real_frames(weights, tmp_path / "labels.csv", evaluate.Report("tiny"), tmp_path / "pictures")
