@@ -181,29 +181,27 @@ class TestAtTheSameMoment:
         with db.read() as session:
             return session.scalars(select(DoubleRead)).one()
 
+    def decided_while_answered(self, shared: Database, decides: User, answers: User) -> DoubleRead:
+        """The read after one person answered, and another decided before that was committed."""
+        with ThreadPoolExecutor(1) as other:
+            with shared.begin() as session:
+                double_reads.answer(session, session.scalars(select(Study)).one(), answers, COMPLETE)
+                deciding = other.submit(self.confirm, shared, decides.id)
+                self.waits(shared)
+            deciding.result()
+        return self.drawn(shared)
+
     def test_a_decision_does_not_write_over_an_answer(self, shared: Database) -> None:
         with shared.begin() as session:
             _, (anna, ben, _) = ward(session)
-        with ThreadPoolExecutor(1) as other:
-            with shared.begin() as session:
-                double_reads.answer(session, session.scalars(select(Study)).one(), ben, COMPLETE)
-                deciding = other.submit(self.confirm, shared, anna.id)
-                self.waits(shared)
-            deciding.result()
-        found = self.drawn(shared)
+        found = self.decided_while_answered(shared, decides=anna, answers=ben)
         assert (found.first_user_id, found.first_answer, found.first_blinded) == (ben.id, COMPLETE, True)
 
     def test_nor_does_a_second_thought_over_the_second_answer(self, shared: Database) -> None:
         with shared.begin() as session:
             study, (anna, ben, _) = ward(session)
             reviews.decide(session, study, anna, Decision.OVERRIDE, "not_required", "", study.version)
-        with ThreadPoolExecutor(1) as other:
-            with shared.begin() as session:
-                double_reads.answer(session, session.scalars(select(Study)).one(), ben, COMPLETE)
-                deciding = other.submit(self.confirm, shared, anna.id)
-                self.waits(shared)
-            deciding.result()
-        found = self.drawn(shared)
+        found = self.decided_while_answered(shared, decides=anna, answers=ben)
         assert (found.state, found.first_answer, found.second_answer) == (DoubleReadState.DONE, COMPLETE, COMPLETE)
 
     def test_a_late_image_does_not_take_the_first_of_two_answers(self, shared: Database) -> None:
