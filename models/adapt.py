@@ -20,8 +20,9 @@ from models.dataset import CleanFrame, Split, clean_frames, groups_of, named_fra
 from models.errors import TrainingError
 from models.export import MAX_SIDE, export, graph_of
 from models.recipe import Recipe
+from models.runs import SPLIT
 from models.served import Graph, Weights
-from models.train import SPLIT, train
+from models.train import train
 from models.whole import made, write_json, write_whole
 from service.analyse.residual import grown, inpainted
 

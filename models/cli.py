@@ -76,10 +76,10 @@ def average(
     out: Annotated[Path, typer.Option(help="The new run's folder.")],
 ) -> None:
     """Average the weights of successive runs into one run."""
-    from models import train as training
+    from models.runs import average_runs
 
     with _told():
-        _say(f"Averaged: {training.average_runs(runs, out)}")
+        _say(f"Averaged: {average_runs(runs, out)}")
 
 
 @app.command()
@@ -99,8 +99,8 @@ def calibrate(
     from models import calibrate as calibration
     from models import export as exporting
     from models.dataset import Split
+    from models.runs import SPLIT
     from models.served import Graph
-    from models.train import SPLIT
 
     with _told(), TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
@@ -187,8 +187,8 @@ def compare(
     from models import recipe as recipes
     from models.checkpoint import recipe_of_run
     from models.dataset import Split
+    from models.runs import SPLIT
     from models.served import Weights
-    from models.train import SPLIT
 
     with _told():
         served, parts = Weights(weights), Split.read(run / SPLIT, data)
@@ -217,8 +217,8 @@ def evaluate(
     """Measure weights on real annotated frames, clean frames and unseen styles."""
     from models import evaluate as evaluation
     from models.dataset import Split
+    from models.runs import SPLIT
     from models.served import Weights
-    from models.train import SPLIT
 
     with _told():
         served = Weights(weights)

@@ -24,12 +24,14 @@ from models.corruption.degradation import Degradation
 from models.dataset import CleanFrame, read_frame
 from models.export import MAX_SIDE
 from models.loss import restoration_loss
+from models.machine import bf16_is_fast
 from models.metrics import dice, iou, pixel_accuracy, psnr_hvs_m, ssim
 from models.pool import CropPool
 from models.recipe import Recipe
 from models.served import Weights, reduced
 from models.statistics import mean_interval
-from models.train import bf16_is_fast, one_cycle, varied
+from models.train import one_cycle
+from models.variation import varied
 from models.whole import write_whole
 from service.analyse.close_ups import ENLARGED
 from service.analyse.padding import padded

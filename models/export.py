@@ -19,8 +19,8 @@ from models.dataset import say
 from models.errors import DataError
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.recipe import Recipe
+from models.runs import SPLIT, trained
 from models.served import card_of
-from models.train import SPLIT, trained
 from models.whole import beside, made
 from service.analyse.annotations import Kind
 

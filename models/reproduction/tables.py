@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from models.machine import keep_freed_memory
 from models.reproduction import run
 from models.reproduction.recipes import recipes
 from models.reproduction.report import Report
 from models.reproduction.scales import scale
-from models.train import keep_freed_memory
 
 
 def tables(

@@ -14,13 +14,13 @@ from torch import nn
 
 from models.architectures import build
 from models.checkpoint import read_checkpoint, write_checkpoint
+from models.machine import bf16_is_fast
 from models.reproduction.crops import Crops, Data
 from models.reproduction.inputs import Images, to_levels, to_network, to_uint8
 from models.reproduction.losses import RestorationLoss
 from models.reproduction.optimisers import OPTIMISERS
 from models.reproduction.recipes import BLACK, UNCHANGED, UNTRAINED, Cell
 from models.reproduction.scales import Scale
-from models.train import bf16_is_fast
 
 _CHECKPOINT_EVERY_S = 60.0
 _POINTS_OF_A_CURVE = 12

@@ -28,14 +28,15 @@ from typer.testing import CliRunner
 from models import calibrate as calibration
 from models import evaluate, export, pool, recipe
 from models import train as training
-from models.checkpoint import read_checkpoint, write_checkpoint
+from models.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from models.cli import app
 from models.compare import samples
 from models.dataset import Split, clean_frames, read_frame, split
 from models.distributed import Ranks
 from models.errors import DataError, Diverged, LeakySplit, TrainingError, of_the_system
+from models.runs import SPLIT, alone_in, average_runs
 from models.served import Weights
-from models.train import CHECKPOINT, SPLIT, average_runs, train
+from models.train import train
 from service.analyse.annotations import Calibration, Thresholds
 from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
@@ -84,7 +85,7 @@ def test_an_interrupted_run_leaves_a_whole_checkpoint_and_goes_on(
 
 def test_a_run_is_trained_by_one_process_at_a_time(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with training.alone_in(tmp_path / "run", Ranks()), pytest.raises(TrainingError, match="Another process trains"):
+    with alone_in(tmp_path / "run", Ranks()), pytest.raises(TrainingError, match="Another process trains"):
         train(tiny, data, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
     train(replace(tiny, steps=1), data, tmp_path / "run")

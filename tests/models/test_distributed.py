@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.train import CHECKPOINT, SPLIT
+from models.checkpoint import CHECKPOINT
+from models.runs import SPLIT
 
 STEPS = 3
 WORKER = """

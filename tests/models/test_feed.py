@@ -15,7 +15,7 @@ from models.errors import TrainingError
 from models.feed import Feed, Mirror
 from models.loss import membership
 from models.pool import Backgrounds, CropPool, CropSettings
-from models.train import varied
+from models.variation import varied
 
 CPU = torch.device("cpu")
 

@@ -19,8 +19,8 @@ from models.checkpoint import CHECKPOINT, read_checkpoint
 from models.dataset import clean_frames
 from models.errors import DataError, RecipeError, TrainingError
 from models.recipe import NetworkSettings, Recipe
+from models.runs import begin_from, build, save
 from models.served import Weights
-from models.train import begin_from, build, save
 from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
 TINY = Recipe("tiny", 1, network=NetworkSettings((8, 8, 8, 8, 8), 1, (1,)))  # that of the tiny weights

@@ -12,10 +12,12 @@ import torch
 
 from models import adapt as adaptation
 from models import recipe
+from models.checkpoint import CHECKPOINT
 from models.dataset import clean_frames, split
 from models.errors import LeakySplit, RecipeError, TrainingError
+from models.runs import SPLIT
 from models.served import card_of
-from models.train import CHECKPOINT, SPLIT, train
+from models.train import train
 from tests.models.tiny_weights import write_speckle, write_tiny_weights
 
 SMOKE = recipe.load("smoke")

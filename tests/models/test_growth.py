@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
+from models.checkpoint import CHECKPOINT
 from models.errors import RecipeError
 from models.growth import grow, misfit
 from models.recipe import NetworkSettings, Recipe
 from models.released import released
-from models.train import CHECKPOINT, begin_from, build, save, train
+from models.runs import begin_from, build, save
+from models.train import train
 from tests.models.tiny_weights import SHAPE, write_speckle, write_tiny_weights
 
 ROUNDING = 1e-4  # of sums in another order; outputs are of the order of one

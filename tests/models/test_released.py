@@ -14,11 +14,13 @@ import tomli_w
 import torch
 
 from models import recipe
+from models.checkpoint import CHECKPOINT
 from models.errors import DataError, RecipeError
 from models.graph import Served
 from models.released import released
 from models.served import Graph, Weights
-from models.train import CHECKPOINT, mixed_primaries, train
+from models.train import train
+from models.variation import mixed_primaries
 from service.analyse.restoration import Network
 from tests.models.tiny_weights import write_tiny_weights
 

@@ -14,14 +14,16 @@ import torch
 from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.calibrate import Case, bands, beside, fit, logistic, outline
+from models.checkpoint import CHECKPOINT
 from models.dataset import CleanFrame, Split, clean_frames, split
 from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
 from models.graph import Served, folded, refuse_disparity, write_graph
 from models.loss import product_loss
 from models.recipe import LossSettings
+from models.runs import SPLIT, average_runs
 from models.served import Output, Weights
 from models.statistics import auroc, proportion
-from models.train import CHECKPOINT, SPLIT, average_runs, train
+from models.train import train
 from service.analyse.annotations import Calibration, Kind, Thresholds, read_marks
 from service.analyse.close_ups import CloseUp
 
