@@ -24,13 +24,14 @@ from models.errors import DataError, LeakySplit, of_the_system
 from models.whole import write_whole
 from service.dicom.pixels import read_frames
 from service.dicom.plain import plain_rgb
-from service.errors import SonomarkError
+from service.errors import SonomarkError, Unreadable
 
 Frame = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _REPLACE = "Replace the file or remove it from the data."
+_SEE_TO_THE_DISK = "See that its disk is well and that you may read it, then give the same command again."
 _SUBJECT = re.compile(
     r"(?:^|[_\-. ])((?:S|p)\d+|(?:pat|patient|subj|subject|sub)[_\-]?\d+)(?=[_\-. A-Z]|$)", re.IGNORECASE
 )
@@ -273,6 +274,8 @@ def read_frame(path: Path) -> Frame:
     cannot be read."""
     try:
         return plain_rgb(path.read_bytes()) if _is_plain(path) else np.asarray(read_frames(path, [1])[0], np.uint8)
+    except Unreadable as refused:
+        raise DataError(refused.what, cure=_SEE_TO_THE_DISK) from refused
     except SonomarkError as damaged:
         reason = damaged.what.rstrip(".")
         raise DataError(f"{path} is not an image that can be read ({reason}).", cure=_REPLACE) from damaged

@@ -18,6 +18,7 @@ patient data (identify instances by SOP Instance UID or by path).
     │   ├── OutOfSpace              the disk is full or above its watermark
     │   ├── DiskFault               the disk failed: what was not synced before is in doubt
     │   ├── NotArchived             the archive answers, and does not have the object (yet)
+    │   ├── Unreadable              a file is there and cannot be read now
     │   └── DamagedObject           stored bytes no longer match their digest
     ├── DatabaseAway                the database does not answer
     │   └── OutcomeUnknown          … to a commit: its rows may be there or not
@@ -114,6 +115,12 @@ class NotArchived(StorageError):
     """The archive answers, and does not have the object: it is still on its way, or lost."""
 
     cure = "If it was received a moment ago it is on its way; else `sonomark archive reconcile` says more."
+
+
+class Unreadable(StorageError):
+    """A file is there and cannot be read now, which says nothing about what is in it."""
+
+    cure = "Look at the disk, at the kernel's log and at who may read the file; the worker tries again by itself."
 
 
 class DamagedObject(StorageError):

@@ -29,6 +29,7 @@ from service.errors import (
     NotFound,
     SonomarkError,
     StorageError,
+    Unreadable,
 )
 from service.failpoints import fp
 from service.jobs import judge
@@ -39,6 +40,7 @@ log = logs.get(__name__)
 AGAIN_S = 0.5
 TOKEN_LETTERS = 8
 LOST_AFTER_S = 3600.0  # in the queue: by then another machine's outbox has sent up what it owes the bucket
+UNREADABLE_AFTER_S = 3600.0  # in the queue: by then a share that was mounted anew is read again
 
 Answer = Assessment | Exception | None  # of an instance: what is on it, why that cannot be told, or no pixels
 Ended = tuple[Assignment, Answer]
@@ -261,12 +263,23 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
 
 
 def _of_the_house(one: Assignment, error: Exception) -> bool:
-    """Storage or device, and no instance, is to blame: not for what was lost alone, but for all that is not mounted."""
+    """Storage or device, and no instance, is to blame: not for what was lost or lies on a bad sector alone, but for all
+    that is not mounted."""
     if isinstance(error, NotArchived):
         return _waited_s(one, now()) < LOST_AFTER_S
+    if isinstance(error, Unreadable):
+        return _waited_s(one, now()) < UNREADABLE_AFTER_S or not _disk_proves_itself()
     if isinstance(error, (NotFound, FileNotFoundError)):
         return not archive().is_there()
     return isinstance(error, (StorageError, NetworkError)) and not isinstance(error, DamagedObject)
+
+
+def _disk_proves_itself() -> bool:
+    try:
+        archive().prove()
+    except SonomarkError:
+        return False
+    return True
 
 
 def _reason(error: Exception) -> tuple[str, str]:

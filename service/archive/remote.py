@@ -81,9 +81,11 @@ class RemoteStore(ArchiveStore):
             StorageError: it does not answer.
         """
         place = self.place(key)
-        if place.exists() or self._from_journal(key):
-            touch(place)
-            return place
+        with storage(f"The archive could not read {key} on this machine"):
+            is_there = place.exists() or self._from_journal(key)
+            if is_there:
+                touch(place)
+                return place
         waiting = self.outbox.find(key)
         temporary = self.incoming()
         try:

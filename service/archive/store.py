@@ -153,9 +153,14 @@ class ArchiveStore:
             return self.path(key).read_bytes()
 
     def path(self, key: str) -> Path:
-        """A file with the object's bytes, for reading; it is there if the object is."""
+        """A file with the object's bytes, for reading; it is there if the object is.
+
+        Raises StorageError when the archive does not answer.
+        """
         place = self.place(key)
-        if not place.exists():
+        with storage(f"The archive could not read {key}"):
+            is_there = place.exists()
+        if not is_there:
             self._from_journal(key)
         return place
 
@@ -187,7 +192,7 @@ class ArchiveStore:
 
     def is_there(self) -> bool:
         """Whether this is the folder in which instances are kept, and not the empty place where it is to be mounted."""
-        return self.place("instances").is_dir()
+        return os.path.isdir(self.place("instances"))  # noqa: PTH112 - a share that does not answer is not there either
 
     def prove(self) -> None:
         """Write a new file, sync it and its folder, and read it back from the disk itself.

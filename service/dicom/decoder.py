@@ -5,6 +5,7 @@ that one that crashes, hangs or eats all memory takes only this process with it.
 pixels go through a shared buffer.
 """
 
+import errno
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ import numpy as np
 
 from service.dicom.codecs import RESEND
 from service.dicom.picture import Picture, open_picture
+from service.dicom.reading import is_fault, unreadable
 from service.errors import DicomError
 
 NO_MEMORY = "Decoding needed more memory than allowed."
@@ -48,8 +50,9 @@ class Asked:
 
     def answer(self, request: dict[str, Any], buffer: int) -> dict[str, Any]:
         """Either the facts of the file, or one frame written into ``buffer``, or an error."""
+        path = Path(request["path"])
         try:
-            picture = self._open(Path(request["path"]), request["max_pixels"])
+            picture = self._open(path, request["max_pixels"])
             if request["frame"] is None:
                 return {
                     "frames": picture.frames,
@@ -67,8 +70,10 @@ class Asked:
             return _error("DecoderFailed", NO_MEMORY, NO_MEMORY_CURE)
         except DicomError as error:
             return _error(type(error).__name__, error.what, error.cure)
+        except OSError as error:
+            return _of_the_system(path, error)
         except Exception as error:  # noqa: BLE001 - whatever a hostile file provokes is an answer, not a crash
-            return _error("Undecodable", f"Decoding failed ({type(error).__name__}).", RESEND)
+            return _of_the_content(error)
 
     def _open(self, path: Path, max_pixels: int) -> Picture:
         status = path.stat()
@@ -77,6 +82,20 @@ class Asked:
             self._picture = None
             self._picture, self._key = open_picture(path, max_pixels), key
         return self._picture
+
+
+def _of_the_content(error: Exception) -> dict[str, Any]:
+    return _error("Undecodable", f"Decoding failed ({type(error).__name__}).", RESEND)
+
+
+def _of_the_system(path: Path, error: OSError) -> dict[str, Any]:
+    """A disk that fails for a moment is no fault of the image, and would be taken for its last word."""
+    if error.errno == errno.ENOMEM:
+        return _error("DecoderFailed", NO_MEMORY, NO_MEMORY_CURE)
+    if not is_fault(error):
+        return _of_the_content(error)
+    told = unreadable(path, error)
+    return _error("Unreadable", told.what, told.cure)
 
 
 def _error(kind: str, what: str, cure: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
-from service.errors import StorageError, Undecodable
+from service.dicom.reading import is_fault, unreadable
+from service.errors import Undecodable
 
 Plane = npt.NDArray[np.bool_]  # (rows, columns)
 
@@ -63,7 +64,7 @@ def read_overlays(path: Path) -> list[Overlay]:
     """The overlays of a DICOM file; none for any other file, and none that contradicts itself.
 
     Raises:
-        StorageError: the file cannot be read now, which says nothing about what is in it.
+        Unreadable: the file cannot be read now, which says nothing about what is in it.
         Undecodable: a plane is too large to be looked at.
     """
     with warnings.catch_warnings(action="ignore"):  # they quote what stands in the header
@@ -72,8 +73,9 @@ def read_overlays(path: Path) -> list[Overlay]:
         except _CONTRADICTIONS:
             return []
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise StorageError(f"The overlays of {path.name} could not be read: {reason}.") from error
+            if not is_fault(error):
+                return []
+            raise unreadable(path, error) from error
         found = (_overlay(header, group) for group in _GROUPS if (group, DATA) in header)
         return [overlay for overlay in found if overlay is not None]
 

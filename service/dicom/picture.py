@@ -17,6 +17,7 @@ from service.dicom.codecs import RESEND, Layout, decode, read_jpeg_marks
 from service.dicom.display import RGB, Display
 from service.dicom.overlays import OVERLAY_DATA
 from service.dicom.plain import plain_rgb
+from service.dicom.reading import is_fault
 from service.errors import NotDicom, Undecodable
 
 config.settings.reading_validation_mode = config.IGNORE
@@ -107,6 +108,8 @@ class DicomPicture:
                 number_of_frames=self.frames,
             )
         except (ValueError, EOFError, OSError, StopIteration) as error:
+            if isinstance(error, OSError) and is_fault(error):
+                raise
             raise Undecodable(f"Frame {number} of {self.frames} is not in the pixel data.", cure=RESEND) from error
 
     def _native(self, file: BinaryIO, number: int) -> np.ndarray[Any, Any]:
@@ -181,7 +184,7 @@ def _read_header(path: Path) -> tuple[FileDataset, int]:
         if getattr(header.file_meta, "TransferSyntaxUID", None) == uid.DeflatedExplicitVRLittleEndian:
             return dcmread(path, force=True), 0
     except (InvalidDicomError, ValueError, EOFError, OSError, RecursionError, AttributeError, KeyError) as error:
-        if isinstance(error, OSError) and not path.exists():
+        if isinstance(error, OSError) and is_fault(error):
             raise
         raise NotDicom(f"{path.name} cannot be read as DICOM ({type(error).__name__}).") from error
     except NotImplementedError as error:

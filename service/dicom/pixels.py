@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import DecoderFailed, DicomError, NotDicom, NotFound, Undecodable
+from service.errors import DecoderFailed, DicomError, NotDicom, NotFound, Undecodable, Unreadable
 from service.settings import settings
 
 RGB = npt.NDArray[np.uint8]  # (rows, columns, 3)
@@ -25,11 +25,12 @@ RGB = npt.NDArray[np.uint8]  # (rows, columns, 3)
 # The decoder ends itself at its deadline; this much later it is ended from outside.
 GRACE_S = 2.0
 AT_ONCE = 4
-_ERRORS: dict[str, type[DicomError | NotFound]] = {
+_ERRORS: dict[str, type[DicomError | NotFound | Unreadable]] = {
     "NotDicom": NotDicom,
     "Undecodable": Undecodable,
     "DecoderFailed": DecoderFailed,
     "FileNotFoundError": NotFound,
+    "Unreadable": Unreadable,
 }
 
 
@@ -45,7 +46,7 @@ class Look:
 def look(path: Path) -> Look:
     """Frames, SOP Instance UID (empty for PNG and JPEG) and whether there are overlays, of an image file.
 
-    Raises `NotDicom`, `Undecodable` or `NotFound`.
+    Raises `NotDicom`, `Undecodable`, `NotFound`, or `Unreadable` when the disk is to blame.
     """
     with _decoders.one() as decoder:
         answer = decoder.ask(path)
@@ -55,7 +56,7 @@ def look(path: Path) -> Look:
 def read_frames(path: Path, numbers: Iterable[int] | None = None) -> list[RGB]:
     """The frames ``numbers`` (from 1; all when None) as uint8 RGB (rows, columns, 3), as displayed.
 
-    Raises `NotDicom`, `Undecodable` or `NotFound`.
+    Raises `NotDicom`, `Undecodable`, `NotFound`, or `Unreadable` when the disk is to blame.
     """
     return list(iterate_frames(path, numbers))
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
+from service.dicom.reading import is_fault, unreadable
 from service.errors import NotDicom
 
 Source = Literal["presentation_state", "sr"]
@@ -26,6 +27,8 @@ _LARGEST = 32 * 1024 * 1024  # bytes; real ones have a few kilobytes
 _DEEPEST = 60  # nested content items
 _MOST = 2000  # remarks kept of one object
 _IMAGE_LIBRARY = "111028"  # PS3.16 TID 1600: sizes of images, which nobody measured
+# What pydicom makes of content that contradicts itself.
+_CONTRADICTIONS = (InvalidDicomError, AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError)
 _OWN_SCHEME = "99SONOMARK"  # our own reports come back from the PACS and must not vouch for themselves
 
 # PS3.3 C.10.5.1.3, Compound Graphic Type: what measures and what points.
@@ -62,7 +65,7 @@ def read_remarks(path: Path) -> list[Remark]:
     """Everything that a presentation state or a report says of images; nothing for any other object.
 
     Raises:
-        NotDicom: the file cannot be read.
+        NotDicom: its content cannot be read. Unreadable: the disk is to blame. FileNotFoundError: it is not there.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # they quote what stands in the header
@@ -71,7 +74,11 @@ def read_remarks(path: Path) -> list[Remark]:
             of = dcmread(path, stop_before_pixels=True, force=True)
             found = _remarks(of)
             return [remark for remark, _ in zip(found, range(_MOST), strict=False)]
-    except (InvalidDicomError, AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, *_CONTRADICTIONS) as error:
+        if isinstance(error, OSError) and is_fault(error):
+            raise unreadable(path, error) from error
         raise NotDicom("The object's content cannot be read.", cure="Look at what the sender made of it.") from error
 
 

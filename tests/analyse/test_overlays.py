@@ -1,8 +1,5 @@
 """Overlay planes: read, drawn into the frame, and told apart from what is in the pixels."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,8 @@ from service.analyse.annotations import Annotation, Kind
 from service.analyse.overlays import burned, drawn_on, overlaid
 from service.dicom.overlays import read_overlays
 from service.dicom.pixels import look
-from service.errors import StorageError, Undecodable
+from service.errors import Undecodable, Unreadable
+from tests.descriptors import no_descriptor_left
 
 SHAPE = (240, 320)
 
@@ -83,10 +81,10 @@ def test_files_without_overlays(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_now_is_no_file_without_overlays(with_overlay: Path, tmp_path: Path) -> None:
-    with no_descriptor_left(), pytest.raises(StorageError):
+    with no_descriptor_left(), pytest.raises(Unreadable):
         read_overlays(with_overlay)
     assert read_overlays(with_overlay)
-    with pytest.raises(StorageError):
+    with pytest.raises(Unreadable):
         read_overlays(tmp_path / "gone.dcm")
 
 
@@ -139,13 +137,3 @@ def saved_with(folder: Path, planes: np.ndarray, shape: tuple[int, int]) -> Path
     image.add_new(0x60003000, "OW", np.packbits(planes.ravel(), bitorder="little").tobytes())
     image.save_as(folder / "planes.dcm")
     return folder / "planes.dcm"
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -21,7 +21,7 @@ from service.db import analyses
 from service.db.analyses import Assignment, Seen
 from service.db.session import Database
 from service.db.tables import Analysis, AnalysisState, Frame, Instance, Series, Study, VerdictRecord, now
-from service.errors import DatabaseAway, NotArchived, NotFound, StorageError, Undecodable
+from service.errors import DatabaseAway, NotArchived, NotFound, StorageError, Undecodable, Unreadable
 from service.jobs import judge
 from service.settings import settings
 
@@ -144,6 +144,30 @@ def test_an_object_that_never_comes_is_given_up_and_its_study_judged(db: Databas
     assert _attempts(db) == [settings().max_attempts, 0]
     with db.read() as session:
         assert session.get_one(Study, batch[0].study_id).verdict is Verdict.INDETERMINATE
+
+
+def test_a_file_that_cannot_be_read_waits_and_on_a_sound_disk_not_for_ever(db: Database, claimed: Claimed) -> None:
+    """A share that fails for a moment counts against no image; a single bad sector must not keep its study open."""
+    fault = Unreadable("It could not be read: Input/output error.")
+    (one,) = claimed(1)
+    assert not record.end([(one, fault)], now())
+    with db.begin() as session:
+        session.execute(update(Analysis).values(queued_at=now() - timedelta(seconds=record.UNREADABLE_AFTER_S + 1)))
+    away = archive().root.rename(archive().root.with_name("away"))
+    assert not record.end([(_claimed_again(db), fault)], now())
+    assert _attempts(db) == [0]
+    away.rename(archive().root)
+    for _ in range(settings().max_attempts):
+        record.end([(_claimed_again(db), fault)], now())
+    assert _states(db) == [AnalysisState.QUARANTINED]
+    with db.read() as session:
+        assert session.get_one(Study, one.study_id).verdict is Verdict.INDETERMINATE
+
+
+def _claimed_again(db: Database) -> Assignment:
+    with db.begin() as session:
+        (one,) = analyses.assignments(session, analyses.claim(session, 1, 20))
+    return one
 
 
 @pytest.mark.parametrize("gone", [NotFound("It is not there."), FileNotFoundError()])

@@ -68,6 +68,13 @@ def test_keys_never_leave_the_archive(store: ArchiveStore, key: str) -> None:
         store.path(key)
 
 
+def test_a_name_that_the_disk_does_not_look_up_is_its_refusal(store: ArchiveStore) -> None:
+    """As a share that has gone stale refuses all of them."""
+    store.put("masks/1.png", b"mask")
+    with pytest.raises(StorageError, match="could not read"):
+        store.path(f"masks/{'0' * 300}.png")
+
+
 def test_incoming_names_are_unique(store: ArchiveStore) -> None:
     assert len({store.incoming() for _ in range(100)}) == 100
 

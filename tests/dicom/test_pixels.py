@@ -30,8 +30,10 @@ from rle import encode_pixel_data
 
 from service.dicom import pixels
 from service.dicom.pixels import RGB, Decoder, iterate_frames, look, read_frames
-from service.errors import DecoderFailed, DicomError, NotDicom, NotFound, Undecodable
+from service.errors import DecoderFailed, DicomError, NotDicom, NotFound, Undecodable, Unreadable
 from service.settings import Settings
+from tests.descriptors import no_descriptor_left
+from tests.faults.tracing import window
 
 ROWS, COLUMNS = 48, 64
 JPEG_XL = uid.UID("1.2.840.10008.1.2.4.110")
@@ -400,6 +402,58 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         look(tmp_path / "nothing.dcm")
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    """The one that the next file goes to."""
+    pixels.start_decoder()
+    (waiting,) = pixels._decoders._idle
+    return waiting
+
+
+@pytest.mark.parametrize("kind", ["native", "compressed"])
+def test_a_file_that_cannot_be_opened_for_a_moment_is_no_damaged_image(
+    write: Write, screen: RGB, decoder: Decoder, kind: str
+) -> None:
+    path = _of_two_frames(write, screen, kind)
+    with no_descriptor_left(decoder._process.pid), pytest.raises(Unreadable, match="Too many open files"):
+        look(path)
+    assert look(path).frames == 2
+    with no_descriptor_left(decoder._process.pid), pytest.raises(Unreadable) as told:
+        read_frames(path, [2])
+    assert path.name in told.value.what and told.value.cure
+    assert len(read_frames(path)) == 2
+    assert pixels._decoders._idle == [decoder]  # it is none the worse for it
+
+
+@pytest.mark.parametrize("kind", ["native", "compressed"])
+@pytest.mark.parametrize("passed", [0, 1, 2])
+def test_a_disk_that_fails_while_it_is_read_is_not_the_images_fault(
+    write: Write, screen: RGB, decoder: Decoder, kind: str, passed: int
+) -> None:
+    """At the file's beginning, in its header, in its pixel data."""
+    path = _of_two_frames(write, screen, kind)
+    failing = window(decoder._process.pid, "read", f"error=EIO:when={passed + 1}+", only=[path])
+    with failing, pytest.raises(Unreadable, match="Input/output error"):
+        read_frames(path, [2])
+    assert len(read_frames(path, [2])) == 1
+
+
+def test_a_place_that_no_file_has_is_the_images_fault(write: Write, screen: RGB) -> None:
+    path = _of_two_frames(write, screen, "compressed", ExtendedOffsetTable=struct.pack("<2Q", 0, 2**63 - 1))
+    with pytest.raises(Undecodable):
+        read_frames(path, [2])
+
+
+def _of_two_frames(write: Write, screen: RGB, kind: str, **elements: Any) -> Path:
+    if kind == "native":
+        return write(screen.tobytes() * 2, uid.ExplicitVRLittleEndian, "RGB", NumberOfFrames=2)
+    frames = [jpeg(screen), jpeg(screen)]
+    if elements:
+        elements["ExtendedOffsetTableLengths"] = struct.pack("<2Q", *map(len, frames))
+    data = encapsulate(frames, has_bot=not elements)
+    return write(data, uid.JPEGBaseline8Bit, "YBR_FULL", NumberOfFrames=2, **elements)
 
 
 def test_nesting_without_end_is_refused(tmp_path: Path) -> None:

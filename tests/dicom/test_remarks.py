@@ -13,7 +13,8 @@ from service.db.session import Database
 from service.deliver.results import results_of
 from service.deliver.structured_report import structured_report
 from service.dicom.remarks import Remark, read_remarks
-from service.errors import NotDicom
+from service.errors import NotDicom, Unreadable
+from tests.descriptors import no_descriptor_left
 from tests.review import ward
 
 GSPS, SR = "1.2.840.10008.5.1.4.1.1.11.1", "1.2.840.10008.5.1.4.1.1.88.33"
@@ -156,3 +157,12 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert dcmread(path) is not None
     with pytest.raises(NotDicom):
         read_remarks(path)
+
+
+def test_a_disk_that_fails_is_not_the_objects_fault(tmp_path: Path) -> None:
+    path = written(tmp_path, state(dataset()))
+    with no_descriptor_left(), pytest.raises(Unreadable):
+        read_remarks(path)
+    assert read_remarks(path) == []
+    with pytest.raises(FileNotFoundError):
+        read_remarks(tmp_path / "gone.dcm")

@@ -39,7 +39,7 @@ def window(
     """A fault in a process that runs already, for as long as the block; its calls go to ``record``."""
     paths = [argument for path in only for argument in ("-P", str(path))]
     command = ["strace", "-f", "-y", "-s", "256", "-p", str(pid), "-o", str(record), *paths]
-    command += ["-e", f"trace={CALLS}", "-e", f"inject={calls}:{fault}"]
+    command += ["-e", f"trace={CALLS},{calls}", "-e", f"inject={calls}:{fault}"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     if b"attached" not in tracer.stderr.readline():
