@@ -58,11 +58,6 @@ def _foreign(checkpoint: Any, parts: Sequence[str]) -> str | None:
     return f"its state has no {lacking[0]!r}" if lacking else None
 
 
-def recipe_of_run(run: Path) -> Recipe | None:
-    """The recipe a run was trained by, None where only its split is at hand."""
-    return recipe_of(read_checkpoint(run / CHECKPOINT)) if (run / CHECKPOINT).exists() else None
-
-
 def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
     """The recipe a checkpoint was trained by."""
     return from_values(checkpoint["recipe"])

@@ -184,15 +184,13 @@ def compare(
 ) -> None:
     """Measure weights beside a costumed U-Net trained Noise2Noise in the same run."""
     from models import compare as comparison
-    from models import recipe as recipes
-    from models.checkpoint import recipe_of_run
-    from models.dataset import Split
-    from models.runs import SPLIT
+    from models.origin import own_split
+    from models.runs import trained
     from models.served import Weights
 
     with _told():
-        served, parts = Weights(weights), Split.read(run / SPLIT, data)
-        recipe = recipe_of_run(run) or recipes.load(served.card["recipe"])
+        served, parts = Weights(weights), own_split(weights, run, data)
+        recipe = trained(run)[1]
         table = comparison.compare(served, parts.training, parts.validation, recipe, minutes=minutes, count=samples)
         _say(table)
         _say(f"Table: {comparison.write(table, out)}")
@@ -207,7 +205,9 @@ def evaluate(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="The run: adds its validation frames, clean and with unseen styles.", exists=True, file_okay=False
+            help="The run of the weights: adds its validation frames, clean and with unseen styles.",
+            exists=True,
+            file_okay=False,
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and pictures.")] = None,
@@ -216,8 +216,7 @@ def evaluate(
 ) -> None:
     """Measure weights on real annotated frames, clean frames and unseen styles."""
     from models import evaluate as evaluation
-    from models.dataset import Split
-    from models.runs import SPLIT
+    from models.origin import own_split
     from models.served import Weights
 
     with _told():
@@ -227,12 +226,12 @@ def evaluate(
         labels = evaluation.labels_of(data)
         if labels is None and run is None:
             raise DataError(f"{data} holds no labels.csv to measure on.", cure="Label frames there, or give `--run`.")
+        unseen = own_split(weights, run, data).validation if run is not None else None
         if labels is not None:
             evaluation.real_frames(served, labels, report, folder / "pictures")
-        if run is not None:
-            parts = Split.read(run / SPLIT, data)
-            evaluation.clean_frames(served, parts.validation, report)
-            evaluation.synthetic_frames(served, parts.validation, samples, 23, report)
+        if unseen is not None:
+            evaluation.clean_frames(served, unseen, report)
+            evaluation.synthetic_frames(served, unseen, samples, 23, report)
         report.write(folder)
         if record:
             evaluation.record(report, weights)

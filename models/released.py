@@ -28,14 +28,23 @@ def released(weights: Path, examples: Tensor) -> UnshuffleUNet:
     """
     shape, graph = network_of(card_of(weights)), weights / "model.onnx"
     network = UnshuffleUNet(channels=shape.channels, top_blocks=shape.top_blocks, dilations=shape.dilations).eval()
-    stored = {
-        tensor.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in onnx.load(str(graph)).graph.initializer
-        if tensor.name.startswith(_PREFIX)
-    }
-    biases = _filled(network, stored)
+    biases = _filled(network, parameters_in(graph))
     _normalised(network, biases, examples)
     return network
+
+
+def parameters_in(graph: Path) -> dict[str, Tensor]:
+    """The parameters of an exported graph by their names in the network, normalisation folded in."""
+    stored = onnx.load(str(graph)).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in stored.initializer}
+    # Of parameters that are equal one is stored; the others take its value by a node of their name.
+    taken = [node for node in stored.node if node.op_type == "Identity" and node.input[0] in arrays]
+    arrays |= {node.output[0]: arrays[node.input[0]] for node in taken}
+    return {
+        name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
+        for name, array in arrays.items()
+        if name.startswith(_PREFIX)
+    }
 
 
 def _filled(network: UnshuffleUNet, stored: dict[str, Tensor]) -> dict[Block, Tensor]:

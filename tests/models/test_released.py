@@ -9,15 +9,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import tomli_w
 import torch
 
 from models import recipe
+from models.architectures.unshuffle_unet import UnshuffleUNet
 from models.checkpoint import CHECKPOINT
 from models.errors import DataError, RecipeError
-from models.graph import Served
-from models.released import released
+from models.graph import Served, folded, write_graph
+from models.released import parameters_in, released
 from models.served import Graph, Weights
 from models.train import train
 from models.variation import mixed_primaries
@@ -75,6 +77,18 @@ def test_a_card_of_another_network_is_refused(frames: np.ndarray, tmp_path: Path
     (tmp_path / "weights" / "card.toml").write_text(tomli_w.dumps(card))
     with pytest.raises(DataError, match=rf"lacks context\.{context}"):
         released(tmp_path / "weights", tensor(frames))
+
+
+def test_parameters_that_are_equal_are_stored_once_and_read_again(tmp_path: Path) -> None:
+    """As those of blocks that were added and have not learned yet."""
+    network = UnshuffleUNet(channels=(8, 8, 8, 8, 8), top_blocks=1, dilations=(1, 1)).eval()
+    network.context[1].load_state_dict(network.context[0].state_dict())
+    plain = folded(network)
+    write_graph(Served(plain), tmp_path / "model.onnx")
+    read = parameters_in(tmp_path / "model.onnx")
+    assert len(onnx.load(str(tmp_path / "model.onnx")).graph.initializer) < len(read)
+    assert read.keys() == plain.state_dict().keys()
+    assert all(torch.equal(read[name], weight) for name, weight in plain.state_dict().items())
 
 
 def test_a_run_starts_from_released_weights_and_counts_their_steps(frames: np.ndarray, tmp_path: Path) -> None:
