@@ -68,6 +68,20 @@ def read_header(path: Path) -> Header:
                 raise NotDicom(f"{path} is no readable DICOM file: {error.what}", cure=error.cure) from error
 
 
+def elements_of(path: Path) -> dict[int, Element]:
+    """Where the top-level elements of a DICOM file lie, by tag; of a deflated one, where they lie when it is inflated.
+
+    Raises:
+        NotDicom: the file is no DICOM file, or cannot be walked through.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start, transfer_syntax = _meta(data)
+        if transfer_syntax != DEFLATED:
+            return walk(data, start, len(data), encoding_of(transfer_syntax))[0]
+        inflated = _inflated(data[start:])
+        return walk(inflated, 0, len(inflated), EXPLICIT_LE)[0]
+
+
 def data_set_position(head: bytes) -> int:
     """Position of a file's data set, by its beginning, which must reach beyond the File Meta Information.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
+from service.dicom.header import elements_of
 from service.dicom.reading import is_fault, unreadable
 from service.errors import NotDicom
 
@@ -23,9 +25,12 @@ Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the frame
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 PRESENTATION_STATES = (f"{_STORAGE}11.1", f"{_STORAGE}11.2")
 REPORTS = tuple(f"{_STORAGE}88.{number}" for number in (22, 33, 34))
-_LARGEST = 32 * 1024 * 1024  # bytes; real ones have a few kilobytes
+_WANTED = ["SOPClassUID", "ReferencedSeriesSequence", "GraphicAnnotationSequence", "ContentSequence"]
+_LARGEST = 32 * 1024 * 1024  # bytes that are parsed; real ones have a few kilobytes
+_BULK = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW"}  # curves, overlays, icons: passed over, however large they are
 _DEEPEST = 60  # nested content items
-_MOST = 2000  # remarks kept of one object
+_MOST = 2000  # remarks of one object
+_BY_HAND = "Look at it in the PACS, and decide by hand about what it may say."
 _IMAGE_LIBRARY = "111028"  # PS3.16 TID 1600: sizes of images, which nobody measured
 # What pydicom makes of content that contradicts itself.
 _CONTRADICTIONS = (InvalidDicomError, AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError)
@@ -65,21 +70,31 @@ def read_remarks(path: Path) -> list[Remark]:
     """Everything that a presentation state or a report says of images; nothing for any other object.
 
     Raises:
-        NotDicom: its content cannot be read. Unreadable: the disk is to blame. FileNotFoundError: it is not there.
+        NotDicom: its content cannot be read, or is too much to be looked at: what it says is not known then.
+        Unreadable: the disk is to blame. FileNotFoundError: it is not there.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # they quote what stands in the header
             if path.stat().st_size > _LARGEST:
-                return []
-            of = dcmread(path, stop_before_pixels=True, force=True)
-            found = _remarks(of)
-            return [remark for remark, _ in zip(found, range(_MOST), strict=False)]
+                _require_little_besides_bulk(path)
+            of = dcmread(path, stop_before_pixels=True, force=True, specific_tags=_WANTED)
+            found = list(islice(_remarks(of), _MOST + 1))
     except FileNotFoundError:
         raise
     except (OSError, *_CONTRADICTIONS) as error:
         if isinstance(error, OSError) and is_fault(error):
             raise unreadable(path, error) from error
         raise NotDicom("The object's content cannot be read.", cure="Look at what the sender made of it.") from error
+    if len(found) > _MOST:
+        raise NotDicom(f"The object says more than {_MOST} things of images.", cure=_BY_HAND)
+    return found
+
+
+def _require_little_besides_bulk(path: Path) -> None:
+    """Sequences take many times their size in memory; elements of bulk are not even read."""
+    octets = sum(element.stop - element.start for element in elements_of(path).values() if element.vr not in _BULK)
+    if octets > _LARGEST:
+        raise NotDicom(f"The object's content is too large to be looked at ({octets >> 20} MB).", cure=_BY_HAND)
 
 
 def _remarks(of: Dataset) -> Iterator[Remark]:
@@ -126,7 +141,7 @@ def _text_box(text: Dataset) -> Box | None:
 def _measured(item: Dataset, inherited: list[Any], depth: int) -> Iterator[Remark]:
     """Measurements of a report (PS3.3 C.17.3) that refer to images, by themselves or by the group they stand in."""
     if depth > _DEEPEST:
-        return
+        raise NotDicom(f"The object's content is nested deeper than {_DEEPEST} items.", cure=_BY_HAND)
     content = _items(item, "ContentSequence")
     places = [place for part in content for place in _places(part)]
     for part in content:

@@ -166,3 +166,36 @@ def test_a_disk_that_fails_is_not_the_objects_fault(tmp_path: Path) -> None:
     assert read_remarks(path) == []
     with pytest.raises(FileNotFoundError):
         read_remarks(tmp_path / "gone.dcm")
+
+
+LARGE = 33 << 20
+
+
+def test_a_large_object_is_looked_at_where_bulk_makes_it_large(tmp_path: Path) -> None:
+    """A bitmap overlay, as a presentation state may carry it, or a private sequence of a vendor's."""
+    words = dataset(UnformattedTextValue="RT", AnchorPoint=[1.0, 1.0], AnchorPointAnnotationUnits="DISPLAY")
+    made = state(dataset(ReferencedImageSequence=[reference("1.9")], TextObjectSequence=[words]))
+    made.add_new(0x60003000, "OW", bytes(LARGE))
+    path = written(tmp_path, made)
+    assert path.stat().st_size > LARGE
+    assert [(remark.sop_instance_uid, remark.text) for remark in read_remarks(path)] == [("1.9", "RT")]
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_what_a_large_object_says_is_not_known(tmp_path: Path, undefined: bool) -> None:
+    layer = dataset(ReferencedImageSequence=[reference("1.9")])
+    layer.add_new(0x00420011, "OB", bytes(LARGE))
+    made = state(layer)
+    made["GraphicAnnotationSequence"].is_undefined_length = undefined
+    path = written(tmp_path, made)
+    with pytest.raises(NotDicom, match="too large to be looked at"):
+        read_remarks(path)
+
+
+def test_nor_what_one_says_that_says_too_much(tmp_path: Path) -> None:
+    layer = dataset(
+        ReferencedImageSequence=[reference("1.9", list(range(1, 2002)))],
+        TextObjectSequence=[dataset(UnformattedTextValue="LT")],
+    )
+    with pytest.raises(NotDicom, match="more than 2000"):
+        read_remarks(written(tmp_path, state(layer)))
