@@ -30,7 +30,7 @@ TEST_SHARE = 0.3
 """Share of the site's patient groups that neither training nor thresholds see."""
 ENOUGH_FRAMES, ENOUGH_GROUPS = 20, 8
 """Validation frames and groups from which thresholds are fitted anew; with fewer, the parent's are better."""
-_MOST_CASES = 400  # drawings that thresholds are fitted on, and frames as they are: each takes megabytes
+_MOST_CASES = 400  # drawings that thresholds are fitted on, and frames as they are: each takes time
 _OLD_FRAMES = 60
 _SEED = 23
 

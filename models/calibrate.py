@@ -16,12 +16,12 @@ from rich.progress import track
 from scipy.optimize import minimize
 
 from models.corruption import corrupt
-from models.dataset import Split, read_frame
+from models.dataset import Frame, Split, read_frame
 from models.errors import TrainingError
 from models.pool import resized_kinds
 from models.served import Graph, Output, Shares
 from models.whole import write_whole
-from service.analyse.annotations import Calibration, Kind, Thresholds, by_itself, components
+from service.analyse.annotations import Calibration, Features, Kind, Thresholds, by_itself, components
 
 CALIBRATION = "calibration.toml"
 
@@ -52,43 +52,77 @@ _REAL_WEIGHT = 2.0
 _DRAWN_SHARE = 0.2
 # A mark with fewer pixels in the frame than this cannot be seen for sure: such frames take no part in the fit.
 _VISIBLE_PIXELS = 25
-_NO_IMAGE = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of one kind at one pixel threshold: ``features`` (n, 7), as `components` has them, and of each mark the
+    share of its pixels that were ``drawn`` (n,)."""
+
+    features: Features
+    drawn: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One validation frame: the network's answer but for the images themselves, per kind the number of pixels really
-    marked, and which they are: ``labels`` uint8 (H, W) as `Sample.labels`, None for a frame nothing was drawn on."""
+    """One kind in one validation frame, as far as the fit looks at it: kilobytes, where the frame's planes take
+    megabytes.
 
-    output: Output
-    marked: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.uint8] | None
+    Nothing was drawn on a ``real`` frame; on others ``marked`` pixels of the kind were. ``marks`` are those found, by
+    the candidates of the pixel threshold. ``overlap``, shape (len(_OUTLINE), 2), has for each candidate of the outline
+    the numerator and the denominator of Dice, in pixels of the mask and of what was drawn.
+    """
 
-    @property
-    def real(self) -> bool:
-        return self.labels is None
+    real: bool
+    marked: int
+    marks: Mapping[float, Marks]
+    overlap: npt.NDArray[np.float64]
 
 
-def cases(graph: Graph, parts: Split, samples: int, seed: int) -> Iterator[Case]:
-    """Every validation frame as it is, and ``samples`` of them with synthetic marks of training's styles."""
-    frames = parts.validation
+def cases(graph: Graph, parts: Split, samples: int, seed: int) -> Iterator[dict[Kind, Case]]:
+    """Every validation frame as it is, and ``samples`` of them with synthetic marks of training's styles; nothing of a
+    frame is held beyond its cases, one for each kind."""
+    frames, shares = parts.validation, shares_of(graph)
     rng = np.random.default_rng(seed)
     # As many from each data set: the large held-out one must not decide alone.
     sources = sorted({frame.source for frame in frames})
     by_source = {source: [frame for frame in frames if frame.source == source] for source in sources}
     for frame in track(frames, "Clean frames", transient=True):
-        yield Case(_without_images(graph(read_frame(frame.path))), np.zeros(len(Kind), np.int64), None)
+        output = graph(read_frame(frame.path)).together(shares)
+        yield {kind: case_of(output, kind) for kind in Kind}
     for _ in track(range(samples), "Synthetic frames", transient=True):
         among = by_source[sources[int(rng.integers(len(sources)))]]
         sample = corrupt(read_frame(among[int(rng.integers(len(among)))].path), rng, held_out=False)
         marked = np.bincount(sample.labels.ravel(), minlength=len(Kind) + 1)[1:]
-        output = graph(sample.noisy)
-        yield Case(_without_images(output), marked, resized_kinds(sample.labels, *output.frame.shape[1::-1]))
+        output = graph(sample.noisy).together(shares)
+        labels = resized_kinds(sample.labels, *output.frame.shape[1::-1])
+        yield {kind: case_of(output, kind, labels, int(count)) for kind, count in zip(Kind, marked, strict=True)}
 
 
-def _without_images(output: Output) -> Output:
-    """What is left takes half of the memory, and all cases are held at once."""
-    return replace(output, frame=_NO_IMAGE, restoration=_NO_IMAGE)
+def shares_of(graph: Graph) -> Shares:
+    """How much the graph's further looks count for each kind, where it takes them."""
+    far = [_FAR.get(kind, 0.0) if graph.second_look else 0.0 for kind in Kind]
+    return Shares(far, [_CLOSE if graph.most_close_ups else 0.0] * len(Kind))
+
+
+def case_of(output: Output, kind: Kind, labels: Frame | None = None, marked: int = 0) -> Case:
+    """What the fit looks at of an output, all looks together. ``labels``, uint8 (H, W) as `Sample.labels`, say what was
+    drawn, ``marked`` how many pixels of the kind before the frame was reduced; without labels the frame is real."""
+    number = list(Kind).index(kind)
+    plane = output.kinds[number]
+    drawn = np.zeros(plane.shape, np.bool_) if labels is None else labels == number + 1
+
+    def found(pixel: float) -> Marks:
+        marks = components(plane, output.residual, kind, pixel, _MIN_PIXELS[kind])
+        x, y = marks.points.T
+        return Marks(marks.features, np.bincount(marks.owner, drawn[y, x]) / marks.pixels)
+
+    overlap = np.zeros((len(_OUTLINE), 2))
+    if marked:
+        for row, level in enumerate(_OUTLINE):
+            mask = plane >= level * 255
+            overlap[row] = 2 * np.count_nonzero(mask & drawn), np.count_nonzero(mask) + np.count_nonzero(drawn)
+    return Case(labels is None, marked, {pixel: found(pixel) for pixel in _PIXEL}, overlap)
 
 
 @dataclass(frozen=True)
@@ -100,74 +134,45 @@ class Fitted:
     specificity: float
 
 
-def fit(found: list[Case], kind: Kind) -> Fitted:
-    """Calibration and thresholds of one kind; the pixel threshold with the least log loss wins.
+def fit(found: list[Case], kind: Kind, far: float = 0.0, close: float = 0.0) -> Fitted:
+    """Calibration and thresholds of one kind from its cases, in which the look from afar has the share ``far`` and
+    close-ups have ``close``; the pixel threshold with the least log loss wins.
 
     Raises `TrainingError` where no frame shows the kind, or every one does.
     """
-    marked = [int(case.marked[list(Kind).index(kind)]) for case in found]
+    marked = [case.marked for case in found]
     for there, what in ((max(marked) >= _VISIBLE_PIXELS, "shows"), (min(marked) == 0, "lacks")):
         if not there:
             cure = "Draw more of them by `--samples`, or hold out more frames in the recipe's `split`."
             raise TrainingError(f"Of {len(found)} validation frames none {what} the kind {kind}.", cure=cure)
-    far = _FAR.get(kind, 0.0) if all(case.output.far is not None for case in found) else 0.0
-    close = _CLOSE if all(case.output.closely is not None for case in found) else 0.0
-    found = seen(found, kind, far, close)
     best = min((_fit_at(found, kind, pixel) for pixel in _PIXEL), key=lambda fitted: fitted.loss)
-    level = max(best.thresholds.pixel, outline(found, kind))
+    level = max(best.thresholds.pixel, outline(found))
     limits = replace(best.thresholds, outline=level, far=far, close=close)
-    return replace(best, thresholds=replace(limits, beside=beside(found, kind, limits, best.calibration)))
+    return replace(best, thresholds=replace(limits, beside=beside(found, limits, best.calibration)))
 
 
-def seen(found: list[Case], kind: Kind, far: float, close: float) -> list[Case]:
-    """The cases as this kind is seen when the look from afar has share ``far`` and close-ups ``close``; the planes of
-    all others show this kind as well, for they share its memory."""
-    number = list(Kind).index(kind)
-    own = slice(number, number + 1)
-
-    def alone(output: Output) -> Output:
-        closely = None if output.closely is None else tuple((place, planes[own]) for place, planes in output.closely)
-        distant = None if output.far is None else output.far[own]
-        one = replace(output, kinds=output.kinds[own], far=distant, closely=closely).together(Shares([far], [close]))
-        return replace(one, kinds=np.broadcast_to(one.kinds, output.kinds.shape))
-
-    return [replace(case, output=alone(case.output)) for case in found]
-
-
-def outline(found: list[Case], kind: Kind) -> float:
+def outline(found: list[Case]) -> float:
     """The probability from which pixels overlap best (Dice, all frames together) with those drawn."""
-    number = list(Kind).index(kind) + 1
-    overlap = np.zeros((len(_OUTLINE), 2))
-    for case in found:
-        if case.labels is None or not case.marked[number - 1]:
-            continue
-        truth, plane = case.labels == number, case.output.kinds[number - 1]
-        for row, level in enumerate(_OUTLINE):
-            mask = plane >= level * 255
-            overlap[row] += 2 * np.count_nonzero(mask & truth), np.count_nonzero(mask) + np.count_nonzero(truth)
+    overlap = np.sum([case.overlap for case in found], axis=0)
     dice = overlap[:, 0] / np.maximum(overlap[:, 1], 1)
     return _OUTLINE[int(dice.argmax())]
 
 
-def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calibration) -> float:
+def beside(found: list[Case], limits: Thresholds, calibration: Calibration) -> float:
     """The score a weaker mark needs by itself for the listed marks to be right most often (F1 over the marks of frames
     that show the kind for sure)."""
-    number = list(Kind).index(kind) + 1
     listed: list[tuple[float, bool]] = []  # what each scores alone, and whether it was drawn
     for case in found:
-        if case.labels is None:
+        if case.real:
             continue
-        plane = case.output.kinds[number - 1]
-        marks = components(plane, case.output.residual, kind, limits.pixel, limits.min_pixels)
+        marks = case.marks[limits.pixel]
         score = calibration.score(marks.features)
         if score.max(initial=0.0) < limits.present:
             continue
         alone = calibration.score(by_itself(marks.features))
         alone[score.argmax()] = 1.0  # the strongest is listed whatever it scores alone
-        x, y = marks.points.T
-        drawn = np.bincount(marks.owner, case.labels[y, x] == number) / marks.pixels
         sure = score >= limits.present
-        listed += zip(alone[sure].tolist(), (drawn[sure] > _DRAWN_SHARE).tolist(), strict=True)
+        listed += zip(alone[sure].tolist(), (marks.drawn[sure] > _DRAWN_SHARE).tolist(), strict=True)
     if not listed:
         return 0.0
     alone_of_all, real = (np.array(column) for column in zip(*listed, strict=True))
@@ -178,13 +183,9 @@ def beside(found: list[Case], kind: Kind, limits: Thresholds, calibration: Calib
 
 
 def _fit_at(found: list[Case], kind: Kind, pixel: float) -> Fitted:
-    plane = list(Kind).index(kind)
-    known = [case for case in found if case.marked[plane] == 0 or case.marked[plane] >= _VISIBLE_PIXELS]
-    truth = np.array([case.marked[plane] > 0 for case in known])
-    marks = [
-        components(case.output.kinds[plane], case.output.residual, kind, pixel, _MIN_PIXELS[kind]).features
-        for case in known
-    ]
+    known = [case for case in found if case.marked == 0 or case.marked >= _VISIBLE_PIXELS]
+    truth = np.array([case.marked > 0 for case in known])
+    marks = [case.marks[pixel].features for case in known]
     # The strongest component speaks for its frame; a frame without any scores 0 whatever the weights.
     strongest = np.array([features[features[:, 0].argmax()] if len(features) else np.zeros(7) for features in marks])
     calibration = logistic(strongest, truth)
@@ -264,8 +265,11 @@ def calibrate(
     weights: str | None = None,
 ) -> Path:
     """Fit every kind and write the run's calibration file, with the digest of the ``weights`` that it is of."""
-    found = list(cases(graph, parts, samples, seed))
-    fitted = {kind: fit(found, kind) for kind in Kind}
+    found, shares = list(cases(graph, parts, samples, seed)), shares_of(graph)
+    fitted = {
+        kind: fit([each[kind] for each in found], kind, far, close)
+        for kind, far, close in zip(Kind, *shares, strict=True)
+    }
     for kind, result in fitted.items():
         tell(
             f"{kind:12} sensitivity {result.sensitivity:.3f}  specificity {result.specificity:.3f}"
@@ -287,8 +291,9 @@ def read_calibration(path: Path, weights: str) -> dict[str, Any]:
     ``calibration``. Raises `TrainingError` when there is none, or it is of others than the ``weights`` of this digest;
     files from before do not say of which they are."""
     try:
-        tables = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as broken:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        reading = {name: tables[name] for name in ("thresholds", "calibration")}
+    except (OSError, ValueError, KeyError) as broken:
         raise TrainingError(
             f"{path.parent} is not calibrated.", cure="Run `python -m models calibrate RUN --data FOLDER` first."
         ) from broken
@@ -297,7 +302,6 @@ def read_calibration(path: Path, weights: str) -> dict[str, Any]:
             f"{path} was fitted on other weights than the run has now.",
             cure="Calibrate again: `python -m models calibrate RUN --data FOLDER`.",
         )
-    reading = {name: tables[name] for name in ("thresholds", "calibration")}
     # Files from before the scale was written beside the shares were all fitted at the same one.
     seen_far = any(limits.get("far") for limits in reading["thresholds"].values())
     again = {

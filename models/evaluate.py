@@ -1,5 +1,5 @@
-"""The honest measure: real annotated frames, clean frames, unseen styles on unseen data sets; thresholds are those of
-the card."""
+"""The honest measure: real annotated frames, clean frames, unseen styles on unseen frames; thresholds are those of the
+card."""
 
 from __future__ import annotations
 
@@ -230,8 +230,8 @@ def clean_frames(weights: Weights, frames: Sequence[CleanFrame], report: Report)
 
 
 def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: int, seed: int, report: Report) -> None:
-    """Dice per kind at 0 and 1 pixel tolerance, presence, and both ways of restoring, on styles and data sets never
-    trained on."""
+    """Dice per kind at 0 and 1 pixel tolerance, presence, and both ways of restoring, on ``frames`` that training never
+    saw, in styles that it never draws."""
     rng = np.random.default_rng(seed)
     counts = {kind: np.zeros(6) for kind in Kind}
     presence: dict[Kind, list[tuple[float, bool]]] = {kind: [] for kind in Kind}

@@ -101,7 +101,9 @@ def test_a_damaged_checkpoint_is_named(data: Path, tiny: recipe.Recipe, tmp_path
 def test_a_run_that_was_not_calibrated_is_not_exported(data: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
     run = train(replace(tiny, steps=1), data, tmp_path / "run")
     (tmp_path / "there").mkdir()
-    for weights in ("weights", "for/the/ward", "there"):
+    for weights, broken in (("weights", None), ("for/the/ward", "thresholds = "), ("there", "close_ups = 0")):
+        if broken:
+            (run / "calibration.toml").write_text(broken)
         with pytest.raises(TrainingError, match="not calibrated"):
             export.export(run, tmp_path / weights)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "there"} and not any((tmp_path / "there").iterdir())

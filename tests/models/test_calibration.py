@@ -2,82 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tomllib
 from dataclasses import replace
+from pathlib import Path
+from pickle import dumps
+from weakref import ref
 
 import numpy as np
 import pytest
 
-from models.calibrate import Case, cases, seen
-from models.dataset import clean_frames, split
+from models.calibrate import calibrate, cases, shares_of
+from models.dataset import Frame, Split, clean_frames, read_frame, split
 from models.served import Graph, Output, Shares
-from service.analyse.annotations import Kind
+from service.analyse.annotations import Kind, components
 from service.analyse.close_ups import CloseUp
 from tests.models.tiny_weights import write_speckle, write_tiny_weights
 
-SIDE = 150
+BOTH_LOOKS = Shares([0.5, 0.0, 0.5, 0.0, 0.0], [0.5] * 5)  # thin strokes of the others fade from afar
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("calibration")
-    graph = Graph(write_tiny_weights(folder / "weights") / "model.onnx", 1024)
-    parts = split(clean_frames(write_speckle(folder / "frames", 6, side=SIDE)), (), 0.5, 1)
-    return list(cases(graph, parts, 4, 1))
+    write_tiny_weights(folder / "weights")
+    write_speckle(folder / "frames", 6, side=150)
+    return folder
 
 
-def memory(some: Sequence[Case]) -> dict[int, int]:
-    """Every array that is held, by its place, with its bytes."""
-
-    def arrays(case: Case) -> Iterator[np.ndarray]:
-        output = case.output
-        held = (output.frame, output.restoration, output.residual, output.kinds, output.far, case.labels)
-        yield from (each for each in held if each is not None)
-        yield from (planes for _, planes in output.closely or ())
-
-    held = {}
-    for case in some:
-        for array in arrays(case):
-            while isinstance(array.base, np.ndarray):
-                array = array.base
-            held[id(array)] = array.nbytes
-    return held
+@pytest.fixture(scope="module")
+def parts(folder: Path) -> Split:
+    return split(clean_frames(folder / "frames"), (), 0.5, 1)
 
 
-def pixels(some: Sequence[Case]) -> int:
-    return sum(case.output.residual.size for case in some)
+class Crowded(Graph):
+    """Finds marks all over every frame, others in each look, and keeps an eye on what becomes of its answers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, 1024, second_look=0.7, most_close_ups=1)
+        self.alive: list[ref[np.ndarray]] = []
+        self.pixels = 0
+
+    def __call__(self, frame: Frame) -> Output:
+        rng = np.random.default_rng(frame.shape[1])
+        output = super().__call__(frame)
+        spread = (rng.random((5, *frame.shape[:2])) > 0.5) * np.uint8(200)
+        place = CloseUp(0, 0, slice(0, 100), slice(0, 100))
+        closely = ((place, rng.integers(0, 256, (5, 256, 256), np.uint8)),)
+        output = replace(output, kinds=spread, far=rng.integers(0, 256, (5, 90, 90), np.uint8), closely=closely)
+        self.pixels += spread[0].size
+        self.alive += [ref(each) for each in (output.kinds, output.residual, output.frame)]
+        return output
 
 
-def test_of_a_case_no_more_is_kept_than_the_fit_looks_at(found: list[Case]) -> None:
+def test_of_a_frame_no_plane_is_kept(folder: Path, parts: Split) -> None:
     """Ten a frame of an archive are more than a machine's memory holds; then the process is killed without a word."""
-    assert sum(memory(found).values()) <= 7.2 * pixels(found), "five kinds, the residual and what was drawn"
-    assert all(case.labels is None or case.labels.shape == case.output.residual.shape for case in found)
+    graph = Crowded(folder / "weights" / "model.onnx")
+    found = list(cases(graph, parts, 4, 1))
+    assert len(graph.alive) == 3 * len(found) > 12 and not any(each() is not None for each in graph.alive)
+    assert all(len(case.marks[0.5].drawn) for each in found for case in each.values())
+    assert len(dumps(found)) < graph.pixels / 4
 
 
-def test_one_kind_takes_the_memory_of_one(found: list[Case]) -> None:
-    rng = np.random.default_rng(0)
+def test_a_kind_is_seen_as_all_looks_together_show_it(folder: Path, parts: Split) -> None:
+    graph = Crowded(folder / "weights" / "model.onnx")
+    found = [each for each in cases(graph, parts, 1, 1) if each[Kind.TEXT].real]
+    for frame, each in zip(parts.validation, found, strict=True):
+        output = graph(read_frame(frame.path))
+        together = output.together(BOTH_LOOKS)
+        for number, kind in enumerate(Kind):
+            for planes, same in ((together.kinds, True), (output.kinds, False)):
+                marks = components(planes[number], output.residual, kind, 0.5, 1)
+                assert np.array_equal(marks.features, each[kind].marks[0.5].features) is same
 
-    def far(case: Case) -> np.ndarray:
-        return rng.integers(0, 256, (len(Kind), 100, 100), np.uint8)
 
-    looked = [replace(case, output=replace(case.output, far=far(case))) for case in found]
-    before = memory(looked)
-    after = memory(seen(looked, Kind.COLOR_BOX, 0.5, 0.0))
-    fresh = sum(size for place, size in after.items() if place not in before)
-    assert 0 < fresh <= 1.2 * pixels(found)
-
-
-def test_a_kind_is_seen_as_all_looks_together_show_it() -> None:
-    rng = np.random.default_rng(3)
-    frame = np.zeros((300, 260, 3), np.uint8)
-    kinds, far = (rng.integers(0, 256, (len(Kind), *size), np.uint8) for size in ((300, 260), (200, 180)))
-    closely = tuple(
-        (CloseUp(x, y, slice(y + 32, y + 168), slice(x + 32, x + 168)), rng.integers(0, 256, (5, 256, 256), np.uint8))
-        for x, y in ((0, 0), (50, 80))
-    )
-    case = Case(Output(frame, frame, kinds[0], kinds, far, closely), np.zeros(5, np.int64), None)
-    for number, kind in enumerate(Kind):
-        shares = Shares(*([share if each is kind else 0.0 for each in Kind] for share in (0.4, 0.5)))
-        (one,) = seen([case], kind, 0.4, 0.5)
-        assert np.array_equal(one.output.kinds[number], case.output.together(shares).kinds[number])
-        assert not np.array_equal(one.output.kinds[number], kinds[number])
+def test_the_file_says_how_much_each_look_counted(folder: Path, parts: Split, tmp_path: Path) -> None:
+    graph = Graph(folder / "weights" / "model.onnx", 1024)
+    for scale, most in ((0.0, 0), (0.7, 0), (0.0, 2), (0.7, 2)):
+        graph.second_look, graph.most_close_ups = scale, most
+        assert shares_of(graph) == (BOTH_LOOKS.far if scale else [0.0] * 5, BOTH_LOOKS.close if most else [0.0] * 5)
+    written = tomllib.loads(calibrate(graph, parts, tmp_path, 30, 1, lambda _: None, "ab12").read_text())
+    limits = [written["thresholds"][kind] for kind in Kind]
+    assert Shares([each["far"] for each in limits], [each["close"] for each in limits]) == BOTH_LOOKS
+    assert (written["second_look"], written["close_ups"], written["weights"]) == (0.7, 2, "ab12")

@@ -13,7 +13,7 @@ import torch
 
 from models import recipe
 from models.architectures.unshuffle_unet import UnshuffleUNet
-from models.calibrate import Case, bands, beside, fit, logistic, outline
+from models.calibrate import Case, bands, beside, case_of, fit, logistic, outline
 from models.checkpoint import CHECKPOINT
 from models.dataset import CleanFrame, Split, clean_frames, split
 from models.errors import DataError, Diverged, LeakySplit, RecipeError, TrainingError
@@ -21,7 +21,7 @@ from models.graph import Served, folded, refuse_disparity, write_graph
 from models.loss import product_loss
 from models.recipe import LossSettings
 from models.runs import SPLIT, average_runs
-from models.served import Output, Weights
+from models.served import Output, Shares, Weights
 from models.statistics import auroc, proportion
 from models.train import train
 from service.analyse.annotations import Calibration, Kind, Thresholds, read_marks
@@ -245,8 +245,11 @@ def test_intervals_agree_with_published_values() -> None:
     assert auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True]).value == pytest.approx(0.75)
 
 
-def looked_at(kind: Kind, seen_near: bool, seen_far: bool, marked: bool, strength: int) -> Case:
-    """A frame of which each look sees a mark or none."""
+Shown = tuple[Output, np.ndarray | None]
+
+
+def looked_at(kind: Kind, seen_near: bool, seen_far: bool, marked: bool, strength: int) -> Shown:
+    """A frame of which each look sees a mark or none, and what was drawn on it."""
     number = list(Kind).index(kind)
     planes = []
     for side, sees in ((40, seen_near), (28, seen_far)):
@@ -257,8 +260,16 @@ def looked_at(kind: Kind, seen_near: bool, seen_far: bool, marked: bool, strengt
     labels = np.zeros((40, 40), np.uint8) if marked else None
     if labels is not None:
         labels[8:20, 8:20] = number + 1
-    pixels = np.where(np.arange(5) == number, 144 * marked, 0)
-    return Case(Output(frame, frame, frame[..., 0] + 200, *planes), pixels, labels)
+    return Output(frame, frame, frame[..., 0] + 200, *planes), labels
+
+
+def cases_of(shown: list[Shown], kind: Kind, far: float = 0.0, close: float = 0.0) -> list[Case]:
+    """As the kind is seen where the further looks count this much."""
+    shares = Shares([far] * len(Kind), [close] * len(Kind))
+    return [
+        case_of(output.together(shares), kind, labels, 0 if labels is None else np.count_nonzero(labels))
+        for output, labels in shown
+    ]
 
 
 def test_large_kinds_are_fitted_on_both_looks() -> None:
@@ -266,10 +277,10 @@ def test_large_kinds_are_fitted_on_both_looks() -> None:
     misled = [
         looked_at(Kind.COLOR_BOX, True, there, there, strength) for strength in strengths for there in (True, False)
     ]
-    both = fit(misled, Kind.COLOR_BOX)
-    assert both.thresholds.far == 0.5 and both.sensitivity == both.specificity == 1.0
-    once = fit([replace(case, output=replace(case.output, far=None)) for case in misled], Kind.COLOR_BOX)
-    assert once.thresholds.far == 0.0 and min(once.sensitivity, once.specificity) < 1.0
+    both = fit(cases_of(misled, Kind.COLOR_BOX, far=0.5), Kind.COLOR_BOX)
+    assert both.sensitivity == both.specificity == 1.0
+    once = fit(cases_of(misled, Kind.COLOR_BOX), Kind.COLOR_BOX)
+    assert min(once.sensitivity, once.specificity) < 1.0
 
 
 def test_every_kind_is_fitted_on_close_ups_where_they_were_taken() -> None:
@@ -279,30 +290,22 @@ def test_every_kind_is_fitted_on_close_ups_where_they_were_taken() -> None:
     misled = []
     for strength in range(150, 250, 5):
         for there in (True, False):
-            case = looked_at(Kind.CALIPER, True, False, there, strength)
+            output, labels = looked_at(Kind.CALIPER, True, False, there, strength)
             closely = ((place, drawn if there else np.zeros_like(drawn)),)
-            misled.append(replace(case, output=replace(case.output, far=None, closely=closely)))
-    both = fit(misled, Kind.CALIPER)
-    assert both.thresholds.close == 0.5 and both.sensitivity == both.specificity == 1.0
-    once = fit([replace(case, output=replace(case.output, closely=None)) for case in misled], Kind.CALIPER)
-    assert once.thresholds.close == 0.0 and min(once.sensitivity, once.specificity) < 1.0
+            misled.append((replace(output, far=None, closely=closely), labels))
+    both = fit(cases_of(misled, Kind.CALIPER, close=0.5), Kind.CALIPER)
+    assert both.sensitivity == both.specificity == 1.0
+    once = fit(cases_of(misled, Kind.CALIPER), Kind.CALIPER)
+    assert min(once.sensitivity, once.specificity) < 1.0
 
 
 def test_a_kind_that_no_frame_shows_cannot_be_fitted() -> None:
-    cases = [looked_at(Kind.COLOR_BOX, there, there, there, 200) for there in (True, False)] * 4
-    for some, kind, what in ((cases, Kind.ARROW, "none shows the kind arrow"), (cases[::2], Kind.COLOR_BOX, "lacks")):
+    shown = [looked_at(Kind.COLOR_BOX, there, there, there, 200) for there in (True, False)] * 4
+    none, every = [(output, None) for output, _ in shown], shown[::2]
+    for some, what in ((none, "none shows the kind color_box"), (every, "lacks")):
         with pytest.raises(TrainingError, match=what) as refused:
-            fit(some, kind)
+            fit(cases_of(some, Kind.COLOR_BOX), Kind.COLOR_BOX)
         assert "--samples" in refused.value.cure
-
-
-def test_thin_kinds_are_seen_from_nearby_alone() -> None:
-    cases = [
-        looked_at(Kind.CALIPER, there, True, there, strength)
-        for strength in range(150, 250, 5)
-        for there in (True, False)
-    ]
-    assert fit(cases, Kind.CALIPER).thresholds.far == 0.0
 
 
 def test_the_outline_is_where_masks_overlap_best() -> None:
@@ -311,8 +314,8 @@ def test_the_outline_is_where_masks_overlap_best() -> None:
     plane[1, 12:16, 8:30] = 240
     labels = np.where(plane[1] > 200, 2, 0).astype(np.uint8)
     frame = np.zeros((40, 40, 3), np.uint8)
-    case = Case(Output(frame, frame, plane[1], plane), np.array([0, 88, 0, 0, 0]), labels)
-    assert 120 / 255 < outline([case], Kind.CALIPER) <= 240 / 255
+    case = case_of(Output(frame, frame, plane[1], plane), Kind.CALIPER, labels, 88)
+    assert 120 / 255 < outline([case]) <= 240 / 255
 
 
 def test_what_specks_beside_a_mark_score_alone_is_too_little() -> None:
@@ -322,18 +325,16 @@ def test_what_specks_beside_a_mark_score_alone_is_too_little() -> None:
     labels = np.zeros((80, 80), np.uint8)
     labels[8:20, 8:30] = 2
     frame = np.zeros((80, 80, 3), np.uint8)
-    case = Case(Output(frame, frame, plane[1], plane), np.array([0, 264, 0, 0, 0]), labels)
+    output = Output(frame, frame, plane[1], plane)
     limits = Thresholds(pixel=0.5, min_pixels=12, absent=0.2, present=0.5)
     calibration = Calibration(-6.0, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.8)
-    level = beside([case], Kind.CALIPER, limits, calibration)
+    level = beside([case_of(output, Kind.CALIPER, labels, 264)], limits, calibration)
     found = read_marks(
         plane, None, {kind: replace(limits, beside=level) for kind in Kind}, dict.fromkeys(Kind, calibration)
     )
     assert len(found.annotations) == 1
-    assert (
-        beside([replace(case, labels=np.where(plane[1] > 0, 2, 0).astype(np.uint8))], Kind.CALIPER, limits, calibration)
-        == 0
-    )
+    both_drawn = np.where(plane[1] > 0, 2, 0).astype(np.uint8)
+    assert beside([case_of(output, Kind.CALIPER, both_drawn, 280)], limits, calibration) == 0
 
 
 def test_most_clean_frames_are_surely_without_the_mark() -> None:
