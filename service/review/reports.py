@@ -1,7 +1,7 @@
 """Compliance reports: rates with their denominators, intervals and limits, as a page and as files."""
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -9,12 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from service.db.behind import Behind as StudyBehind
-from service.db.behind import Counted, studies_behind
-from service.db.days import day_of, start_of, today
+from service.db.behind import Counted
+from service.db.days import day_of, today
 from service.db.reports import Grouping, Period, newest_day
 from service.db.session import database
-from service.db.tables import Decision, Verdict, now
+from service.db.tables import Decision, Verdict
 from service.report.agreement import agreement, in_words, of_overrides
 from service.report.chart import chart as columns_of
 from service.report.compliance import (
@@ -29,20 +28,17 @@ from service.report.compliance import (
 )
 from service.report.files import MEDIA_TYPES, as_file
 from service.report.names import name_of, names_of
+from service.review import figures
 from service.review.deps import Account, Reporter, note
 from service.review.pages import render
+from service.review.periods import Moment, aware, period_of
 from service.review.problems import PROBLEM_RESPONSES
 from service.review.report_schemas import ComplianceReport
-from service.review.schemas import DayOrMoment
 from service.review.schemas import Moment as Instant
 
 router = APIRouter()
 
-DAYS = 30
-# Between them every day of a report, in every time zone, is one of the calendar's.
-EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=DAYS + 9)
-LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
-PAGE = 100
+BEHIND = "/api/reports/compliance/studies"
 FILES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ComplianceReport,
@@ -52,7 +48,6 @@ FILES: dict[int | str, dict[str, Any]] = {
 }
 
 
-Moment = Annotated[DayOrMoment, Query(description="A moment in UTC, or a day; the last day is included.")]
 Kind = Literal["json", "csv", "xlsx", "pdf"]
 
 
@@ -118,7 +113,7 @@ class BehindPage(BaseModel):
     next: str | None = Field(description="Address of the next page.")
 
 
-@router.get("/api/reports/compliance/studies", tags=["reports"], responses=PROBLEM_RESPONSES)
+@router.get(BEHIND, tags=["reports"], responses=PROBLEM_RESPONSES)
 def behind(
     account: Reporter,
     group_by: Annotated[str, Query(max_length=96)],
@@ -131,13 +126,14 @@ def behind(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> BehindPage:
     """The studies behind one number of the report, newest first, a page at a time."""
-    period = _period(account, start, end, as_of)
+    period = period_of(account, start, end, as_of)
     by = known_groupings(group_by.split(","))
     if len(key) != len(by):
         raise UnknownGrouping(f"{len(by)} values name a group by {group_by}.", cure="Send `key` once for each.")
-    found = _behind(account, by, tuple(key), period, counted, before, limit + 1)
-    more = _address(by, tuple(key), period, counted, before=found[limit - 1].study_id) if len(found) > limit else None
-    return BehindPage(studies=[Behind.model_validate(one, from_attributes=True) for one in found[:limit]], next=more)
+    found = figures.listed(account, by, tuple(key), period, counted, before, limit + 1)
+    more = figures.asked(by, tuple(key), period, counted, found[limit - 1].study_id) if len(found) > limit else None
+    told = [Behind.model_validate(one, from_attributes=True) for one in found[:limit]]
+    return BehindPage(studies=told, next=more and f"{BEHIND}?{more}")
 
 
 @router.get("/api/reports/agreement", tags=["reports"], responses=PROBLEM_RESPONSES)
@@ -148,7 +144,7 @@ def agreement_report(
     as_of: datetime | None = None,
 ) -> dict[str, Any]:
     """Cohen's kappa on double reads: reader against reader, and the machine against the blinded second reader."""
-    period = _period(account, start, end, as_of)
+    period = period_of(account, start, end, as_of)
     with database().read() as session:
         found = agreement(session, period.start, period.end, period.as_of, period.site)
     note(account, "report.view", "agreement")
@@ -157,22 +153,7 @@ def agreement_report(
 
 def drill_down(found: Report, row: Row) -> str:
     """The address of the studies behind a row; add ``&counted=non_compliant`` for one of its numbers."""
-    return _address(found.group_by, row.key, Period(found.start, found.end, found.as_of))
-
-
-def _address(
-    by: tuple[Grouping, ...], key: tuple[str, ...], period: Period, counted: str | None = None, **more: Any
-) -> str:
-    asked: dict[str, Any] = {
-        "group_by": ",".join(by),
-        "key": list(key),
-        "from": period.start.isoformat(),
-        "to": period.end.isoformat(),
-        "as_of": period.as_of.isoformat(),
-        **({"counted": counted} if counted else {}),
-        **{name: value for name, value in more.items() if value is not None},
-    }
-    return f"/api/reports/compliance/studies?{urlencode(asked, doseq=True)}"
+    return f"{BEHIND}?{figures.asked(found.group_by, row.key, Period(found.start, found.end, found.as_of))}"
 
 
 @router.get("/reports", include_in_schema=False)
@@ -185,7 +166,7 @@ def reports_page(
     as_of: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
     """The rates of every group with how sure they are: over time, by size, and as a table."""
-    period = _period(account, _day(start), _day(end), _end_of(as_of))
+    period = period_of(account, _day(start), _day(end), _end_of(as_of))
     with database().read() as session:
         found = _of(session, [group_by], period)
         weekly = found if group_by in TIMES else _of(session, ["week"], period)
@@ -226,44 +207,14 @@ def studies_page(
     before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
 ) -> Response:
     """The studies behind one number of the report, newest first."""
-    period = _period(account, start, end, as_of)
-    found = _behind(account, (group_by,), (key,), period, counted, before, PAGE + 1)
-    last_day = day_of(period.end - timedelta(seconds=1))
-    asked = {"group_by": group_by, "from": day_of(period.start), "to": last_day}
+    period = period_of(account, start, end, as_of)
+    asked = {"group_by": group_by, "from": day_of(period.start), "to": figures.last_day_of(period)}
     as_of_day = day_of(period.as_of - timedelta(microseconds=1))  # the page's moment is a day's end, the next midnight
     if as_of_day < today():
         asked["as_of"] = as_of_day
-    back = urlencode(asked)
-    address = _address((group_by,), (key,), period, counted, before=found[PAGE - 1].study_id if found[PAGE:] else None)
-    context = {
-        "name": f"{group_by.capitalize()} {name_of(group_by, key)}",
-        "counted": counted or "",
-        "period": period,
-        "last_day": last_day,
-        "studies": found[:PAGE],
-        "back": f"/reports?{back}",
-        "older": _as_page(address) if found[PAGE:] else "",
-    }
-    return render(request, "report_studies.html", context)
-
-
-def _behind(
-    account: Account,
-    by: tuple[Grouping, ...],
-    key: tuple[str, ...],
-    period: Period,
-    counted: Counted | None,
-    before: int | None,
-    limit: int,
-) -> list[StudyBehind]:
-    """The studies behind a number; that they were looked at is written down. Raises UnknownGrouping for no such day."""
-    with database().read() as session:
-        try:
-            found = studies_behind(session, by, key, period, counted, before=before, limit=limit)
-        except (ValueError, OverflowError) as error:
-            raise UnknownGrouping("That is no day, week or month.", cure="Write 2026-01-31, or 2026-01.") from error
-    note(account, "report.view", "studies", {"group_by": ",".join(by), "counted": counted or ""})
-    return found
+    name = f"{group_by.capitalize()} {name_of(group_by, key)}"
+    back = f"/reports?{urlencode(asked)}"
+    return figures.page(request, account, (group_by,), (key,), period, counted, before, name=name, back=back)
 
 
 def _drawn(found: Report) -> dict[str, Any]:
@@ -279,11 +230,8 @@ def _drawn(found: Report) -> dict[str, Any]:
 
 
 def _page_of(found: Report, row: Row, counted: str | None) -> str:
-    return _as_page(_address(found.group_by, row.key, Period(found.start, found.end, found.as_of), counted))
-
-
-def _as_page(address: str) -> str:
-    return f"/reports/studies?{address.partition('?')[2]}"
+    period = Period(found.start, found.end, found.as_of)
+    return f"/reports/studies?{figures.asked(found.group_by, row.key, period, counted)}"
 
 
 def _report(
@@ -293,7 +241,7 @@ def _report(
     end: datetime | date | None,
     as_of: datetime | None,
 ) -> Report:
-    period = _period(account, start, end, as_of)
+    period = period_of(account, start, end, as_of)
     with database().read() as session:
         return _of(session, [name.strip() for name in group_by], period)
 
@@ -303,30 +251,9 @@ def _of(session: Session, group_by: list[str], period: Period) -> Report:
     return report(session, group_by, *bounds, site=period.site, second_reader=period.second_reader)
 
 
-def _period(
-    account: Account, start: datetime | date | None, end: datetime | date | None, as_of: datetime | None
-) -> Period:
-    """What is asked for, narrowed to what this account may know."""
-    until = _within(_aware(end, last=True)) or start_of(today() + timedelta(days=1))
-    since = _within(_aware(start)) or start_of(day_of(until) - timedelta(days=DAYS))
-    return Period(since, until, _within(_aware(as_of)) or now(), account.site, account.second_reader)
-
-
-def _within(given: datetime | None) -> datetime | None:
-    return None if given is None else min(max(given, EARLIEST), LATEST)
-
-
-def _aware(given: datetime | date | None, *, last: bool = False) -> datetime | None:
-    if given is None:
-        return None
-    if isinstance(given, datetime):
-        return given if given.tzinfo is not None else given.replace(tzinfo=UTC)
-    return start_of(given + timedelta(days=last and given < date.max))
-
-
 def _end_of(text: str) -> datetime | None:
     day = _day(text)
-    return None if day is None else _aware(day, last=True)
+    return None if day is None else aware(day, last=True)
 
 
 def _day(text: str) -> date | None:

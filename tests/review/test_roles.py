@@ -79,6 +79,7 @@ ROUTES = {
     "GET /reports": REPORT,
     "GET /reports/studies": REPORT,
     "GET /reports/mine": READ,
+    "GET /reports/mine/studies": READ,
     "GET /api/reports/compliance": REPORT,
     "GET /api/reports/compliance/studies": REPORT,
     "GET /api/reports/chart": REPORT,
