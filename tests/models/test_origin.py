@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from models import recipe
 from models.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from models.cli import app
-from models.dataset import Split
+from models.dataset import Split, clean_frames, split
 from models.errors import DataError, TrainingError
 from models.export import export
 from models.origin import own_split
@@ -96,11 +96,22 @@ def test_a_run_that_was_trained_further_is_refused(
 
 
 def test_a_split_of_other_frames_is_refused(data: Path, exported: tuple[Path, Path], copied: Path) -> None:
-    """As of a run that began with these weights, on other data, and has not trained yet."""
     sides = json.loads((copied / SPLIT).read_text())
     sides["validation"].append(sides["training"].pop())
     (copied / SPLIT).write_text(json.dumps(sides))
     refused(exported[1], copied, data, "split.json is of other frames")
+
+
+def test_a_run_that_only_began_with_the_weights_is_refused(
+    data: Path, tiny: recipe.Recipe, exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It holds the same weights, and draws a split of its own, here with as many frames on each side."""
+    frames, (run, weights) = clean_frames(data), exported
+    drawn = {seed: split(frames, (), tiny.split.share, seed) for seed in range(40)}
+    own = Split.read(run / SPLIT, data)
+    alike = (seed for seed, parts in drawn.items() if len(parts.validation) == len(own.validation) and parts != own)
+    began = train(replace(tiny, seed=next(alike)), data, tmp_path / "run", start_from=weights, time_budget_min=0)
+    refused(weights, began, data, "split.json is of other frames")
 
 
 def test_a_split_alone_is_no_run(data: Path, exported: tuple[Path, Path], copied: Path) -> None:
