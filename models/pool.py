@@ -132,12 +132,15 @@ class CropPool:
         return [view.shape for view in self._views]
 
     def wait(self, crops: int = _FIRST_CROPS) -> None:
-        """Wait for the first crops. Raises `TrainingError` when a worker has died."""
-        deadline = time.monotonic() + _WAIT_S
-        while self.drawn < min(crops, self.capacity):
+        """Wait for the first crops. Raises `TrainingError` when a worker has died, or they take too long."""
+        deadline, wanted = time.monotonic() + _WAIT_S, min(crops, self.capacity)
+        while (drawn := self.drawn) < wanted:
             self.refuse_dead_workers()
             if time.monotonic() > deadline:
-                raise TrainingError("No synthetic crop after five minutes.", cure="Check the machine's load.")
+                raise TrainingError(
+                    f"After {_WAIT_S / 60:g} minutes {drawn} of the first {wanted} crops are drawn.",
+                    cure="See what else the machine does, and whether reading the frames takes long.",
+                )
             time.sleep(0.2)
 
     def refuse_dead_workers(self) -> None:

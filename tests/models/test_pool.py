@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import pool
 from models.corruption import Sample
+from models.dataset import clean_frames
 from models.errors import TrainingError
 from models.pool import CropPool, CropSettings, cores_to_spare, crops, reserve
+from tests.models.tiny_weights import write_speckle
 
 SIDE = 64
 SHARED = Path("/dev/shm")
@@ -105,3 +108,13 @@ def test_ranks_of_a_machine_share_its_cores(
     if ranks:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     assert cores_to_spare() == expected
+
+
+def test_crops_that_take_too_long_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_WAIT_S", 0.0)
+    frames = clean_frames(write_speckle(tmp_path, 2))
+    with (
+        CropPool(frames, settings(), capacity=8, workers=1, seed=1) as slow,
+        pytest.raises(TrainingError, match=r"0 of the first 8 crops are drawn"),
+    ):
+        slow.wait()
