@@ -31,6 +31,8 @@ ENDED = (
     "DELETE FROM double_reads WHERE study_id = :id AND state = 'waiting' AND cause = 'override'",
     "UPDATE double_reads SET first_user_id = NULL, first_answer = NULL, first_at = NULL, verdict = NULL, first_note = ''"
     " WHERE study_id = :id AND state = 'waiting' AND NOT first_blinded",
+    "UPDATE double_reads SET state = 'done', adjudicated_at = CURRENT_TIMESTAMP"
+    " WHERE study_id = :id AND state = 'disagreed' AND NOT first_blinded",
 )
 
 

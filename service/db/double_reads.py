@@ -34,12 +34,17 @@ _ANSWERS = {Verdict.COMPLIANT: Reading.COMPLETE, Verdict.NON_COMPLIANT: Reading.
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two readers' answers to one study, and what the machine said before either of them."""
+    """Two readers' answers to one study, and what the machine said before either of them.
+
+    ``waits`` for a third person's word, which ``adjudicated`` is; none is awaited where the decision that was one of
+    two differing answers has ended.
+    """
 
     first: Reading
     second: Reading
     verdict: Verdict | None
     adjudicated: Reading | None
+    waits: bool
 
 
 def is_drawn(study_instance_uid: str, share: float) -> bool:
@@ -201,12 +206,18 @@ def forget_decision(session: Session, study: Study, user: User) -> None:
 
 
 def forget_decisions(session: Session, study_ids: Collection[int]) -> None:
-    """The decisions on these studies no longer stand, so that none is the first answer of a read that waits."""
-    waits = (DoubleRead.state == DoubleReadState.WAITING, ~DoubleRead.first_blinded)
+    """The decisions on these studies no longer stand, so that none is the first answer of a read that waits.
+
+    Where a second reader has seen it otherwise, nobody is asked any more who is right: both answers are kept.
+    """
+    waits = (DoubleRead.state != DoubleReadState.DONE, ~DoubleRead.first_blinded)
     query = select(DoubleRead).where(DoubleRead.study_id.in_(study_ids), *waits).order_by(DoubleRead.study_id)
     fresh = query.with_for_update().execution_options(populate_existing=True)
     for drawn in session.scalars(fresh).all():
-        _take_back(session, drawn)
+        if drawn.state is DoubleReadState.DISAGREED:
+            drawn.state, drawn.adjudicated_at = DoubleReadState.DONE, now()
+        else:
+            _take_back(session, drawn)
     session.flush()
 
 
@@ -267,7 +278,7 @@ def _put_up(session: Session, study: Study) -> DoubleRead:
 def _found_complete(session: Session, drawn: DoubleRead, study: Study) -> bool:
     """Whether the readers found the study complete, with the images that it has now and by what is asked of it now."""
     at = drawn.adjudicated_at or drawn.second_at
-    word = drawn.adjudicated_answer or drawn.second_answer
+    word = drawn.adjudicated_answer if drawn.adjudicated_at else drawn.second_answer
     if word is not Reading.COMPLETE or at is None or at < study.last_received_at:
         return False
     return not decisions.changed_since(session, study, at)
@@ -343,10 +354,11 @@ def _forget_the_outdated(drawn: DoubleRead, study: Study) -> None:
 
 
 def _pair(row: DoubleRead, as_of: datetime) -> Pair:
-    known = row.adjudicated_at is not None and row.adjudicated_at <= as_of
+    ended = row.adjudicated_at is not None and row.adjudicated_at <= as_of
     if row.first_answer is None or row.second_answer is None:
         raise ValueError("a double read with a second answer has a first one")
-    return Pair(row.first_answer, row.second_answer, row.verdict, row.adjudicated_answer if known else None)
+    waits = row.first_answer is not row.second_answer and not ended
+    return Pair(row.first_answer, row.second_answer, row.verdict, row.adjudicated_answer if ended else None, waits)
 
 
 def readers(drawn: DoubleRead) -> Sequence[tuple[Reading, str]]:

@@ -127,7 +127,7 @@ def _overrides(session: Session, start: datetime, end: datetime, moment: datetim
 
 
 def _settled(pairs: Sequence[Pair]) -> int:
-    return sum(pair.first is pair.second or pair.adjudicated is not None for pair in pairs)
+    return sum(not pair.waits for pair in pairs)
 
 
 def sentence(of: Agreement) -> str:

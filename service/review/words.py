@@ -113,8 +113,10 @@ def second_read(of: DoubleRead) -> str:
     """How far the second reading has come that an override asked for."""
     if of.state is not DoubleReadState.DONE:
         return SECOND_READS[of.state]
-    if of.adjudicated_answer is None:
+    if of.adjudicated_at is None:
         return "A second reader sees it so, too."
+    if of.adjudicated_answer is None:
+        return "A second reader saw it otherwise; the override ended before a third person decided."
     return f"A second reader saw it otherwise; a third person's word: {READINGS[of.adjudicated_answer].lower()}."
 
 

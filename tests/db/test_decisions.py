@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 from service.compliance.outcome import Finding, FindingState, Outcome, Severity
 from service.db import double_reads, reviews, verdicts
 from service.db.session import Database
-from service.db.tables import Decision, DoubleReadState, Reading, Study, User, Verdict
+from service.db.tables import Decision, DoubleReadState, Reading, Study, User, Verdict, now
 from service.db.tables.studies import DECIDED, FLAGGED, QUIET
 from service.errors import Conflict
+from service.report.agreement import agreement
 
 BAD, GOOD = Verdict.NON_COMPLIANT, Verdict.COMPLIANT
 Judge = Callable[..., None]
@@ -119,3 +120,38 @@ def test_it_is_no_first_answer_of_a_double_read_any_longer(any_db: Database, jud
         judge(session, study, BAD, "calipers")
         assert drawn.first_answer is Reading.COMPLETE, "a blinded answer was not about the verdict"
         assert double_reads.answer(session, study, ben, Reading.COMPLETE).state is DoubleReadState.DONE
+
+
+def test_nobody_is_asked_who_was_right_about_what_has_ended(any_db: Database, judge: Judge) -> None:
+    before = now()
+    with any_db.begin() as session:
+        study, anna, ben = ward(session)
+        cleo = User(name="cleo")
+        session.add(cleo)
+        judge(session, study, BAD, "calipers")
+        double_reads.draw(session, study, 1.0)
+        decide(session, study, anna, Decision.OVERRIDE, "not_required")
+        double_reads.answer(session, study, ben, Reading.INCOMPLETE)
+        differed = now()
+        judge(session, study, BAD, "calipers", rules="r@2")
+        assert double_reads.count_disagreements(session, cleo) == 1, "the same verdict"
+        judge(session, study, GOOD)
+        assert double_reads.count_disagreements(session, cleo) == 0
+        with pytest.raises(Conflict):
+            double_reads.adjudicate(session, study, cleo, Reading.COMPLETE)
+        told = {at: agreement(session, before, now(), at) for at in (differed, now())}
+        assert [(each.disagreed, each.adjudicated, each.waiting) for each in told.values()] == [(1, 0, 1), (1, 0, 0)]
+
+
+def test_two_blinded_readers_who_differ_were_not_about_the_verdict(any_db: Database, judge: Judge) -> None:
+    with any_db.begin() as session:
+        study, anna, ben = ward(session)
+        cleo = User(name="cleo")
+        session.add(cleo)
+        judge(session, study, BAD, "calipers")
+        double_reads.draw(session, study, 1.0)
+        double_reads.answer(session, study, anna, Reading.COMPLETE)
+        double_reads.answer(session, study, ben, Reading.INCOMPLETE)
+        decide(session, study, cleo, Decision.CONFIRM)
+        judge(session, study, GOOD)
+        assert study.decision is None and double_reads.count_disagreements(session, cleo) == 1

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from service.compliance.outcome import Finding, FindingState, Outcome
 from service.db import audit, double_reads, reviews, studies, users, verdicts
@@ -154,6 +155,12 @@ class TestUndone:
             study = studies.brief(session, uid)
             reviews.decide(session, study, user, Decision.OVERRIDE, MISSED, "there", study.version)
 
+    def judge(self, session: Session, study: Study, rules: str, verdict: Verdict, *lacks: str) -> None:
+        by = verdicts.Versions("test@0", "t0", rules, "0")
+        lacking = tuple(Finding(name, FindingState.MISSING, Severity.MAJOR, "s") for name in lacks)
+        verdicts.record(session, study.id, None, Outcome(verdict, lacking), by)
+        verdicts.settle_all(session, {study.id: verdict})
+
     def test_by_withdrawing(self, db: Database, heavy: str, people: tuple[User, User]) -> None:
         self.override(db, heavy, people[0])
         with db.begin() as session:
@@ -187,6 +194,28 @@ class TestUndone:
                 verdicts.settle_all(session, {study.id: Verdict.COMPLIANT})
         assert read_of(db, heavy) is None
 
+    def test_after_a_second_reader_saw_it_otherwise(
+        self, db: Database, heavy: str, people: tuple[User, User], sign_in: SignIn
+    ) -> None:
+        """No third person is asked about it; the next override is read like a first one."""
+        self.override(db, heavy, people[0])
+        with db.begin() as session:
+            study = studies.brief(session, heavy)
+            double_reads.answer(session, study, people[1], Reading.INCOMPLETE)
+            former = verdicts.standing(session, study.id)
+            self.judge(session, study, former.rulebook, Verdict.NON_COMPLIANT, "breast-body-marker", "calipers")
+        cleo = sign_in(Role.REVIEWER, "cleo")
+        assert 'id="second-reads"' not in cleo.get("/worklist").text
+        assert cleo.get("/api/double-reads/disagreements").json() == []
+        assert cleo.get(f"/api/double-reads/{heavy}/disagreement").status_code == 404
+        with db.begin() as session:
+            study = studies.brief(session, heavy)
+            reviews.decide(session, study, people[1], Decision.CONFIRM, "", "", study.version)
+        assert "the override ended before a third person decided" in cleo.get(f"/studies/{heavy}").text
+        self.override(db, heavy, people[0])
+        read = read_of(db, heavy)
+        assert read is not None and (read.state, read.second_answer) == (DoubleReadState.WAITING, None)
+
     def test_not_by_an_image_that_changes_nothing(self, db: Database, heavy: str, people: tuple[User, User]) -> None:
         self.override(db, heavy, people[0])
         with db.begin() as session:
@@ -205,11 +234,7 @@ class TestUndone:
             study = studies.brief(session, heavy)
             double_reads.answer(session, study, people[1], Reading.COMPLETE)
             former = verdicts.standing(session, study.id)
-            by = verdicts.Versions("test@0", "t0", former.rulebook, "0")
-            names = ("breast-body-marker", "calipers")
-            lacking = tuple(Finding(name, FindingState.MISSING, Severity.MAJOR, "s") for name in names)
-            verdicts.record(session, study.id, None, Outcome(Verdict.NON_COMPLIANT, lacking), by)
-            verdicts.settle_all(session, {study.id: Verdict.NON_COMPLIANT})
+            self.judge(session, study, former.rulebook, Verdict.NON_COMPLIANT, "breast-body-marker", "calipers")
         self.override(db, heavy, people[0])
         read = read_of(db, heavy)
         assert read is not None and read.state is DoubleReadState.WAITING

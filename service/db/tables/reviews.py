@@ -83,7 +83,7 @@ class DoubleRead(Base):
     adjudicator_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     adjudicated_answer: Mapped[Reading | None] = mapped_column(named(Reading))
     adjudicated_note: Mapped[str] = mapped_column(Text, default="")
-    adjudicated_at: Mapped[datetime | None]
+    adjudicated_at: Mapped[datetime | None]  # without an answer: a decision that was one of two has ended
 
     study: Mapped[Study] = relationship()
 
