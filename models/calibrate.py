@@ -252,7 +252,8 @@ def bands(
 
 def _balance(truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     share = np.clip(truth.mean(), 1e-3, 1 - 1e-3)
-    return np.where(truth, 0.5 / share, 0.5 / (1 - share))
+    weights: npt.NDArray[np.float64] = np.where(truth, 0.5 / share, 0.5 / (1 - share))
+    return weights
 
 
 def calibrate(

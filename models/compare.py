@@ -24,7 +24,7 @@ from models.corruption.degradation import Degradation
 from models.dataset import CleanFrame, read_frame
 from models.export import MAX_SIDE
 from models.loss import restoration_loss
-from models.machine import bf16_is_fast
+from models.machine import bf16_is_fast, placed
 from models.metrics import dice, iou, pixel_accuracy, psnr_hvs_m, ssim
 from models.pool import CropPool
 from models.recipe import Recipe
@@ -85,7 +85,7 @@ def rival(frames: Sequence[CleanFrame], recipe: Recipe, minutes: float) -> Costu
     """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    network = CostumedUNet().to(memory_format=torch.channels_last)
+    network = placed(CostumedUNet(), torch.device("cpu"))
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE)
     settings = replace(recipe.crops, side=_SIDE)
     with CropPool(frames, settings, recipe.pool, recipe.workers, recipe.seed) as pool:
@@ -94,7 +94,8 @@ def rival(frames: Sequence[CleanFrame], recipe: Recipe, minutes: float) -> Costu
         while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
             for group in optimiser.param_groups:
                 group["lr"] = _RATE * one_cycle(done, 0.1)
-            noisy, second, kinds = varied(*(torch.from_numpy(part) for part in pool.batch(rng, _BATCH)), rng)
+            noisy, second, kinds = (torch.from_numpy(part) for part in pool.batch(rng, _BATCH))
+            noisy, second, kinds = varied(noisy, second, kinds, rng)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(torch.device("cpu"))):
                 restoration = network(noisy)
             loss = restoration_loss(restoration.float(), second, kinds > 0, 1.0)

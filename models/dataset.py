@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
+from pydicom.config import IGNORE
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID_dictionary
+from pydicom.uid import UID
 
 from models.errors import DataError, LeakySplit, of_the_system
 from models.whole import write_whole
@@ -233,9 +234,9 @@ def _is_picture(path: Path) -> bool:
     """By its SOP class; where that is not one of the standard's, by whether it has rows. A picture that lacks its
     pixels is one all the same, and what has no class at all is taken for a damaged one: reading them tells."""
     header = _header(path, "SOPClassUID", "Rows")
-    sop_class = str(header.get("SOPClassUID") or "")
-    name = UID_dictionary[sop_class][0] if sop_class in UID_dictionary else ""
-    if name:
+    sop_class = UID(str(header.get("SOPClassUID") or ""), IGNORE)
+    name = sop_class.name
+    if name not in ("", sop_class):  # by its number goes what the standard does not know
         return "Image Storage" in name or "Volume Storage" in name
     return not sop_class or "Rows" in header
 

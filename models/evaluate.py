@@ -263,14 +263,14 @@ def synthetic_frames(weights: Weights, frames: Sequence[CleanFrame], samples: in
             errors[f"inpainting{name}"].append(squared_error(inpainted(sample.noisy, wide), sample.clean, marked))
     report.drawings, report.largest = {"drawn": samples, "measured": measured}, weights.graph.max_side
     for kind in Kind:
-        hit, size, near_mask, mask, near_truth, truth_ = counts[kind]
-        scores, truths = ([one[column] for one in presence[kind]] for column in (0, 1))
+        hit, size, near_found, found, near_true, true = (float(pixels) for pixels in counts[kind])
+        scores, truths = [score for score, _ in presence[kind]], [there for _, there in presence[kind]]
         row = accuracy(scores, truths, weights.thresholds[kind].present)
-        drawn = 1.0 if truth_ else float("nan")  # with nothing to overlap, there is no overlap, good or bad
+        drawn = 1.0 if true else float("nan")  # with nothing to overlap, there is no overlap, good or bad
         report.synthetic[kind.value] = {
             "Dice": drawn * 2 * hit / max(size, 1),
             "IoU": drawn * hit / max(size - hit, 1),
-            "Dice, 1 px": drawn * (near_mask + near_truth) / max(mask + truth_, 1),
+            "Dice, 1 px": drawn * (near_found + near_true) / max(found + true, 1),
             "AUROC": row["auroc"].value,
             "sensitivity": row["sensitivity"].value,
             "specificity": row["specificity"].value,

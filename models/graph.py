@@ -65,7 +65,8 @@ class Served(nn.Module):
         deep = network.context(features.pop())
         for up in reversed(network.up):
             deep = up(deep, features.pop())
-        return network.head[0](deep)
+        planes: Tensor = network.head[0](deep)
+        return planes
 
 
 @torch.no_grad()
@@ -98,7 +99,7 @@ def shuffled(planes: Tensor) -> Tensor:
 def folded(network: UnshuffleUNet) -> UnshuffleUNet:
     """Batch normalisation as part of the convolution before it."""
     for block in [module for module in network.modules() if isinstance(module, Block)]:
-        block[0] = fuse_conv_bn_eval(block[0], block[1])
+        block[0] = fuse_conv_bn_eval(block.convolution, block.normalisation)
         block[1] = nn.Identity()
     return network
 

@@ -49,15 +49,18 @@ def _take_over(earlier: UnshuffleUNet, into: UnshuffleUNet) -> None:
 
 def _normalise_what_is_new(earlier: UnshuffleUNet, into: UnshuffleUNet, examples: Tensor) -> None:
     """Statistics are those of the examples in training mode, so that its first steps find things as they are here."""
-    known = dict(earlier.named_modules())
-    blocks = {name: module for name, module in into.named_modules() if isinstance(module, Block)}
-    identities = [block[1] for name, block in blocks.items() if name not in known]
-    first_new = {block[1]: known[name][1].num_features if name in known else 0 for name, block in blocks.items()}
+    known, blocks = _blocks(earlier), _blocks(into)
+    identities = [block.normalisation for name, block in blocks.items() if name not in known]
+    first_new = {
+        block.normalisation: known[name].normalisation.num_features if name in known else 0
+        for name, block in blocks.items()
+    }
 
     def measure(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
         assert isinstance(norm, nn.BatchNorm2d)
         new, plain = slice(first_new[norm], None), inputs[0]
         variance, mean = torch.var_mean(plain, dim=(0, 2, 3), correction=0)
+        assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean[new] = mean[new]
         norm.running_var[new] = variance[new]
         if norm in identities:
@@ -67,10 +70,15 @@ def _normalise_what_is_new(earlier: UnshuffleUNet, into: UnshuffleUNet, examples
 
     for name, block in blocks.items():
         if name not in known:
-            nn.init.dirac_(block[0].weight)  # what comes in has been through a ReLU, so the block's own keeps it
+            # What comes in has been through a ReLU, so the block's own keeps it.
+            nn.init.dirac_(block.convolution.weight)
     hooks = [norm.register_forward_hook(measure) for norm in first_new]
     training = into.training
     into.eval()(examples)
     into.train(training)
     for hook in hooks:
         hook.remove()
+
+
+def _blocks(network: UnshuffleUNet) -> dict[str, Block]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, Block)}

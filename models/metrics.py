@@ -56,7 +56,7 @@ def _refuse_unequal(image: Image, reference: Image, side: int) -> None:
 
 
 def _smoothed(image: Plane) -> Plane:
-    return cv2.GaussianBlur(image, (_WINDOW, _WINDOW), 1.5)
+    return np.asarray(cv2.GaussianBlur(image, (_WINDOW, _WINDOW), 1.5), np.float64)
 
 
 # Luminance quantisation of JPEG (ISO/IEC 10918-1, table K.1). Both tables of Ponomarenko 2007 derive from it: the
@@ -113,9 +113,11 @@ def _masked_contrast(blocks: Plane, spectra: Plane) -> Plane:
     whole = _scatter(blocks)
     quarters = sum(_scatter(blocks[..., i : i + 4, j : j + 4]) for i in (0, 4) for j in (0, 4))
     evenness = np.divide(quarters, whole, out=np.zeros_like(whole), where=whole > 0)
-    return np.sqrt(energy * evenness) / 32
+    hidden: Plane = np.sqrt(energy * evenness) / 32
+    return hidden
 
 
 def _scatter(blocks: Plane) -> Plane:
     """Sample variance times the number of pixels, as the reference defines it."""
-    return blocks.var(axis=(2, 3), ddof=1) * blocks.shape[2] * blocks.shape[3]
+    scatter: Plane = blocks.var(axis=(2, 3), ddof=1) * blocks.shape[2] * blocks.shape[3]
+    return scatter

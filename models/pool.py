@@ -318,11 +318,13 @@ def _crop(
     else:
         size = (settings.side, settings.side)
         smooth = cv2.INTER_AREA if span > settings.side else cv2.INTER_LINEAR
-        frames = [cv2.resize(np.ascontiguousarray(part), size, interpolation=smooth) for part in parts[:2]]
+        enlarged = (cv2.resize(np.ascontiguousarray(part), size, interpolation=smooth) for part in parts[:2])
+        frames = [np.asarray(frame, np.uint8) for frame in enlarged]
         kinds = resized_kinds(parts[2], settings.side, settings.side)
     if rng.random() < settings.blurred:
         sigma = float(rng.uniform(0.4, settings.blur))
-        frames = [cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), sigma) for frame in frames]
+        blurred = (cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), sigma) for frame in frames)
+        frames = [np.asarray(frame, np.uint8) for frame in blurred]
     return frames[0], frames[1], kinds
 
 
@@ -353,7 +355,7 @@ def resized_kinds(kinds: Frame, width: int, height: int) -> Frame:
     result = np.zeros((height, width), np.uint8)
     strongest = np.full((height, width), 84, np.uint8)
     for kind in np.flatnonzero(np.bincount(kinds.ravel(), minlength=2)[1:]) + 1:
-        plane = cv2.compare(kinds, int(kind), cv2.CMP_EQ)
+        plane = (kinds == int(kind)).view(np.uint8) * np.uint8(255)
         smooth = cv2.INTER_AREA if width < kinds.shape[1] else cv2.INTER_LINEAR
         share = cv2.resize(plane, (width, height), interpolation=smooth)
         wins = share > strongest

@@ -109,7 +109,7 @@ def _training_side(served: Weights, data: Path) -> tuple[CleanFrame, ...]:
     return split(clean_frames(data), made.held_out_sources, made.share, served.card["seed"]).training
 
 
-class Screens(CalibrationDataReader):
+class Screens(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime comes without types
     """Screens with synthetic marks, as the service would hand them to the graph."""
 
     def __init__(self, frames: Sequence[CleanFrame], count: int, stride: int) -> None:

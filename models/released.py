@@ -71,8 +71,8 @@ def _normalised(network: UnshuffleUNet, biases: dict[Block, Tensor], examples: T
 
     def measure(block: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
         assert isinstance(block, Block)
-        norm = block[1]
-        plain = block[0](inputs[0])
+        norm, plain = block.normalisation, block.convolution(inputs[0])
+        assert norm.running_mean is not None and norm.running_var is not None
         mean, variance = plain.mean(dim=(0, 2, 3)), plain.var(dim=(0, 2, 3), unbiased=False)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)

@@ -22,7 +22,7 @@ from models.distributed import Ranks
 from models.feed import Feed
 from models.layers import hold_statistics, hold_still
 from models.loss import product_loss
-from models.machine import bf16_is_fast, end_cleanly_when_told, keep_freed_memory
+from models.machine import bf16_is_fast, end_cleanly_when_told, keep_freed_memory, placed
 from models.pool import CropPool
 from models.recipe import Recipe
 from models.recorded import recorded
@@ -100,7 +100,7 @@ def _train(
     torch.backends.cudnn.benchmark = True  # all batches have one shape
     torch.manual_seed(recipe.seed + ranks.seed_offset)
     rng = np.random.default_rng(recipe.seed + ranks.seed_offset)
-    network = build(recipe).to(device, memory_format=torch.channels_last)
+    network = placed(build(recipe), device)
     hold_still(network, recipe.optimiser.layers)
     average = copy.deepcopy(network).eval()
     groups = parameter_groups(network, recipe.optimiser.weight_decay)
@@ -133,8 +133,8 @@ def _train(
         bar = progress.add_task(recipe.name, total=recipe.steps if budget_s is None else int(budget_s))
         pool.wait()
         if start_from is not None:
-            crops = (torch.from_numpy(part) for part in pool.batch(rng, _EXAMPLES))
-            examples, _, _ = varied(*crops, rng)
+            noisy, second, kinds = (torch.from_numpy(part) for part in pool.batch(rng, _EXAMPLES))
+            examples, _, _ = varied(noisy, second, kinds, rng)
             state |= begin_from(start_from, recipe, network, average, examples.to(device))
         hold_statistics(network, recipe.optimiser.layers)
         half, shape = bf16_is_fast(device), (recipe.batch, 3, recipe.crops.side, recipe.crops.side)

@@ -1,6 +1,7 @@
 """How crops are varied on the device they are trained on: gain, colour, noise."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def varied(noisy: Tensor, second: Tensor, kinds: Tensor, rng: np.random.Generato
 
 def mixed_primaries(rng: np.random.Generator) -> np.ndarray:
     """A float32 (3, 3) matrix whose rows sum to 1: the colours of a crop change, its greys do not."""
-    matrix = np.eye(3, dtype=np.float32)
+    matrix: npt.NDArray[np.floating] = np.eye(3, dtype=np.float32)
     if rng.random() < 0.5:
         share = float(rng.uniform(0.0, 0.5))
         matrix = (1 - share) * matrix[rng.permutation(3)] + share * rng.dirichlet(np.ones(3), 3)

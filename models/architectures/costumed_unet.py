@@ -61,4 +61,5 @@ class CostumedUNet(nn.Module):
         features = self.deep(torch.cat([features, skips.pop()], dim=1))
         for block in self.decoder:
             features = block(torch.cat([features, skips.pop()], dim=1))
-        return self.exit(torch.cat([features, skips.pop()], dim=1))
+        restoration: Tensor = self.exit(torch.cat([features, skips.pop()], dim=1))
+        return restoration

@@ -23,7 +23,8 @@ class AtrousPyramid(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         views = [window(features) for window in self.windows]
         mean = self.everything(features.mean(dim=(2, 3), keepdim=True))
-        return self.merge(torch.cat([*views, mean.expand_as(views[0])], dim=1))
+        merged: Tensor = self.merge(torch.cat([*views, mean.expand_as(views[0])], dim=1))
+        return merged
 
 
 class DeepLabV3(nn.Module):

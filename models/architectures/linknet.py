@@ -39,4 +39,5 @@ class LinkNet(nn.Module):
             deep = block(deep)
             if skips:
                 deep = deep + skips.pop()
-        return self.head(deep)
+        restoration: Tensor = self.head(deep)
+        return restoration

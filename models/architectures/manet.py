@@ -24,7 +24,8 @@ class PositionAttention(nn.Module):
         likeness = query.transpose(1, 2) @ key
         weights = likeness.flatten(1).softmax(dim=1).view_as(likeness)
         gathered = value @ weights.transpose(1, 2)
-        return self.out(features + gathered.view_as(features))
+        attended: Tensor = self.out(features + gathered.view_as(features))
+        return attended
 
 
 def _squeeze_excite(channels: int, reduction: int = 16) -> nn.Sequential:
@@ -51,7 +52,8 @@ class Fusion(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         deep = functional.interpolate(self.narrow(deep), scale_factor=2.0, mode="nearest")
         weights = self.weigh_deep(deep) + self.weigh_skip(skip)
-        return self.merge(torch.cat([deep * weights, skip], dim=1))
+        fused: Tensor = self.merge(torch.cat([deep * weights, skip], dim=1))
+        return fused
 
 
 class MANet(nn.Module):
@@ -81,4 +83,5 @@ class MANet(nn.Module):
         deep = self.bottom(skips.pop())
         for fusion in self.decoder:
             deep = fusion(deep, skips.pop())
-        return self.head(deep)
+        restoration: Tensor = self.head(deep)
+        return restoration

@@ -41,7 +41,8 @@ class MultiRes(nn.Module):
         for conv in self.convs:
             view = conv(view)
             views.append(view)
-        return self.out(self.joined(torch.cat(views, dim=1)) + self.shortcut(features))
+        joined: Tensor = self.out(self.joined(torch.cat(views, dim=1)) + self.shortcut(features))
+        return joined
 
 
 class ResidualStep(nn.Module):
@@ -52,7 +53,8 @@ class ResidualStep(nn.Module):
         self.out = nn.Sequential(nn.ReLU(inplace=True), _norm(outputs))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.out(self.conv(features) + self.shortcut(features))
+        joined: Tensor = self.out(self.conv(features) + self.shortcut(features))
+        return joined
 
 
 class ResidualPath(nn.Module):
@@ -80,16 +82,18 @@ class MultiResUNet(nn.Module):
         self.down, self.paths = nn.ModuleList(), nn.ModuleList()
         channels = 3
         for width, repeats in zip(widths, (4, 3, 2, 1), strict=True):
-            self.down.append(MultiRes(channels, width))
-            channels = self.down[-1].channels
+            block = MultiRes(channels, width)
+            self.down.append(block)
+            channels = block.channels
             self.paths.append(ResidualPath(channels, width, repeats))
         self.bottom = MultiRes(channels, 512)
         channels = self.bottom.channels
         self.enlarge, self.up = nn.ModuleList(), nn.ModuleList()
         for width in reversed(widths):
             self.enlarge.append(nn.ConvTranspose2d(channels, width, 2, stride=2))
-            self.up.append(MultiRes(2 * width, width))
-            channels = self.up[-1].channels
+            block = MultiRes(2 * width, width)
+            self.up.append(block)
+            channels = block.channels
         self.pool = nn.MaxPool2d(2)
         self.head = nn.Conv2d(channels, 3, 1)
 
@@ -102,4 +106,5 @@ class MultiResUNet(nn.Module):
         features = self.bottom(features)
         for enlarge, block in zip(self.enlarge, self.up, strict=True):
             features = block(torch.cat([enlarge(features), skips.pop()], dim=1))
-        return self.head(features)
+        restoration: Tensor = self.head(features)
+        return restoration

@@ -32,7 +32,8 @@ class Basic(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.relu(self.residual(features) + self.shortcut(features))
+        joined: Tensor = self.relu(self.residual(features) + self.shortcut(features))
+        return joined
 
 
 class Bottleneck(nn.Module):
@@ -56,7 +57,8 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.relu(self.residual(features) + self.shortcut(features))
+        joined: Tensor = self.relu(self.residual(features) + self.shortcut(features))
+        return joined
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:

@@ -18,7 +18,8 @@ class Node(nn.Module):
 
     def forward(self, below: Tensor, left: list[Tensor]) -> Tensor:
         enlarged = functional.interpolate(below, scale_factor=2.0, mode="nearest")
-        return self.merge(torch.cat([enlarged, *left], dim=1))
+        joined: Tensor = self.merge(torch.cat([enlarged, *left], dim=1))
+        return joined
 
 
 class UNetPlusPlus(nn.Module):
@@ -47,6 +48,9 @@ class UNetPlusPlus(nn.Module):
         triangle = [[features] for features in self.encoder(frame)]
         for step in range(1, 5):
             for level in range(5 - step):
-                node = self.rows[level][step - 1]
+                row = self.rows[level]
+                assert isinstance(row, nn.ModuleList)
+                node = row[step - 1]
                 triangle[level].append(node(triangle[level + 1][step - 1], triangle[level][::-1]))
-        return self.head(self.last(triangle[0][-1], []))
+        restoration: Tensor = self.head(self.last(triangle[0][-1], []))
+        return restoration

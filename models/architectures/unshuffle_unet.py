@@ -25,6 +25,19 @@ class Block(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
+    @property
+    def convolution(self) -> nn.Conv2d:
+        first = self[0]
+        assert isinstance(first, nn.Conv2d)
+        return first
+
+    @property
+    def normalisation(self) -> nn.BatchNorm2d:
+        """Not in a folded network, whose convolutions hold it."""
+        second = self[1]
+        assert isinstance(second, nn.BatchNorm2d)
+        return second
+
 
 class Up(nn.Module):
     """Doubles the resolution of the deeper features and adds them to the skip connection."""
@@ -37,7 +50,8 @@ class Up(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         # Projecting before enlarging costs a quarter of projecting after, with the same result.
         enlarged = functional.interpolate(self.project(deep), scale_factor=2.0, mode="nearest")
-        return self.blocks(enlarged + skip)
+        joined: Tensor = self.blocks(enlarged + skip)
+        return joined
 
 
 class UnshuffleUNet(nn.Module):
@@ -108,4 +122,4 @@ def gflop(network: nn.Module, height: int = 608, width: int = 800) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, height, width))
     network.train(training)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops() / 1e9)

@@ -109,8 +109,8 @@ def glyph(name: str, x: float, y: float, size: float, width: float, toward: floa
         # It opens away from the line: a line between two heads that point outwards is an arrow.
         return [Stroke(turned(np.array([[x - h, y - h], [x, y], [x - h, y + h]]), toward, x, y), width)]
     if name == "star":
-        arms = [(a, 1.0 if a % 90 == 0 else 0.7) for a in (0, 45, 90, 135)]
-        return [Stroke(turned(line(x - h * r, y, x + h * r, y), a, x, y), width) for a, r in arms]
+        rays = [(a, 1.0 if a % 90 == 0 else 0.7) for a in (0, 45, 90, 135)]
+        return [Stroke(turned(line(x - h * r, y, x + h * r, y), a, x, y), width) for a, r in rays]
     if name == "dot":
         return [Stroke(arc(x, y, h * 0.45, h * 0.45, steps=12), 0)]
     if name == "dot plus":

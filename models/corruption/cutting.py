@@ -23,7 +23,7 @@ def through_a_mark(rng: np.random.Generator, labels: Image, kinds: tuple[int, ..
     """
     height, width = labels.shape
     for kind in rng.permutation([kind for kind in kinds if (labels == kind).any()]):
-        plane = cv2.dilate(cv2.compare(labels, int(kind), cv2.CMP_EQ), _REACH)
+        plane = cv2.dilate((labels == int(kind)).view(np.uint8), _REACH)
         count, _, boxes, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
         for which in rng.permutation(np.arange(1, count)):
             x, y, w, h = (int(v) for v in boxes[which][:4])

@@ -51,7 +51,8 @@ class Canvas:
 
     def __init__(self, frame: Image) -> None:
         self.image = frame.copy()
-        self.height, self.width = frame.shape[:2]
+        self.height: int = frame.shape[0]
+        self.width: int = frame.shape[1]
         self.kind: Image = np.zeros((self.height, self.width), np.uint8)
         self.coverage: Image = np.zeros((self.height, self.width), np.uint8)
 

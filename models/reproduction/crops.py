@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,7 +91,7 @@ def data(
         "test": _Part(frames.test, scale.test_crops, scale.side),
         "examples": _Part(tuple(filter(may_show, frames.test)) or frames.test, EXAMPLES, scale.example_side),
     }
-    manifest = {
+    manifest: dict[str, Any] = {
         "kind": kind,
         "switches": {switch: getattr(defects, switch) for switch in DATA_SWITCHES},
         "seed": scale.data_seed,
@@ -115,7 +116,7 @@ def _draw(path: Path, part: _Part, kind: str, defects: Defects, seed: tuple[int,
     stored = np.lib.format.open_memmap(path, "w+", np.uint8, (part.count, part.side, part.side, 13))
     _take_room(path)
     order = np.random.default_rng(seed).permutation(len(part.frames))
-    used = []
+    used: list[CleanFrame] = []
     for turn in range(-(-part.count // part.per_frame)):
         frame = part.frames[order[turn % len(part.frames)]]
         rng = np.random.default_rng([*seed, turn])
@@ -158,6 +159,6 @@ def crop(whole: Sample, side: int, on_mark: float, rng: np.random.Generator) -> 
 
 def _read(path: Path, drawn: list[dict[str, str]]) -> Crops:
     stored = np.load(path, mmap_mode="r")
-    images = (stored[..., start : start + 3] for start in (0, 3, 6, 9))
+    noisy, second, clean, target = (stored[..., start : start + 3] for start in (0, 3, 6, 9))
     groups, sources = (tuple(one[key] for one in drawn) for key in ("group", "source"))
-    return Crops(*images, mask=stored[..., 12] > 0, groups=groups, sources=sources)
+    return Crops(noisy, second, clean, target, mask=stored[..., 12] > 0, groups=groups, sources=sources)

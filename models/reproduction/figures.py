@@ -9,6 +9,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from models.reproduction.crops import Crops
 from models.reproduction.results import Result
@@ -80,7 +81,7 @@ def restorations(answers: Sequence[tuple[str, Images]], examples: Crops, path: P
     grid(rows, [name for name, _ in columns], path)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout(pad=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, pil_kwargs={"quality": 82} if path.suffix == ".webp" else {})

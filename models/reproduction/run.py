@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.dataset import clean_frames
@@ -118,7 +126,7 @@ class Workshop:
                 progress.update(work, description=f"{number + 1}/{len(missing)} {job.cell.kind} {job.cell.network}")
                 per_step = tflop / max(1, steps_of(job.cell, self.scale))
                 started = time.monotonic()
-                self._do(job, lambda steps, per_step=per_step: progress.advance(work, steps * per_step))
+                self._do(job, _in_steps(progress, work, per_step))
                 budget.learn(tflop, time.monotonic() - started)
                 if not console.is_terminal:
                     _tell(
@@ -158,6 +166,11 @@ class Workshop:
         return 3 * gflop(job.cell.network) * (self.scale.side / 64) ** 2 * seen / 1000
 
 
+def _in_steps(progress: Progress, work: TaskID, per_step: float) -> Callable[[int], None]:
+    """Advances the bar by what so many steps of a job weigh."""
+    return lambda steps: progress.advance(work, steps * per_step)
+
+
 def _tell(console: Console, job: Job, done: int, of: int, left_s: float) -> None:
     """A line of a log, which shows no bar."""
     cell = job.cell
@@ -172,7 +185,7 @@ def gflop(network: str) -> float:
         return 0.0
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network_of(network).eval()(torch.zeros(1, 3, 64, 64))
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops() / 1e9)
 
 
 class _Budget:

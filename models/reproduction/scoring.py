@@ -61,7 +61,8 @@ def residuals(noisy: Images, restored: Images, defects: Defects) -> Planes:
     """What a restoration took away, uint8 (n, H, W): largest over the channels; one-sided, only what it darkened."""
     difference = noisy.astype(np.int16) - restored
     taken = difference if defects.one_sided_residual else np.abs(difference)
-    return np.clip(taken.max(axis=3), 0, 255).astype(np.uint8)
+    planes: Planes = np.clip(taken.max(axis=3), 0, 255).astype(np.uint8)
+    return planes
 
 
 def masks(residuals_: Planes, threshold: int | None) -> Masks:

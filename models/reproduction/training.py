@@ -14,7 +14,7 @@ from torch import nn
 
 from models.architectures import build
 from models.checkpoint import read_checkpoint, write_checkpoint
-from models.machine import bf16_is_fast
+from models.machine import bf16_is_fast, placed
 from models.reproduction.crops import Crops, Data
 from models.reproduction.inputs import Images, to_levels, to_network, to_uint8
 from models.reproduction.losses import RestorationLoss
@@ -91,7 +91,7 @@ def train(
     """
     torch.manual_seed(seed)
     device = device_at_hand()
-    network = network_of(cell.network).to(device, memory_format=torch.channels_last)
+    network = placed(network_of(cell.network), device)
     steps = steps_of(cell, scale)
     if not steps:
         return Trained(network.eval(), (), None)
@@ -136,15 +136,18 @@ def _rows(crops: int, batch: int, seed: int, step: int) -> np.ndarray:
     """The batch of one step: every crop once an epoch, in an order that only seed and epoch decide."""
     start = step * batch
     places = np.arange(start, start + batch)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(crops) for epoch in set(places // crops)}
-    return np.sort([orders[place // crops][place % crops] for place in places])
+    orders = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(crops) for epoch in set((places // crops).tolist())
+    }
+    return np.sort([orders[place // crops][place % crops] for place in places.tolist()])
 
 
 def restored(network: nn.Module, noisy: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The network's answer, in float32; the work is done in bfloat16 where that is fast."""
     noisy = noisy.to(device, memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
-        return network(noisy).float()
+        answer: torch.Tensor = network(noisy).float()
+        return answer
 
 
 @torch.no_grad()

@@ -356,10 +356,11 @@ def test_objects_of_an_export_that_are_no_pictures_are_passed_over_and_counted(
         lambda: other_object("Ultrasound Image Storage"),
         lambda: other_object("Enhanced US Volume Storage"),
         lambda: other_object("1.3.46.670589.2.11.1.1", Rows=90, Columns=120),
+        lambda: other_object("1.2.840.10008.5.1.4.1.1.40", Rows=90, Columns=120),
         lambda: other_object("Comprehensive SR Storage").replace(b"\x08\x00\x16\x00", b"\x08\x00\x17\x00"),
         lambda: other_object("Comprehensive SR Storage")[:200],
     ],
-    ids=["image", "volume", "unknown, with rows", "of no class", "cut off"],
+    ids=["image", "volume", "unknown, with rows", "retired without a name, with rows", "of no class", "cut off"],
 )
 def test_a_picture_that_lacks_its_pixels_is_named(data: Path, tmp_path: Path, content: Callable[[], bytes]) -> None:
     folder = shutil.copytree(data, tmp_path / "export")
