@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 os.environ.setdefault("SONOMARK_DATA_DIR", tempfile.mkdtemp())
 
@@ -31,7 +30,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
 from bench.assess import COLUMNS, ROWS, screen
-from service.analyse.devices import GPUS, Options, open_session
+from service.analyse.devices import GPUS, Device, Options, open_session
+from service.analyse.openvino import Compiled
 from service.analyse.pipeline import Assessment, Begun, Pipeline
 from service.analyse.restoration import load_network
 from service.settings import WEIGHTS, Settings, settings
@@ -91,7 +91,7 @@ def report(pipeline: Pipeline, here: Settings, rates: list[float], steps: dict[s
     )
 
 
-def peak_gflops(device: Any, here: Settings) -> float:
+def peak_gflops(device: Device, here: Settings) -> float:
     """Of a large matrix product in float32 (TF32 where the network may use it)."""
     side = SIDE if device in GPUS else SIDE // 2
     shape = [side, side]
@@ -103,8 +103,9 @@ def peak_gflops(device: Any, here: Settings) -> float:
         [tensor("c", TensorProto.FLOAT, shape)],
     )
     model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    on = device if device in GPUS else "cpu"
+    on: Device = device if device in GPUS else "cpu"
     session = open_session(model.SerializeToString(), on, Options(threads=here.threads, precision=here.precision))
+    assert not isinstance(session, Compiled)
     memory = "cuda" if device in GPUS else "cpu"
     value = np.random.default_rng(0).random((side, side), np.float32)
     binding = session.io_binding()

@@ -22,6 +22,7 @@ from models.architectures.unshuffle_unet import UnshuffleUNet, gflop
 from models.corruption import corrupt
 from models.dataset import clean_frames, read_frame
 from models.graph import Served, folded
+from models.machine import placed
 from models.released import released
 from models.served import Frame, Output, Weights, verdict
 from service.analyse.annotations import Kind
@@ -48,7 +49,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, {chosen.weights.name}, {ROWS} x {COLUMNS}, batches of {chosen.batch}")
     print(f"  peak: {arithmetic / 1e12:.0f} TFLOP/s by a product, {memory / 1e12:.2f} TB/s by a copy")
     print(f"  a frame: {operations / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB, {floor * 1e6:.0f} us by the roofline")
-    served = Served(network).cuda().to(memory_format=torch.channels_last)
+    served = placed(Served(network), torch.device("cuda"))
     frames = torch.randint(0, 256, (chosen.batch, ROWS, COLUMNS, 3), dtype=torch.uint8, device="cuda")
     for name, kind in PRECISIONS.items():
         per_frame = seconds(recorded(served, frames, kind), chosen.rounds) / chosen.batch
@@ -118,7 +119,7 @@ def seconds(work: Callable[[], object], rounds: int, times: int = 20) -> float:
     """The median over rounds of what one call takes on the device."""
     for _ in range(3):
         work()
-    taken = []
+    taken: list[float] = []
     for _ in range(rounds):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def begins(day: list[Push], hour: str) -> float:
     return chosen * 3600.0
 
 
-def store(house: Production, push: Push, templates: list[Dataset], ledger: Ledger, chance: random.Random) -> None:
+def store(house: Production, push: Push, templates: Sequence[Dataset], ledger: Ledger, chance: random.Random) -> None:
     """One association, as a station makes it; images refused are counted, not hidden."""
     chosen = [chance.choice(templates) for _ in range(push.images)]
     contexts = {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in chosen}
@@ -216,7 +217,7 @@ def report(house: Production, ledger: Ledger, watch: Watch, played_s: float, dra
     """What the senders and the database say of the run. Raises SystemExit when anything was lost or doubled."""
     engine = create_engine(house.database_url())
     with engine.connect() as connection:
-        ended = dict(
+        ended = dict[str, float](
             connection.execute(
                 text(
                     "SELECT i.sop_instance_uid, max(extract(epoch FROM a.finished_at))::float FROM instances i"

@@ -118,15 +118,17 @@ def weigh(page: Page, path: str) -> tuple[int, float, float | None]:
     network.send("Network.enable")
     network.send("Network.setCacheDisabled", {"cacheDisabled": True})
     frames: set[str] = set()
-    network.on(
-        "Network.responseReceived", lambda told: "/frames/" in told["response"]["url"] and frames.add(told["requestId"])
-    )
+
+    def remember(told: dict[str, Any]) -> None:
+        if "/frames/" in told["response"]["url"]:
+            frames.add(told["requestId"])
 
     def count(told: dict[str, Any]) -> None:
         nonlocal sent
         if told["requestId"] not in frames:
             sent += int(told["encodedDataLength"])
 
+    network.on("Network.responseReceived", remember)
     network.on("Network.loadingFinished", count)
     page.goto(path, wait_until="load")
     page.wait_for_timeout(1200)

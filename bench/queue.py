@@ -87,7 +87,11 @@ def look_every_second(db: Database) -> None:
 
 def overhead(db: Database, count: int) -> float:
     """What the queue's rows cost an instance, in seconds: entered, claimed, ended."""
-    bare, entered, claimed, recorded, ended = [], [], [], [], []
+    bare: list[float] = []
+    entered: list[float] = []
+    claimed: list[float] = []
+    recorded: list[float] = []
+    ended: list[float] = []
     for number in range(2 * count):
         start = perf_counter()
         with db.begin() as session:

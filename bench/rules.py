@@ -75,7 +75,7 @@ def _image(study: int, place: int, words: Words, dice: random.Random) -> Instanc
 
 
 def _frame(number: int, dice: random.Random) -> FrameFacts:
-    scores = {kind: dice.random() for kind in KINDS}
+    scores: dict[str, float] = {kind: dice.random() for kind in KINDS}
     marks = [Mark(kind, score, (dice.randrange(700), dice.randrange(500), 30, 30)) for kind, score in scores.items()]
     return FrameFacts(number, scores, tuple(mark for mark in marks if mark.score >= 0.6))
 

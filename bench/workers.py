@@ -126,6 +126,7 @@ def frames_per_second(processes: int, count: int, url: str) -> float:
             first, last = session.execute(select(func.min(Analysis.claimed_at), func.max(Analysis.finished_at))).one()
             done = session.scalar(select(func.count()).where(Analysis.state == AnalysisState.DONE))
         assert done == count, f"only {done} of {count} are done"
+        assert first is not None and last is not None
         database().dispose()
     return count / (last - first).total_seconds()
 

@@ -237,7 +237,7 @@ class Production:
         shutil.copy(self.folder / "secrets" / "sonomark_database_password", password)
         command = [postgres_programs() / "initdb", "-D", data, "-U", given["POSTGRES_USER"], f"--pwfile={password}"]
         user = _postgres_user()
-        options = {"check": True, "stdout": subprocess.DEVNULL, "user": user, "group": user, "cwd": "/"}
+        options: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "user": user, "group": user, "cwd": "/"}
         subprocess.run([*command, *given["POSTGRES_INITDB_ARGS"].split()], **options)
         password.unlink()
         make = f'CREATE DATABASE "{given["POSTGRES_DB"]}"\n'.encode()

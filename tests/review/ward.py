@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from pydicom import examples
 from pydicom.uid import UID
+from sqlalchemy.orm import Session
 
 from service.archive.store import archive
 from service.compliance.rulebook import parse
@@ -36,13 +37,15 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 ROOT = "1.2.826.0.1.3680043.8.498.77."
 KINDS = ("body_marker", "caliper", "color_box", "text", "arrow")
 
+Mark = tuple[str, float, int, int, int, int]
+
 
 @dataclass
 class Picture:
     """One image of a study: a DICOM file, and the marks found on its first frame (kind, score, x, y, width, height)."""
 
     path: Path
-    marks: list[tuple[str, float, int, int, int, int]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     state: AnalysisState = AnalysisState.DONE
     reason: str = ""
     cure: str = ""
@@ -128,7 +131,7 @@ expect = {{ annotation = "body_marker" }}
         return rulebooks.parsed(rulebooks.keep(session, parse(text), "admin")).label
 
 
-def _store(session, study: Study, series: Series, uid: str, number: int, picture: Picture) -> Instance:
+def _store(session: Session, study: Study, series: Series, uid: str, number: int, picture: Picture) -> Instance:
     data_set = pydicom.dcmread(picture.path)
     data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = UID(uid)
     out = BytesIO()
@@ -164,7 +167,7 @@ def _store(session, study: Study, series: Series, uid: str, number: int, picture
     return instance
 
 
-def _frame(session, analysis: Analysis, instance: Instance, number: int, marks) -> None:
+def _frame(session: Session, analysis: Analysis, instance: Instance, number: int, marks: list[Mark]) -> None:
     scores = dict.fromkeys(KINDS, 0.02) | {kind: score for kind, score, *_ in marks}
     frame = Frame(analysis_id=analysis.id, number=number, rows=instance.rows, columns=instance.columns, scores=scores)
     if marks:
@@ -184,7 +187,7 @@ def _frame(session, analysis: Analysis, instance: Instance, number: int, marks) 
 
 
 def _judge(
-    session,
+    session: Session,
     study: Study,
     verdict: Verdict,
     requirement: str,
