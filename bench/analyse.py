@@ -4,8 +4,8 @@
 
 DICOM instances of 600 x 800 pixels, uncompressed and JPEG in turn, decoded in child processes, restored, their marks
 read; the next batch is decoded while one is at the network, as the worker does it. The peak is measured too: a matrix
-product large enough to fill the device, by the same runtime on the same device and threads. Its network's operations
-stand in the card of the weights.
+product large enough to fill the device, by the same runtime in the same precision on the same device and threads. The
+network's operations stand in the card of the weights.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 import tempfile
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -22,9 +22,10 @@ os.environ.setdefault("SONOMARK_DATA_DIR", tempfile.mkdtemp())
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
@@ -33,7 +34,7 @@ from bench.assess import COLUMNS, ROWS, screen
 from service.analyse.devices import GPUS, Device, Options, open_session
 from service.analyse.openvino import Compiled
 from service.analyse.pipeline import Assessment, Begun, Pipeline
-from service.analyse.restoration import load_network
+from service.analyse.restoration import Session, load_network
 from service.settings import WEIGHTS, Settings, settings
 
 SIDE = 4096  # of the product's matrices on a GPU; a CPU takes half
@@ -92,33 +93,41 @@ def report(pipeline: Pipeline, here: Settings, rates: list[float], steps: dict[s
 
 
 def peak_gflops(device: Device, here: Settings) -> float:
-    """Of a large matrix product in float32 (TF32 where the network may use it)."""
+    """Of a large matrix product by constant weights, in the precision that the network computes in."""
     side = SIDE if device in GPUS else SIDE // 2
-    shape = [side, side]
-    tensor = helper.make_tensor_value_info
+    weights, frame = np.random.default_rng(0).random((2, side, side), np.float32)
+    shape = [1, 1, side, side]
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "b"], ["c"])],
+        [helper.make_node("MatMul", ["frame", "weights"], ["product"])],
         "product",
-        [tensor("a", TensorProto.FLOAT, shape), tensor("b", TensorProto.FLOAT, shape)],
-        [tensor("c", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("frame", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("product", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weights, "weights")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    on: Device = device if device in GPUS else "cpu"
-    session = open_session(model.SerializeToString(), on, Options(threads=here.threads, precision=here.precision))
-    assert not isinstance(session, Compiled)
-    memory = "cuda" if device in GPUS else "cpu"
-    value = np.random.default_rng(0).random((side, side), np.float32)
-    binding = session.io_binding()
-    for name in "ab":
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, memory, 0))
-    binding.bind_output("c", memory)
-    times = []
+    options = Options(threads=here.threads, precision=here.precision)
+    session = open_session(model.SerializeToString(), device, options, (1, side, side))
+    multiply, times = multiplier(session, frame.reshape(shape), device), []
     for _ in range(6):
         start = perf_counter()
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        multiply()
         times.append(perf_counter() - start)
     return float(2 * side**3 / min(times) / 1e9)
+
+
+def multiplier(session: Session, frame: npt.NDArray[np.float32], device: Device) -> Callable[[], object]:
+    """What asks the session for its product once; on a GPU the frame is there already, and the product stays there."""
+    if isinstance(session, Compiled) or device not in GPUS:
+        return lambda: session.run(["product"], {"frame": frame})
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("frame", onnxruntime.OrtValue.ortvalue_from_numpy(frame, "cuda", 0))
+    binding.bind_output("product", "cuda")
+
+    def multiply() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return multiply
 
 
 def instance(folder: Path, number: int) -> Path:
