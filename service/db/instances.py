@@ -69,17 +69,22 @@ _FIND = Statement(
         _studies.c.id,
         _studies.c.version,
         _studies.c.settled,
-        select(_series_.c.id)
-        .where(_IN_STUDY, _series_.c.series_instance_uid == bindparam("series_uid"))
-        .scalar_subquery(),
+        _series_.c.id,
+        _series_.c.body_part,
         exists().where(_VERSIONS),
         *(_studies.c[name] for name in _STUDY_FIELDS),
-    ).where(_studies.c.study_instance_uid == bindparam("study_uid"))
+    )
+    .outerjoin(_series_, _IN_STUDY & (_series_.c.series_instance_uid == bindparam("series_uid")))
+    .where(_studies.c.study_instance_uid == bindparam("study_uid"))
 )
 _FIND_SERIES = Statement(
     select(_series_.c.id).where(
         _series_.c.study_id == bindparam("study_id"), _series_.c.series_instance_uid == bindparam("uid")
     )
+)
+# What images of a series that do not say it are taken to be of: the part that the first one names that names any.
+_NAME_PART = Statement(
+    update(_series_).where(_series_.c.id == bindparam("series_id")).values(body_part=bindparam("body_part"))
 )
 _FIND_VERSIONS = Statement(select(_instances.c.id, _instances.c.sha256, _instances.c.conflict).where(_VERSIONS))
 _REOPEN = Statement(
@@ -205,6 +210,7 @@ class _Found(NamedTuple):
     version: int
     settled: bool
     series_id: int | None
+    body_part: str | None  # the series'
     known: int  # whether its SOP Instance UID is there, with whatever bytes
     study: list[Any]  # the study's _STUDY_FIELDS
 
@@ -244,8 +250,8 @@ def _find(cursor: Cursor, arrival: Arrival, moment: datetime) -> _Found:
         _insert(cursor, _studies, values)
         _lock(cursor, header.study_instance_uid)
         found = cursor.one(_FIND, wanted)
-    study_id, version, settled, series_id, known, *study = found
-    return _Found(study_id, version, settled, series_id, known, study)
+    study_id, version, settled, series_id, body_part, known, *study = found
+    return _Found(study_id, version, settled, series_id, body_part, known, study)
 
 
 def _improve(improved: dict[str, Any], study: list[Any], header: Header) -> None:
@@ -288,6 +294,8 @@ def _register(cursor: Cursor, arrival: Arrival, found: _Found, moment: datetime,
     instance_id = _insert(cursor, _instances, values)
     if instance_id is None:  # another receiver stored the same bytes between the two statements
         return _register(cursor, arrival, found._replace(known=True), moment, queue)
+    if found.series_id and not found.body_part and (part := header.series.get("body_part")):
+        cursor.run(_NAME_PART, {"series_id": series_id, **_fitting(_series_, {"body_part": part})})
     if others:
         cursor.run(_FLAG_STUDIES, {"uid": header.sop_instance_uid, "moment": moment})
         cursor.run(_FLAG_INSTANCES, {"uid": header.sop_instance_uid})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from service.db import instances, verdicts
+from service.db import facts, instances, verdicts
 from service.db.instances import (
     Arrival,
     known_keys,
@@ -130,6 +130,24 @@ def test_empty_study_fields_are_filled_by_later_instances(db: Database) -> None:
     with db.read() as session:
         study = session.scalars(select(Study)).one()
         assert (study.description, study.patient_id) == ("Breast", "P")
+
+
+def test_a_series_is_of_the_part_that_the_first_of_its_images_names_that_names_any(any_db: Database) -> None:
+    def of_part(number: int, part: str, series: str = "1") -> Arrival:
+        made = arrival(f"{number:064}", sop=f"1.2.{number}", body_part=part)
+        of_series = {"series_instance_uid": f"1.2.{series}", "series": {"modality": "US", "body_part": part}}
+        return made._replace(header=made.header._replace(**of_series))
+
+    with any_db.begin() as session:
+        parts = enumerate(["", "THYROID" * 20, "BREAST"], 10)
+        came = [of_part(1, "BREAST", series="2"), *(of_part(number, part) for number, part in parts)]
+        ids = [register(session, each, SETTLE).instance_id for each in came]
+        register(session, came[2], SETTLE)
+    with any_db.read() as session:
+        found = {series.series_instance_uid: series.body_part for series in session.scalars(select(Series))}
+        assert found == {"1.2.2": "BREAST", "1.2.1": ("THYROID" * 20)[:64]}
+        silent = facts.of_instances(session, ids[1:2])[0][0]
+        assert silent.facts.words["body_part"] == (found["1.2.1"],), "not the study's first"
 
 
 def test_values_longer_than_their_columns_are_cut(db: Database) -> None:
