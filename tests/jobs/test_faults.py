@@ -4,9 +4,11 @@ import io
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import redis
 from PIL import Image
@@ -17,9 +19,10 @@ from sqlalchemy import func, select
 
 from service.archive.store import archive
 from service.db.session import database
-from service.db.tables import AnalysisState, VerdictRecord
+from service.db.tables import Analysis, AnalysisState, VerdictRecord
 from service.jobs import enqueue
 from service.jobs.app import QUEUE, app
+from tests.faults.tracing import window
 from tests.working_house import WorkingHouse
 
 Make = Callable[..., WorkingHouse]
@@ -113,6 +116,35 @@ def test_poison_is_quarantined_after_its_attempts_and_the_line_goes_on(
     assert "memory" in poisoned[0].reason and "1 s" in poisoned[1].reason and "too short" in poisoned[2].reason
     assert all(analysis.cure for analysis in poisoned)
     assert one_standing_verdict_each(8)
+
+
+def test_a_disk_that_fails_for_a_moment_is_held_against_no_image(make_house: Make, ultrasound: Ultrasound) -> None:
+    house = make_house()
+    worker = house.start("work")
+    house.wait([house.store(ultrasound("before"))])
+    meets_it = house.store(ultrasound("meanwhile"), ring=False)
+    with ExitStack() as failing:
+        for decoder in _decoders_of(worker.pid):
+            failing.enter_context(window(decoder, "read", "error=EIO", only=[_file_of(meets_it)]))
+        house.start("sweep")  # which rings for it, and rings again
+        for _ in range(600):
+            if "could not be read: Input/output error" in (told := house.analysis(meets_it)).reason:
+                break
+            time.sleep(0.05)
+        assert told.state in (AnalysisState.QUEUED, AnalysisState.CLAIMED), told.reason
+    (done,) = house.wait([meets_it])
+    assert (done.state, done.attempts, done.reason) == (AnalysisState.DONE, 1, "")
+    assert one_standing_verdict_each(2)
+
+
+def _decoders_of(worker: int) -> list[int]:
+    children = psutil.Process(worker).children(recursive=True)
+    return [child.pid for child in children if "service.dicom.decoder" in child.cmdline()]
+
+
+def _file_of(analysis_id: int) -> Path:
+    with database().read() as session:
+        return archive().path(session.get_one(Analysis, analysis_id).instance.archive_key)
 
 
 def test_doubled_reversed_and_forged_messages_change_nothing(make_house: Make, ultrasound: Ultrasound) -> None:
