@@ -38,6 +38,8 @@ from models.runs import SPLIT, alone_in, average_runs
 from models.served import Weights
 from models.train import train
 from service.analyse.annotations import Calibration, Thresholds
+from service.dicom import pixels
+from tests.descriptors import no_descriptor_left
 from tests.models.tiny_weights import write_labels, write_speckle, write_tiny_weights
 
 LIMITS = Thresholds(pixel=0.5, min_pixels=12, absent=0.2, present=0.5)
@@ -290,6 +292,17 @@ def test_a_file_that_is_no_image_is_named(data: Path, tmp_path: Path, name: str,
     with pytest.raises(DataError, match=f"{name} is not an image that can be read") as refused:
         clean_frames(folder)
     assert refused.value.cure
+
+
+def test_a_disk_that_fails_is_no_reason_to_remove_a_frame() -> None:
+    pixels.close_decoders()
+    pixels.start_decoder()
+    (decoder,) = pixels._decoders._idle
+    path = Path(examples.get_path("rgb_color"))
+    with no_descriptor_left(decoder._process.pid), pytest.raises(DataError, match="could not be read") as refused:
+        read_frame(path)
+    assert "remove" not in refused.value.cure
+    assert read_frame(path).ndim == 3
 
 
 def test_a_patient_of_a_dicom_export_is_one_group_in_whatever_folder(tmp_path: Path) -> None:
