@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from highdicom import PatientSexValues, SpecificCharacterSetValues
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import DA, TM
 from sqlalchemy.orm import Session
 
 from service import __version__
@@ -27,6 +29,11 @@ _MUST_BE_THERE = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
     "ReferringPhysicianName", "StudyID",
 )  # fmt: skip
+_DATES: dict[str, Callable[[Any], object]] = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+_NAMES = ("PatientName", "ReferringPhysicianName")
+_SEXES = {each.value for each in PatientSexValues}
+_UNICODE = "ISO_IR 192"
+_STAND_ALONE = {each.value for each in SpecificCharacterSetValues if not each.value.startswith("ISO 2022")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +114,25 @@ def results_of(session: Session, study: Study, verdict: VerdictRecord) -> Result
 
 
 def header_of(instance: Instance) -> Dataset:
-    """The instance's header with what its own standard requires, so that objects can be derived from it."""
+    """The instance's header with what its own standard requires, so that objects can be derived from it.
+
+    What its modality wrote against the standard, and nobody could write into another object, is left empty.
+    """
     header = dcmread(archive().path(instance.archive_key), stop_before_pixels=True, force=True)
+    _leave_out_unreadable(header)
+    _in_one_character_set(header)
     for name in _MUST_BE_THERE:
         if name not in header:
             setattr(header, name, "")
+    for name, kind in _DATES.items():
+        if not _is(kind, header[name].value):
+            header[name].value = ""
+    for name in _NAMES:
+        if header[name].VM > 1:
+            header[name].value = header[name].value[0]
+    if header.PatientSex not in _SEXES:
+        header.PatientSex = ""
+    header.setdefault("Modality", "OT")
     header.setdefault("SOPClassUID", UID(instance.sop_class_uid))
     header.setdefault("SOPInstanceUID", UID(instance.sop_instance_uid))
     return header
@@ -139,6 +160,33 @@ def _image(instance: Instance) -> SeenImage:
         for mark in frame.annotations
     )
     return SeenImage(header_of(instance), marks, {frame.number: frame.mask_key for frame in frames if frame.mask_key})
+
+
+def _leave_out_unreadable(header: Dataset) -> None:
+    """Decode every element, and remove those that are none."""
+    for tag in list(header.keys()):
+        try:
+            element = header[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                _leave_out_unreadable(item)
+        except Exception:  # noqa: BLE001 - whatever a modality wrote there
+            del header[tag]
+
+
+def _in_one_character_set(header: Dataset) -> None:
+    """The decoded header in the character set that it declares, or, where that takes code extensions or is unknown, in
+    Unicode: the library writes none of these."""
+    declared = header.get("SpecificCharacterSet")
+    if declared is not None and (not isinstance(declared, str) or declared not in _STAND_ALONE):
+        header.SpecificCharacterSet = _UNICODE
+
+
+def _is(kind: Callable[[Any], object], value: Any) -> bool:
+    try:
+        kind(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _mask(png: bytes) -> Mask:

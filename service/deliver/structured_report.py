@@ -37,7 +37,7 @@ def structured_report(results: Results) -> Dataset:
         procedure_reported=_ULTRASOUND,
         imaging_measurements=[*_whole(results), *_regions(results)],
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=evidence,
+        referenced_images=[header for header in evidence if "Rows" in header and "Columns" in header] or None,
     )
     report = sr.ComprehensiveSR(
         evidence=evidence,

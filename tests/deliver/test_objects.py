@@ -41,6 +41,23 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
 
 
+def results_with(db: Database, folder: Path, **header: object) -> Results:
+    """A study of one still in whose header a modality wrote this."""
+    still = ward.rgb()
+    data_set = dcmread(still.path)
+    for name, value in header.items():
+        setattr(data_set, name, value)
+        if value is None:
+            delattr(data_set, name)
+    still.path = written(data_set, folder, "still.dcm")
+    uid = ward.admit(db, 1, pictures=[still])
+    with db.read() as session:
+        study = studies.find(session, uid)
+        standing = verdicts.standing(session, study.id)
+        assert standing is not None
+        return results_of(session, study, standing)
+
+
 def written(made: Dataset, folder: Path, name: str = "made.dcm") -> Path:
     path = folder / name
     dcmwrite(path, made, enforce_file_format=True)
@@ -51,7 +68,7 @@ def complaints(path: Path) -> list[str]:
     """What dciodvfy finds wrong; its warnings speak of the source's own header or of our private codes."""
     if not shutil.which("dciodvfy"):
         pytest.skip("dicom3tools is not installed")
-    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, errors="replace", timeout=60)
     return [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 
@@ -126,3 +143,55 @@ def test_making_it_again_makes_no_second_object(results: Results) -> None:
     for one, other in zip(once, again, strict=True):
         assert one.SOPInstanceUID == other.SOPInstanceUID and one.SeriesInstanceUID == other.SeriesInstanceUID
         assert (one.ContentDate, one.ContentTime) == (other.ContentDate, other.ContentTime)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"PatientSex": "U"},
+        {"PatientBirthDate": "unknown", "StudyDate": "2026-01-31", "StudyTime": "10:11"},
+        {"PatientName": ["DOE^Ann", "ROE^Ann"]},
+        {"SpecificCharacterSet": ""},
+        {"SpecificCharacterSet": "ISO IR 100"},
+        {"SpecificCharacterSet": "ISO 2022 IR 100"},
+        {"Modality": None},
+    ],
+    ids=lambda header: ", ".join(header),
+)
+def test_a_header_against_the_standard_goes_out_with_the_rest(
+    db: Database, tmp_path: Path, header: dict[str, object]
+) -> None:
+    results = results_with(db, tmp_path, **header)
+    for made in (structured_report(results), *segmentations(results), rejection_note(results, [], "Retake", now())):
+        back = dcmread(written(made, tmp_path))
+        assert back.PatientID == results.images[0].header.PatientID
+
+
+@pytest.mark.parametrize(
+    ("declared", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        (["ISO 2022 IR 100", "ISO 2022 IR 126"], "Müller^Δίκη"),
+        ("ISO_IR 144", "Люкceмбypг"),
+    ],
+)
+def test_names_go_out_as_they_came_in(db: Database, tmp_path: Path, declared: object, name: str) -> None:
+    coded = Dataset()
+    coded.CodeValue, coded.CodingSchemeDesignator, coded.CodeMeaning = "1", "99X", name.split("=")[-1]
+    given = {"SpecificCharacterSet": declared, "PatientName": name, "ProcedureCodeSequence": [coded]}
+    results = results_with(db, tmp_path, **given)
+    for made in (structured_report(results), *segmentations(results), rejection_note(results, [], "Retake", now())):
+        path = written(made, tmp_path)
+        assert complaints(path) == []
+        back = dcmread(path)
+        assert back.PatientName == name
+        assert all(each.CodeMeaning == coded.CodeMeaning for each in back.get("ProcedureCodeSequence", ()))
+
+
+def test_an_image_without_rows_keeps_no_report_back(db: Database, tmp_path: Path) -> None:
+    results = results_with(db, tmp_path)
+    del results.images[0].header.Rows
+    report = dcmread(written(structured_report(results), tmp_path))
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert [one.ReferencedSOPInstanceUID for one in evidence.ReferencedSOPSequence] == [results.images[0].uid]
