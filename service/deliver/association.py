@@ -12,6 +12,8 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from service.errors import PeerError
+
 
 class PolledSocket(AssociationSocket):
     """pynetdicom asks `select` whether there is something to read, which knows 1024 descriptors: it would take a
@@ -76,9 +78,15 @@ class Checkpoint(Event):
 def associate(
     ae: CallingEntity, address: str, port: int, *, evt_handlers: Sequence[Any] = (), **options: Any
 ) -> Association:
-    """``AE.associate`` with a checkpoint that holds; handlers and options are those of pynetdicom."""
+    """``AE.associate`` with a checkpoint that holds; handlers and options are those of pynetdicom.
+
+    Raises PeerError when the address is a name that nobody knows.
+    """
     handlers = [*evt_handlers, (evt.EVT_ESTABLISHED, _hold)]
-    return ae.associate(address, port, evt_handlers=handlers, **options)
+    try:
+        return ae.associate(address, port, evt_handlers=handlers, **options)
+    except (socket.gaierror, UnicodeError) as error:  # the latter of a name that cannot be one
+        raise PeerError(f"The name {address} is not known.", cure="Check the address and the name server.") from error
 
 
 def _hold(event: Any) -> None:

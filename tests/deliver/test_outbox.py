@@ -171,6 +171,14 @@ def test_a_node_that_is_away_gets_one_try_a_round(db: Database, configure) -> No
     assert states(db) == [DeliveryState.WAITING] * 3
 
 
+def test_a_node_whose_name_nobody_knows_says_so(db: Database, configure) -> None:
+    configure(report_to="PACS@pacs.invalid:104")
+    judged(db)
+    assert Outbox(db).round() == 0
+    with db.read() as session:
+        assert [row.reason for row in rows(session)] == ["The name pacs.invalid is not known."]
+
+
 def test_what_a_node_never_takes_keeps_nothing_else_from_it(db: Database, configure) -> None:
     """A PACS without structured reports: the report waits with its reason, masks and notes go past it."""
     picky = Node(contexts=[build_context(SegmentationStorage)])

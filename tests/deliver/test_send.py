@@ -73,6 +73,12 @@ def test_a_peer_that_is_away_is_named() -> None:
         echo(nowhere)
 
 
+@pytest.mark.parametrize("host", ["pacs.invalid", "pacs..invalid"])
+def test_a_name_that_nobody_knows_is_named(host: str) -> None:
+    with pytest.raises(PeerError, match=f"The name {host} is not known"):
+        send([Path(examples.get_path("rgb_color"))], Node("PACS", host, 104))
+
+
 def test_a_peer_that_takes_nothing_at_the_moment_is_not_taken_for_a_wrong_title() -> None:
     def drain(event: evt.Event) -> None:
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)  # transient, local limit exceeded
