@@ -173,6 +173,12 @@ def is_released(session: Session, instance_id: int) -> bool:
     return session.get(Release, instance_id) is not None
 
 
+def released_of(session: Session, study_id: int) -> set[int]:
+    """Ids of the study's instances whose bytes a policy gave up."""
+    query = select(Release.instance_id).join(Instance, Instance.id == Release.instance_id)
+    return set(session.scalars(query.where(Instance.study_id == study_id)))
+
+
 def undone(session: Session, limit: int) -> list[int]:
     """Studies with tombstones whose bytes are still there."""
     query = select(Instance.study_id).join(Release, Release.instance_id == Instance.id)

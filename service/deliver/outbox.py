@@ -163,9 +163,11 @@ def _objects(session: Session, delivery: Delivery) -> Iterable[Dataset]:
     if delivery.kind is DeliveryKind.SEGMENTATION:
         return segmentations(results)
     review = deliveries.review_of(session, delivery)
-    if review is None:
+    rejected = results.lacking()
+    # Of images that were released there is nothing to say, and of the others nobody asked for a retake.
+    if review is None or (rejected and not any(image.uid in rejected for image in results.images)):
         return []
-    return [rejection_note(results, results.lacking(), words_of(review.decision, review.reason), review.created_at)]
+    return [rejection_note(results, rejected, words_of(review.decision, review.reason), review.created_at)]
 
 
 def _to_webhook(db: Database, delivery: Delivery) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from service import __version__
 from service.archive.store import archive
-from service.db import studies
+from service.db import retention, studies
 from service.db.tables import Analysis, Finding, FindingState, Instance, Study, VerdictRecord
 
 Mask = npt.NDArray[np.uint8]  # (rows, columns): 0 for background, i + 1 for the i-th kind
@@ -97,10 +97,15 @@ class Results:
 
 
 def results_of(session: Session, study: Study, verdict: VerdictRecord) -> Results:
-    """Everything about the study as this verdict knew it; images whose bytes are lost raise StorageError."""
+    """Everything about the study as this verdict knew it, but images whose bytes the retention policy has released.
+
+    Images whose bytes are lost raise StorageError.
+    """
     found = studies.find(session, study.study_instance_uid)
     newest = {instance.sop_instance_uid: instance for instance in sorted(found.instances, key=lambda one: one.id)}
-    images = sorted(newest.values(), key=lambda one: (one.instance_number or 0, one.id))
+    released = retention.released_of(session, study.id)
+    kept = (instance for instance in newest.values() if instance.id not in released)
+    images = sorted(kept, key=lambda one: (one.instance_number or 0, one.id))
     return Results(
         study_instance_uid=study.study_instance_uid,
         verdict=verdict.verdict.value,

@@ -20,9 +20,9 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.archive.store import archive
-from service.db import deliveries, reviews, studies, users, verdicts
+from service.db import deliveries, retention, reviews, studies, users, verdicts
 from service.db.session import Database
-from service.db.tables import Decision, Delivery, DeliveryState, Role, Verdict, now
+from service.db.tables import Decision, Delivery, DeliveryState, Release, Role, Verdict, now
 from service.deliver import webhook
 from service.deliver.outbox import Outbox
 from service.deliver.webhook import ForbiddenTarget
@@ -161,6 +161,24 @@ def test_what_was_made_for_a_delivery_goes_when_it_has_ended_for_good(db: Databa
     assert [archive().exists(key) for key in made] == [False, True]
     with db.read() as session:
         assert [row.objects for row in rows(session)] == [[], made[1:]]
+
+
+def test_a_late_image_of_a_released_study_is_reported_without_the_others(db: Database, configure, node: Node) -> None:
+    configure(report_to=node.address, masks_to=node.address)
+    uid = ward.admit(db, 1, pictures=[ward.rgb(), ward.wide()])
+    with db.begin() as session:
+        study = studies.find(session, uid)
+        gone, late = study.instances
+        policy = retention.keep_draft(session, "short", "ab", "", "admin")
+        session.add(Release(instance_id=gone.id, policy_id=policy.id, rule="all", deleted_at=now()))
+        archive().delete(gone.archive_key)
+        standing = verdicts.standing(session, study.id)
+        assert standing is not None
+        deliveries.plan_verdict(session, study, standing)
+    assert Outbox(db).round() == 2
+    report = next(one for one in node.taken if one.Modality == "SR")
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert [one.ReferencedSOPInstanceUID for one in evidence.ReferencedSOPSequence] == [late.sop_instance_uid]
 
 
 def test_a_node_that_is_away_gets_one_try_a_round(db: Database, configure) -> None:
