@@ -243,6 +243,9 @@ def _give_back_or_up(one: Assignment, error: Exception) -> None:
         telemetry.ASSESSED.labels("lease_lost").inc()
         log.warning("another worker took over, dropped", attempt=held.attempt)
         return
+    if isinstance(error, Unreadable):
+        with suppress(SonomarkError):  # where it lies for good nobody answers: it is tried again all the same
+            archive().fetch_anew(one.archive_key)
     what, cure = _reason(error)
     hopeless = isinstance(error, (DicomError, DamagedObject)) and not isinstance(error, DecoderFailed)
     house = _of_the_house(one, error)

@@ -86,6 +86,11 @@ class RemoteStore(ArchiveStore):
             if is_there:
                 touch(place)
                 return place
+        self._fetch(key)
+        return place
+
+    def _fetch(self, key: str) -> None:
+        """Make what waits in the outbox, or the bucket's object, this machine's copy; raises as `path`."""
         waiting = self.outbox.find(key)
         temporary = self.incoming()
         try:
@@ -100,7 +105,6 @@ class RemoteStore(ArchiveStore):
             raise NotArchived(f"{key} is not in the bucket {self.bucket.name}.") from error
         finally:
             temporary.unlink(missing_ok=True)
-        return place
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The bytes the bucket keeps, or those of the outbox while it keeps none."""
@@ -153,6 +157,12 @@ class RemoteStore(ArchiveStore):
         if not place.exists():
             return False
         self.bucket.put_file(place, key, replace=True)
+        return True
+
+    def fetch_anew(self, key: str) -> bool:
+        if self._journal_or_outbox(key) is not None:
+            return False  # the bucket may not have it
+        self._fetch(key)
         return True
 
     def keys(self, prefix: str) -> Iterator[str]:

@@ -5,14 +5,14 @@ Keys are relative paths made from digests and row ids, never from anything a pee
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from itertools import count
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
 from service.archive.disk import digest_on_disk, sync_file_system, write_early
@@ -21,12 +21,13 @@ from service.archive.disk import fsync_folder as fsync_folder
 from service.archive.disk import storage as storage
 from service.archive.disk import write_all as write_all
 from service.archive.journal import Journal
-from service.errors import ConfigurationError, DiskFault, StorageError
+from service.errors import ConfigurationError, DiskFault, StorageError, Unreadable
 from service.failpoints import fp
 from service.settings import settings
 
 CHUNK = 1 << 20
 INSTANCES = "instances"
+Read = TypeVar("Read")
 
 
 class Made(NamedTuple):
@@ -164,6 +165,18 @@ class ArchiveStore:
             self._from_journal(key)
         return place
 
+    def reading(self, key: str, read: Callable[[Path], Read]) -> Read:
+        """What ``read`` makes of the object's file; a copy that cannot be read is fetched anew once.
+
+        Raises what ``read`` and `path` raise.
+        """
+        try:
+            return read(self.path(key))
+        except Unreadable:
+            if not self.fetch_anew(key):
+                raise
+            return read(self.path(key))
+
     def stream(self, key: str) -> Iterator[bytes]:
         """The object's bytes in chunks, as they are kept for good; nothing is cached.
 
@@ -267,6 +280,13 @@ class ArchiveStore:
 
     def mend(self, key: str) -> bool:
         """Put a good copy that lies elsewhere in place of the object; False where there is no other copy."""
+        return False
+
+    def fetch_anew(self, key: str) -> bool:
+        """Put the bytes that are kept for good in place of this machine's copy; False where there is no other place.
+
+        Raises StorageError when they cannot be had now; the copy stays.
+        """
         return False
 
     def keys(self, prefix: str) -> Iterator[str]:

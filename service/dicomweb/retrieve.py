@@ -158,7 +158,8 @@ def rendered(
 ) -> Response:
     """One frame as displayed: JPEG, or PNG where only that is accepted."""
     found = _one(request, study, series, instance)
-    pixels = read_frames(archive().path(found.instance.archive_key), _numbers(numbers, found)[:1])[0]
+    wanted = _numbers(numbers, found)[:1]
+    pixels = archive().reading(found.instance.archive_key, lambda path: read_frames(path, wanted))[0]
     accepted = request.headers.get("accept", "*/*")
     as_png = "image/png" in accepted and "image/jpeg" not in accepted
     options = [] if as_png else [cv2.IMWRITE_JPEG_QUALITY, quality]

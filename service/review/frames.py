@@ -111,7 +111,7 @@ def _require_bytes(instance: Instance) -> None:
 def _decoded(instance: Instance, number: int) -> Pixels:
     if not 1 <= number <= instance.number_of_frames:
         raise NotFound(f"This instance's last frame is {instance.number_of_frames}; there is no frame {number}.")
-    return read_frames(archive().path(instance.archive_key), [number])[0]
+    return archive().reading(instance.archive_key, lambda path: read_frames(path, [number]))[0]
 
 
 def _restored(instance: Instance, number: int) -> Restoration:

@@ -164,6 +164,21 @@ def test_a_file_that_cannot_be_read_waits_and_on_a_sound_disk_not_for_ever(db: D
         assert session.get_one(Study, one.study_id).verdict is Verdict.INDETERMINATE
 
 
+def test_a_copy_that_cannot_be_read_is_fetched_anew_before_the_next_try(
+    db: Database, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def away(key: str) -> bool:
+        asked.append(key)
+        raise StorageError("The bucket does not answer.")
+
+    monkeypatch.setattr(archive(), "fetch_anew", away)
+    (one,) = claimed(1)
+    assert not record.end([(one, Unreadable("It could not be read: Input/output error."))], now())
+    assert asked == [one.archive_key] and _states(db) == [AnalysisState.QUEUED]
+
+
 def _claimed_again(db: Database) -> Assignment:
     with db.begin() as session:
         (one,) = analyses.assignments(session, analyses.claim(session, 1, 20))

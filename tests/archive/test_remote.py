@@ -17,7 +17,7 @@ from service.archive.bucket import Bucket
 from service.archive.remote import RemoteStore
 from service.archive.store import archive, instance_key
 from service.doctor import examine
-from service.errors import ConfigurationError, NotArchived, NotFound, OutOfSpace, StorageError
+from service.errors import ConfigurationError, NotArchived, NotFound, OutOfSpace, StorageError, Unreadable
 from service.settings import settings
 from tests.archive.conftest import S3Server, age, objects, take_in
 from tests.archive.test_receiving import wait_until
@@ -67,6 +67,27 @@ def test_another_machine_reads_by_way_of_the_bucket(remote: RemoteStore, s3: S3S
     assert not list((elsewhere.root / "incoming").rglob("*.part"))
     elsewhere.put("masks/1/1.png", b"mask")
     assert remote.get("masks/1/1.png") == b"mask"
+
+
+def test_a_copy_that_cannot_be_read_is_fetched_anew(remote: RemoteStore, s3: S3Server) -> None:
+    take_in(remote, KEY, b"image")
+    unreadable = remote.place(KEY).stat().st_ino
+
+    def read(path: Path) -> bytes:
+        if path.stat().st_ino == unreadable:
+            raise Unreadable("It could not be read: Input/output error.")
+        return path.read_bytes()
+
+    with pytest.raises(Unreadable):  # the bucket has nothing yet: the copy here is the only one, and stays
+        remote.reading(KEY, read)
+    assert remote.place(KEY).exists()
+    remote.outbox.upload()
+    assert remote.reading(KEY, read) == b"image"
+    assert not list((remote.root / "incoming").rglob("*.part"))
+    s3.client().delete_object(Bucket="house", Key=f"sonomark/{KEY}")
+    with pytest.raises(NotArchived):
+        remote.fetch_anew(KEY)
+    assert remote.place(KEY).exists()
 
 
 def test_the_first_one_wins(remote: RemoteStore, s3: S3Server, tmp_path: Path) -> None:
