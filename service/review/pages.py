@@ -93,6 +93,7 @@ def render(
         "preferences": account.user.preferences if account is not None else {},
         "path": request.url.path,
         "query": request.url.query,
+        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         "session": session_times(account),
         "banners": banners(request) if account is not None and not _is_told(request) else [],
     }

@@ -128,7 +128,8 @@ def answer(request: Request, problem: Problem, headers: dict[str, str] | None = 
         )
     fragment = request.headers.get("hx-request") == "true"
     template = "problem_fragment.html" if fragment else "problem.html"
-    return render(request, template, {"problem": problem}, status=problem.status, headers=headers)
+    # Its own address may hold an accession number or a name that was searched: a refusal does not repeat it.
+    return render(request, template, {"problem": problem, "here": "/"}, status=problem.status, headers=headers)
 
 
 def status_of(error: SonomarkError) -> int:

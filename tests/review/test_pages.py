@@ -215,6 +215,17 @@ def test_an_accession_number_leads_to_its_study(reviewer: TestClient, db: Databa
         assert reviewer.get(f"/accession/{written}").headers["location"] == f"/studies/{uid}"
 
 
+def test_a_refusal_does_not_repeat_its_address(reviewer: TestClient) -> None:
+    """It may hold an accession number, or a name that was searched."""
+    for address in ("/accession/ZCANARYACC/x?q=ZCANARYNAME", "/studies/ZCANARYID", "/nowhere/ZCANARYID"):
+        refused = reviewer.get(address)
+        assert refused.status_code in (404, 422) and "ZCANARY" not in refused.text
+
+
+def test_the_theme_leads_back_to_where_it_was_chosen(reviewer: TestClient) -> None:
+    assert 'name="next" value="/worklist?tab=all&amp;q=x"' in reviewer.get("/worklist?tab=all&q=x").text
+
+
 def test_pages_are_audited(reviewer: TestClient, db: Database) -> None:
     uid = ward.admit(db, 1)
     reviewer.get("/worklist")
