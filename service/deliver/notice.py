@@ -30,7 +30,7 @@ def as_json(study: Study, verdict: VerdictRecord, base: str) -> dict[str, Any]:
 def as_text(study: Study, verdict: VerdictRecord, base: str) -> tuple[str, str]:
     """Subject and text of a mail."""
     missing = [finding for finding in verdict.findings if finding.state is FindingState.MISSING]
-    where = study.station or "an unnamed station"
+    where = " ".join(study.station.split()) or "an unnamed station"  # in a subject no line may end
     received = study.first_received_at.astimezone(days.zone())
     lines = [
         f"A study from {where}, received at {received:%H:%M}, lacks a required annotation:",
