@@ -169,6 +169,8 @@ def _matched(query: Any, keys: Mapping[str, str], levels: Sequence[str]) -> Any:
     for name, value in keys.items():
         if name not in known:
             raise UnknownKey(f"{name[:64]} is no matching key at this level.", cure=f"Known: {', '.join(known)}.")
+        if "\x00" in value:  # which PostgreSQL takes for no text, and no value that is kept has
+            raise UnknownKey(f"The value of {name} holds a character that no value has.", cure="Leave out %00.")
         column, kind = known[name]
         if value not in ("", "*"):
             query = query.where(_condition(column, kind, name, value))

@@ -380,6 +380,10 @@ def _media_type(syntax: UID) -> str:
         return "image/jp2"
     if text in ("1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.93"):
         return "image/jpx"
+    if text in ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"):
+        return "image/jphc"
+    if text in ("1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112"):
+        return "image/jxl"
     if text == "1.2.840.10008.1.2.5":
         return "image/dicom-rle"
     return OCTETS

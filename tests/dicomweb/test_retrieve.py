@@ -13,7 +13,16 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 from pydicom import dcmread, examples
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import (
+    HTJ2K,
+    UID,
+    HTJ2KLossless,
+    JPEG2000MCLossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 from requests import HTTPError
 from sqlalchemy import select
 
@@ -21,6 +30,7 @@ from service.archive.store import archive
 from service.db import audit, double_reads, retention, users
 from service.db.session import Database
 from service.db.tables import Instance, Reading, Release, Role, Series, Study, Verdict
+from service.dicomweb import retrieve
 from tests.archive.conftest import S3Server
 from tests.dicomweb.conftest import Server, whole
 from tests.receive.conftest import instances, ultrasound
@@ -132,6 +142,23 @@ def test_frames_native_and_compressed(client: DICOMwebClient, server: Server) ->
     assert third[:2] == b"\xff\xd8"
 
 
+@pytest.mark.parametrize(
+    ("syntax", "media_type"),
+    [
+        (JPEGBaseline8Bit, "image/jpeg"),
+        (JPEGLSLossless, "image/jls"),
+        (JPEG2000MCLossless, "image/jpx"),
+        (HTJ2KLossless, "image/jphc"),
+        (HTJ2K, "image/jphc"),
+        (UID("1.2.840.10008.1.2.4.110"), "image/jxl"),
+        (UID("1.2.840.10008.1.2.4.112"), "image/jxl"),
+        (RLELossless, "image/dicom-rle"),
+    ],
+)
+def test_a_compressed_frame_has_the_media_type_of_its_syntax(syntax: UID, media_type: str) -> None:
+    assert retrieve._media_type(syntax) == media_type
+
+
 def test_frames_whose_pixels_share_their_colour(client: DICOMwebClient) -> None:
     """Native YBR_FULL_422, as ultrasound machines do send it, has two octets a pixel and not three."""
     frames = [os.urandom(32 * 48 * 2) for _ in range(3)]
@@ -172,7 +199,16 @@ def test_metadata_of_numbers_that_are_none(client: DICOMwebClient) -> None:
     assert math.isnan(back.PhysicalDeltaX) and back.PhysicalDeltaY == -math.inf
 
 
-@pytest.mark.parametrize("query", ["studies?StudyDate=-", "instances?InstanceNumber=--5", "instances?InstanceNumber=²"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "studies?StudyDate=-",
+        "instances?InstanceNumber=--5",
+        "instances?InstanceNumber=²",
+        "studies?PatientName=A%00",
+        "studies?StudyInstanceUID=1.2%00",
+    ],
+)
 def test_keys_that_say_nothing_are_refused(server: Server, query: str) -> None:
     assert server.session().get(f"{server.url}/{query}", timeout=10).status_code == 400
 
