@@ -35,10 +35,11 @@ def under_way(session: Session) -> list[str]:
 
 
 def cut_off(session: Session) -> list[str]:
-    """Study Instance UIDs of self-tests whose process ended in their midst: nobody has removed these studies."""
-    long_ago = SelfTest.begun_at <= now() - CUT_OFF_AFTER
+    """Study Instance UIDs of self-tests that ended, or whose process did in their midst, and whose studies are there:
+    nobody has removed them, or the archive did not let their bytes go."""
+    over = or_(SelfTest.finished_at.is_not(None), SelfTest.begun_at <= now() - CUT_OFF_AFTER)
     left = select(SelfTest.study_instance_uid).join(Study, Study.study_instance_uid == SelfTest.study_instance_uid)
-    return list(session.scalars(left.where(SelfTest.finished_at.is_(None), long_ago)))
+    return list(session.scalars(left.where(over)))
 
 
 def seen(session: Session, study_instance_uid: str) -> tuple[Study, Instance, Analysis | None] | None:
@@ -54,24 +55,38 @@ def seen(session: Session, study_instance_uid: str) -> tuple[Study, Instance, An
     return instance.study, instance, instance.analyses[-1] if instance.analyses else None
 
 
-def remove(session: Session, study_instance_uid: str) -> list[str]:
-    """Delete a synthetic study's rows; returns the archive keys that nothing names any more.
+def objects(session: Session, study_instance_uid: str) -> list[str]:
+    """Archive keys that only this synthetic study names.
 
     Raises NotAllowed for a study that is not synthetic: nothing else is ever deleted this way.
     """
-    study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
+    study = _synthetic(session, study_instance_uid)
     if study is None:
         return []
-    if not study.synthetic:
-        raise NotAllowed("This study is not a self-test's; it is kept.", cure="Only what a self-test sent is removed.")
-    whole = _hanging_on(study.id)
     keys = list(session.scalars(select(Instance.archive_key).where(Instance.study_id == study.id)))
     masks = select(Frame.mask_key).join(Analysis).join(Instance).where(Instance.study_id == study.id)
     keys += session.scalars(masks.where(Frame.mask_key != ""))
-    for table, condition in reversed(whole.items()):
+    elsewhere = Instance.archive_key.in_(keys), Instance.study_id != study.id
+    others = set(session.scalars(select(Instance.archive_key).where(*elsewhere)))
+    return [key for key in keys if key not in others]
+
+
+def remove(session: Session, study_instance_uid: str) -> list[str]:
+    """Delete a synthetic study's rows; returns the archive keys that nothing names any more. Raises as `objects`."""
+    study = _synthetic(session, study_instance_uid)
+    if study is None:
+        return []
+    keys = objects(session, study_instance_uid)
+    for table, condition in reversed(_hanging_on(study.id).items()):
         session.execute(delete(table).where(condition))
-    still = set(session.scalars(select(Instance.archive_key).where(Instance.archive_key.in_(keys))))
-    return [key for key in keys if key not in still]
+    return keys
+
+
+def _synthetic(session: Session, study_instance_uid: str) -> Study | None:
+    study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
+    if study is not None and not study.synthetic:
+        raise NotAllowed("This study is not a self-test's; it is kept.", cure="Only what a self-test sent is removed.")
+    return study
 
 
 def _hanging_on(study_id: int) -> dict[Table, ColumnElement[bool]]:
