@@ -23,6 +23,7 @@ log = logs.get(__name__)
 AT_ONCE = 8  # uploads
 LOOK_S = 5.0  # how often a process without the lock, or with nothing to do, looks again
 LONGEST_PAUSE_S = 60.0
+UNREADABLE_S = 60.0  # between two tries to read what this machine's disk could not
 UNFINISHED = ".new"
 UNFINISHED_S = 3600.0  # nobody takes so long to give a file its second name: who began was killed
 
@@ -34,6 +35,7 @@ class Outbox:
         self._folder = folder
         self._bucket = bucket
         self._rung = Event()
+        self._unreadable: dict[str, float] = {}  # until when, by this process's clock, they hold up no others
         self._thread: Thread | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -82,7 +84,7 @@ class Outbox:
             self._thread.start()
 
     def upload(self) -> int:
-        """Upload everything that waits now; how many objects went up.
+        """Upload everything that waits now and can be read; how many objects went up.
 
         Raises:
             StorageError: the bucket did not take one of them; it and the others still wait.
@@ -117,10 +119,21 @@ class Outbox:
 
     def _upload(self, name: str) -> int:
         path = self._folder / name
-        if not path.exists():
+        if not path.exists() or self._unreadable.get(name, 0.0) > time.monotonic():
             return 0
         fp("archive.before_upload")
-        self._bucket.put_file(path, name.replace("~", "/"))
+        try:
+            self._bucket.put_file(path, name.replace("~", "/"))
+        except OSError as error:  # of the file: what the bucket answers is none
+            self._unreadable[name] = time.monotonic() + UNREADABLE_S
+            log.error(
+                "object cannot be read on its way to the bucket",
+                key=name.replace("~", "/"),
+                cause=error.strerror or type(error).__name__,
+                cure="Look at this machine's disk (`dmesg`, `smartctl`); have the study sent again.",
+            )
+            return 0
+        self._unreadable.pop(name, None)
         fp("archive.after_upload")
         path.unlink(missing_ok=True)
         return 1

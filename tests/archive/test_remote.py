@@ -57,6 +57,22 @@ def test_an_outage_keeps_objects_here(remote: RemoteStore, s3: S3Server) -> None
     assert objects(s3) == {f"sonomark/{KEY}": b"image"}
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_from_the_bucket(remote: RemoteStore, s3: S3Server) -> None:
+    first, *others = [instance_key(f"{number:064x}") for number in range(5 * outbox.AT_ONCE)]
+    take_in(remote, first, b"image")
+    ill = remote.outbox.find(first)
+    assert ill is not None
+    ill.unlink()
+    ill.mkdir()  # opening it fails, as reading from a bad sector does
+    for key in others:
+        take_in(remote, key, b"image")
+    assert remote.outbox.upload() == len(others)
+    assert remote.outbox.waiting() == [first]
+    assert remote.outbox.upload() == 0
+    take_in(remote, KEY, b"image")
+    assert remote.outbox.upload() == 1
+
+
 def test_another_machine_reads_by_way_of_the_bucket(remote: RemoteStore, s3: S3Server, tmp_path: Path) -> None:
     elsewhere = RemoteStore(tmp_path / "elsewhere", remote.bucket, 1 << 20)
     take_in(remote, KEY, b"image")
