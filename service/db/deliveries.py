@@ -1,6 +1,6 @@
 """The outbox: what is to go out, to whom, how often it was tried. Rows are written where the decision is made."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Text, cast, func, select, update
@@ -75,15 +75,16 @@ def withdraw_rejections(session: Session, study: Study) -> None:
     )
 
 
-def claim(session: Session, limit: int) -> list[Delivery]:
+def claim(session: Session, limit: int, away: Collection[str] = ()) -> list[Delivery]:
     """Deliveries whose turn it is, each with its study; they are this caller's until the lease runs out.
 
-    The try is counted before it is made, so that one that kills its process is counted too.
+    None of the targets that are known to be ``away``: what waits for them, thousands after a weekend, is in nobody
+    else's way. The try is counted before it is made, so that one that kills its process is counted too.
     """
     at = now()
     due = session.scalars(
         select(Delivery)
-        .where(Delivery.state == WAITING, Delivery.next_at <= at)
+        .where(Delivery.state == WAITING, Delivery.next_at <= at, Delivery.target.not_in(away))
         .order_by(Delivery.next_at, Delivery.id)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Delivery)

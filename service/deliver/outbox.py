@@ -30,6 +30,7 @@ log = logs.get(__name__)
 
 AT_ONCE = 20
 PAUSE_S = 2.0
+AWAY_S = 10.0  # that a receiver is left alone which did not answer
 TIDY_EVERY_S = 3600.0
 
 
@@ -38,6 +39,7 @@ class Outbox:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._away: dict[str, float] = {}  # targets, each with the moment of `monotonic` from which it is tried again
 
     def start(self, stop: Event) -> Thread:
         """Work in a thread until ``stop``: a slow receiver must not keep the sweeper from its other duties."""
@@ -48,10 +50,12 @@ class Outbox:
     def round(self) -> int:
         """Try everything that is due once; returns how much was delivered.
 
-        A receiver that is away gets nothing more in this round: its other deliveries wait for their next turn.
+        A receiver that is away gets nothing more in this round: its other deliveries wait for their next turn, and keep
+        nobody else's from theirs.
         """
+        self._away = {target: until for target, until in self._away.items() if until > monotonic()}
         with self._db.begin() as session:
-            due = deliveries.claim(session, AT_ONCE)
+            due = deliveries.claim(session, AT_ONCE, self._away)
         away: dict[str, SonomarkError] = {}
         done = 0
         for delivery in due:
@@ -63,6 +67,7 @@ class Outbox:
                 done += 1
             elif isinstance(error, PeerError) and not isinstance(error, PeerRefused):
                 away[delivery.target] = error
+                self._away[delivery.target] = monotonic() + AWAY_S
             self._note(delivery, error)
         return done
 

@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from service.archive.store import archive
 from service.db import deliveries, retention, reviews, studies, users, verdicts
 from service.db.session import Database
-from service.db.tables import Decision, Delivery, DeliveryState, Release, Role, Verdict, now
+from service.db.tables import Decision, Delivery, DeliveryKind, DeliveryState, Release, Role, Verdict, now
 from service.deliver import webhook
-from service.deliver.outbox import Outbox
+from service.deliver.outbox import AT_ONCE, Outbox
 from service.deliver.webhook import ForbiddenTarget
 from service.errors import PeerError
 from service.settings import settings
@@ -187,6 +187,18 @@ def test_a_node_that_is_away_gets_one_try_a_round(db: Database, configure) -> No
         judged(db, number)
     assert Outbox(db).round() == 0
     assert states(db) == [DeliveryState.WAITING] * 3
+
+
+def test_what_waits_for_a_node_that_is_away_keeps_nothing_else_waiting(db: Database, configure) -> None:
+    configure(report_to="PACS@127.0.0.1:9")
+    for number in range(1, 2 * AT_ONCE + 2):
+        judged(db, number)
+    configure(report_to="", webhook_url="http://localhost:9/hook", webhook_hosts="localhost")
+    judged(db, 2 * AT_ONCE + 2)
+    outbox = Outbox(db)
+    assert (outbox.round(), outbox.round()) == (0, 0)
+    with db.read() as session:
+        assert [row.attempts for row in rows(session) if row.kind is DeliveryKind.WEBHOOK] == [1]
 
 
 def test_a_node_whose_name_nobody_knows_says_so(db: Database, configure) -> None:
