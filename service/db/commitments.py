@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import Commitment, CommitmentState, now
+
+MOST_PUT_OFF = timedelta(hours=2)
 
 
 def add(session: Session, transaction_uid: str, ae_title: str, address: str, requested: Sequence[Sequence[str]]) -> int:
@@ -32,9 +34,12 @@ def waiting(session: Session, ae_title: str) -> int:
 
 def claim(session: Session, limit: int, for_s: float) -> list[Commitment]:
     """Those that are due; for ``for_s`` seconds no other process takes them."""
+    at = now()
+    # None is ever put off for so long: what seems to be was written by a clock that was ahead then.
+    its_turn = or_(Commitment.due_at <= at, Commitment.due_at > at + MOST_PUT_OFF)
     due = (
         select(Commitment.id)
-        .where(Commitment.state == CommitmentState.WAITING, Commitment.due_at <= now())
+        .where(Commitment.state == CommitmentState.WAITING, its_turn)
         .order_by(Commitment.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -43,7 +48,7 @@ def claim(session: Session, limit: int, for_s: float) -> list[Commitment]:
         session.scalars(
             update(Commitment)
             .where(Commitment.id.in_(due))
-            .values(due_at=now() + timedelta(seconds=for_s), attempts=Commitment.attempts + 1)
+            .values(due_at=at + timedelta(seconds=for_s), attempts=Commitment.attempts + 1)
             .returning(Commitment)
             .execution_options(synchronize_session=False)
         )

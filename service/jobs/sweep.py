@@ -122,7 +122,8 @@ class Sweeper:
             if switches.is_on(session, switches.PAUSED):
                 return 0
             count, oldest = analyses.standing(session, AnalysisState.QUEUED)
-            if oldest is None or now() - oldest < timedelta(seconds=2 * settings().sweep_interval_s):
+            # Queued in the future: by a clock that was ahead then.
+            if oldest is None or abs(now() - oldest) < timedelta(seconds=2 * settings().sweep_interval_s):
                 return 0
             messages = waiting_messages()
             if messages is None or count <= messages:

@@ -6,6 +6,7 @@ import json
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -231,6 +232,17 @@ def test_a_try_that_died_is_taken_up_again(db: Database, configure, node: Node) 
         assert len(deliveries.claim(session, 9)) == 1
         assert deliveries.claim(session, 9) == []
     due_again(db)
+    assert Outbox(db).round() == 1
+
+
+def test_what_a_clock_that_was_ahead_put_off_goes_out(db: Database, configure, node: Node) -> None:
+    configure(report_to=node.address)
+    judged(db)
+    with db.begin() as session:
+        session.execute(update(Delivery).values(next_at=now() + timedelta(minutes=59)))
+    assert Outbox(db).round() == 0
+    with db.begin() as session:
+        session.execute(update(Delivery).values(next_at=now() + timedelta(days=3650)))
     assert Outbox(db).round() == 1
 
 

@@ -112,11 +112,14 @@ def test_a_clock_that_jumps_takes_nothing_away(
     assert state(db, analysis) is AnalysisState.CLAIMED
 
 
-def test_it_rings_once_for_what_has_no_message(db: Database, sweeper: Sweeper, instance_rows: Rows) -> None:
+@pytest.mark.parametrize("waiting", [timedelta(minutes=1), timedelta(days=-3)], ids=["long", "by a clock set back"])
+def test_it_rings_once_for_what_has_no_message(
+    db: Database, sweeper: Sweeper, instance_rows: Rows, waiting: timedelta
+) -> None:
     queue_one(db, instance_rows)
     assert sweeper.ring_for_the_forgotten() == 0  # its message may still be on the way
     with db.begin() as session:
-        session.execute(update(Analysis).values(queued_at=now() - timedelta(minutes=1)))
+        session.execute(update(Analysis).values(queued_at=now() - waiting))
     assert sweeper.ring_for_the_forgotten() == 1
     assert sweeper.ring_for_the_forgotten() == 0
     assert waiting_messages() == 1

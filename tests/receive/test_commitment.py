@@ -429,3 +429,13 @@ def _rest(port: int) -> Callable[..., Any]:
                 time.sleep(0.2)
 
     return call
+
+
+def test_what_a_clock_that_was_ahead_put_off_is_due(db: Database) -> None:
+    with db.begin() as session:
+        commitments.add(session, "1.2.3", "US01", "127.0.0.1", [("1.2", "1.3")])
+        session.execute(update(Commitment).values(due_at=now() + timedelta(minutes=59)))
+        assert commitments.claim(session, 10, 60) == []
+        session.execute(update(Commitment).values(due_at=now() + timedelta(days=3650)))
+        assert len(commitments.claim(session, 10, 60)) == 1
+        assert commitments.claim(session, 10, 60) == []
