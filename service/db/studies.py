@@ -3,7 +3,7 @@
 ``site`` is the institution an account is bound to: what belongs to another one is not found, as if it were not there.
 """
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from service.db import analyses
@@ -63,6 +63,14 @@ def instance(session: Session, sop_instance_uid: str, site: str = "", sha256: st
             "There is no instance of that UID.", cure="It may have been removed, or belong to another institution."
         )
     return found
+
+
+def is_elsewhere(session: Session, study_instance_uid: str, sop_instance_uid: str, site: str) -> bool:
+    """Whether a study or an instance of that UID is here already, and of another institution than ``site``."""
+    of_another = Study.institution.not_in(("", site))
+    study = exists().where(Study.study_instance_uid == study_instance_uid, of_another)
+    instance = exists().where(Instance.study_id == Study.id, Instance.sop_instance_uid == sop_instance_uid, of_another)
+    return bool(session.scalar(select(study | instance)))
 
 
 def versions(session: Session, sop_instance_uid: str) -> list[Instance]:

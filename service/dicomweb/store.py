@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 
 from service import logs, telemetry
 from service.archive.store import archive
+from service.db import studies
 from service.db.session import database
-from service.dicom.header import FileMeta, file_meta
+from service.dicom.header import FileMeta, Header, file_meta
 from service.dicomweb.access import Caller, Uid, base_url, caller, note
 from service.dicomweb.parts import BadBody, Reader, boundary_of
 from service.errors import DataSetMismatch, NotAllowed, NotDicom, OutOfSpace, SonomarkError
@@ -173,11 +174,7 @@ class Storing:
         header = self._incoming.header()
         if self._study and header.study_instance_uid != self._study:
             raise DataSetMismatch("The instance belongs to another study than the address says.")
-        if self._who.site and header.study["institution"] != self._who.site:
-            raise NotAllowed(
-                "The instance is of another institution than this account is bound to.",
-                cure="Send it by a token of an account of that institution, or of one that is bound to none.",
-            )
+        self._require_own(header)
         registration = intake().take(self._incoming)
         telemetry.STORED.labels(status=Status.SUCCESS.label).inc()
         log.info(
@@ -192,6 +189,21 @@ class Storing:
             f"/instances/{header.sop_instance_uid}"
         )
         self.stored.append({**_reference(self._meta), "00081190": {"vr": "UR", "Value": [where]}})
+
+    def _require_own(self, header: Header) -> None:
+        """Of an account that is bound to a site: neither the instance, nor what it would change here, is another's."""
+        site = self._who.site
+        if not site:
+            return
+        theirs = header.study["institution"] != site
+        if not theirs:
+            with database().read() as session:
+                theirs = studies.is_elsewhere(session, header.study_instance_uid, header.sop_instance_uid, site)
+        if theirs:
+            raise NotAllowed(
+                "The instance, or its study, is of another institution than this account is bound to.",
+                cure="Send it by a token of an account of that institution, or of one that is bound to none.",
+            )
 
     def _note_failure(self, error: Exception) -> None:
         if isinstance(error, Unsupported):

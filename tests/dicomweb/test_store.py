@@ -141,6 +141,19 @@ def test_who_may_store(server: Server, send: Send, db: Database) -> None:
     assert gateway.get(f"{server.url}/studies", timeout=10).status_code == 403  # it may send, and sees nothing
 
 
+def test_an_account_of_one_site_adds_nothing_to_what_is_anothers(server: Server, send: Send, db: Database) -> None:
+    north = ultrasound(InstitutionName="North")
+    assert send(file(north)).status_code == 200
+    gateway = server.session(Role.SONOGRAPHER, "store", "South")
+    into_its_study = ultrasound(InstitutionName="South", StudyInstanceUID=north.StudyInstanceUID)
+    another_version = ultrasound(InstitutionName="South", SOPInstanceUID=north.SOPInstanceUID)
+    for each in (into_its_study, another_version):
+        answer = send(file(each), session=gateway)
+        assert answer.status_code == 409 and reasons(answer.json()) == [0x0124]
+    assert [each.conflict for each in instances(db)] == [False]
+    assert send(file(ultrasound(InstitutionName="South")), session=gateway).status_code == 200
+
+
 def test_above_the_watermark(send: Send, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SONOMARK_DISK_RESERVE_MB", "1000000000")
     settings.cache_clear()
