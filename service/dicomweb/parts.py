@@ -20,6 +20,10 @@ class BadBody(DicomError):
     cure = "Send multipart/related, each instance a part between the boundaries that the Content-Type names."
 
 
+class WrongMediaType(BadBody):
+    """The body of a request is of another media type than this resource takes."""
+
+
 class Part(Protocol):
     """Takes one part of a body."""
 
@@ -29,13 +33,16 @@ class Part(Protocol):
 
 
 def boundary_of(content_type: str, wanted: str) -> bytes:
-    """The boundary of a ``multipart/related; type="…"`` of the wanted type; raises BadBody for any other."""
+    """The boundary of a ``multipart/related; type="…"`` of the wanted type.
+
+    Raises WrongMediaType for any other, BadBody where none is named.
+    """
     message = Message()
     message["content-type"] = content_type
     boundary = message.get_param("boundary", "")
     of_type = str(message.get_param("type", wanted)).lower()
     if message.get_content_type() != "multipart/related" or of_type != wanted:
-        raise BadBody(f'The body must be multipart/related; type="{wanted}".')
+        raise WrongMediaType(f'The body must be multipart/related; type="{wanted}".')
     if not isinstance(boundary, str) or not 0 < len(boundary) <= LONGEST_BOUNDARY or not boundary.isascii():
         raise BadBody("The Content-Type names no boundary.")
     return boundary.encode()

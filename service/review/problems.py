@@ -15,7 +15,7 @@ from service import logs
 from service.db.catalogue import UnknownKey
 from service.db.corrections import OutsideOfTheFrame
 from service.db.reviews import UnknownReason
-from service.dicomweb.parts import BadBody
+from service.dicomweb.parts import BadBody, WrongMediaType
 from service.dicomweb.retrieve import NotAcceptable, Released
 from service.errors import (
     Conflict,
@@ -60,6 +60,7 @@ STATUSES: tuple[tuple[type[SonomarkError], int], ...] = (
     (TooLarge, 413),
     (UnknownReason, 422),
     (OutsideOfTheFrame, 422),
+    (WrongMediaType, 415),
     (BadBody, 400),
     (UnknownKey, 400),
     (NotAcceptable, 406),
