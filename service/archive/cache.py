@@ -31,20 +31,31 @@ class Cache:
         self._lock = Lock()
 
     def bytes_of(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The bytes kept under the relative path ``name``, made when they are not there."""
+        """The bytes kept under the relative path ``name``, made when they are not there.
+
+        On a disk that is full or fails they are made each time.
+        """
         path = self.folder / name
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             data = make()
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part = path.with_suffix(f".{token_hex(4)}{PART}")
-            part.write_bytes(data)
-            part.replace(path)
-            self.grew(len(data))
+            with suppress(OSError):
+                self._keep(path, data)
         else:
             touch(path)
         return data
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = path.with_suffix(f".{token_hex(4)}{PART}")
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        self.grew(len(data))
 
     def forget(self, name: str) -> None:
         """Remove everything kept below the relative path ``name``."""
@@ -90,5 +101,5 @@ def pictures() -> Cache:
 
 def touch(path: Path) -> None:
     """Say that the file was used now."""
-    with suppress(FileNotFoundError):  # thrown away a moment ago: whoever opens it will see
+    with suppress(OSError):  # thrown away a moment ago, and whoever opens it will see; or the disk can be read alone
         os.utime(path)

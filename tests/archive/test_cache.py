@@ -1,9 +1,11 @@
 """What was used longest ago goes first, and only as much as must."""
 
+import subprocess
 from pathlib import Path
 
 from service.archive.cache import Cache
 from tests.archive.conftest import age
+from tests.faults.disks import tmpfs
 
 
 def test_bytes_are_made_once(tmp_path: Path) -> None:
@@ -26,3 +28,15 @@ def test_the_folder_stays_below_its_limit(tmp_path: Path) -> None:
     kept = {path.name for path in tmp_path.iterdir()}
     assert "0" in kept and "29" in kept and "1" not in kept
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 11_000
+
+
+def test_a_full_disk_keeps_nothing_and_shows_everything(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "64k") as disk:
+        cache = Cache(disk, 1 << 20)
+        for _ in range(2):
+            assert cache.bytes_of("ab/1.png", lambda: bytes(1 << 20)) == bytes(1 << 20)
+        assert not [path for path in disk.rglob("*") if path.is_file()]
+        assert cache.bytes_of("ab/2.png", lambda: b"small") == b"small"
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True, timeout=60)
+        assert cache.bytes_of("ab/2.png", lambda: b"made again") == b"small"
+        assert cache.bytes_of("ab/3.png", lambda: b"made again") == b"made again"
