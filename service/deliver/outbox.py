@@ -149,7 +149,8 @@ def _made(db: Database, delivery: Delivery) -> list[str]:
         made = list(_objects(session, delivery))
     keys = []
     for number, one in enumerate(made, start=1):
-        key = f"deliveries/{delivery.id}/{number}.dcm"
+        # A thousand share a folder: nobody removes one when it is empty.
+        key = f"deliveries/{delivery.id // 1000}/{delivery.id}-{number}.dcm"
         data = io.BytesIO()
         dcmwrite(data, one, enforce_file_format=True)
         archive().put(key, data.getvalue())

@@ -1,4 +1,4 @@
-"""C-STORE SCU: sends DICOM files to another node exactly as they are stored."""
+"""C-STORE SCU: sends DICOM files to another node as they are stored, in another VR encoding at most."""
 
 import re
 import socket
@@ -10,9 +10,9 @@ from ssl import SSLContext
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 
 from service.deliver.association import CallingEntity, associate
 from service.errors import ConfigurationError, PeerError
@@ -152,23 +152,29 @@ def echo(node: Node, *, calling_ae_title: str = "SONOMARK", tls: tuple[SSLContex
 
 
 def _batches(outgoing: list[_Outgoing]) -> Iterator[list[_Outgoing]]:
-    """Groups whose distinct (SOP class, transfer syntax) pairs fit one association."""
+    """Groups whose distinct (SOP class, transfer syntax) pairs fit one association, and what else they may go by."""
     contexts = list(dict.fromkeys((item.sop_class, item.transfer_syntax) for item in outgoing))
     remaining = iter(contexts)
-    while group := set(islice(remaining, MAX_CONTEXTS)):
+    while group := set(islice(remaining, MAX_CONTEXTS // 2)):
         yield [item for item in outgoing if (item.sop_class, item.transfer_syntax) in group]
+
+
+def _contexts(batch: list[_Outgoing]) -> list[PresentationContext]:
+    """One syntax each: the peer must take the file's own syntax or refuse, never pick another one.
+
+    What is in Explicit VR Little Endian may go in Implicit VR too, which every peer has (PS3.5 section 10.1), where it
+    takes that alone.
+    """
+    own = dict.fromkeys((item.sop_class, item.transfer_syntax) for item in batch)
+    implicit = ((sop_class, ImplicitVRLittleEndian) for sop_class, syntax in own if syntax == ExplicitVRLittleEndian)
+    return [build_context(sop_class, syntax) for sop_class, syntax in dict.fromkeys((*own, *implicit))]
 
 
 def _associate(node: Node, calling_ae_title: str, batch: list[_Outgoing]) -> Association | None:
     """An association; None when the peer answers, and takes nothing of what it is offered."""
     ae = CallingEntity(calling_ae_title)
     ae.connection_timeout = 10
-    # One syntax a context: the peer must take the file's own syntax or refuse, never pick another one.
-    contexts = [
-        build_context(sop_class, syntax)
-        for sop_class, syntax in dict.fromkeys((item.sop_class, item.transfer_syntax) for item in batch)
-    ]
-    association = associate(ae, node.host, node.port, contexts=contexts, ae_title=node.ae_title)
+    association = associate(ae, node.host, node.port, contexts=_contexts(batch), ae_title=node.ae_title)
     if not association.is_established:
         if association.rejected_contexts:
             return None

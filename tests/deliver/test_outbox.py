@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 from aiosmtpd.controller import Controller
 from pydicom import Dataset
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import ImplicitVRLittleEndian, SegmentationStorage
 from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.presentation import PresentationContext, build_context
 from sqlalchemy import update
@@ -180,6 +180,31 @@ def test_a_late_image_of_a_released_study_is_reported_without_the_others(db: Dat
     report = next(one for one in node.taken if one.Modality == "SR")
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert [one.ReferencedSOPInstanceUID for one in evidence.ReferencedSOPSequence] == [late.sop_instance_uid]
+
+
+def test_a_node_that_knows_implicit_vr_alone_gets_everything(db: Database, configure) -> None:
+    old = Node(
+        contexts=[build_context(each.abstract_syntax, ImplicitVRLittleEndian) for each in StoragePresentationContexts]
+    )
+    configure(report_to=old.address, masks_to=old.address)
+    judged(db)
+    assert Outbox(db).round() == 2
+    old.stop()
+    report, mask = sorted(old.taken, key=lambda one: one.Modality, reverse=True)
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert mask.PixelData.count(0) < len(mask.PixelData)
+
+
+def test_deliveries_leave_no_folders_behind(db: Database, configure, node: Node) -> None:
+    configure(report_to=node.address)
+    for number in (1, 2, 3):
+        judged(db, number)
+    outbox = Outbox(db)
+    assert outbox.round() == 3
+    with db.begin() as session:
+        session.execute(update(Delivery).values(ended_at=now() - timedelta(hours=1)))
+    assert outbox.tidy() == 3
+    assert len(list((archive().root / "deliveries").iterdir())) == 1
 
 
 def test_a_node_that_is_away_gets_one_try_a_round(db: Database, configure) -> None:
