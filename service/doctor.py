@@ -201,6 +201,7 @@ def _database(_: Settings) -> str:
 @contextmanager
 def _tables() -> Iterator[Session]:
     """Read what only a database with this version's tables holds. Raises SchemaError where it lacks them."""
+    schema.require_file(database())
     try:
         with database().read() as session:
             yield session

@@ -122,11 +122,22 @@ def public_address(settings: Settings) -> str:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the roles need beyond the caller's own environment; makes the data folder."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     return {
         "SONOMARK_DATA_DIR": str(settings.data_dir.resolve()),
         "SONOMARK_ROLE_SET": ",".join(ROLES),
     }
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Raises ConfigurationError where the folder cannot be made."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data folder {settings.data_dir} cannot be made: {error.strerror or error}.",
+            cure="Set SONOMARK_DATA_DIR to a folder that this account may write to.",
+        ) from error
 
 
 def require_free_ports(settings: Settings) -> None:

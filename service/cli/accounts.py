@@ -20,6 +20,13 @@ BY_HAND = "command line"
 TAMPERED = "Keep the database as it is, find out who could write to it, and compare with a backup."
 
 
+def reason_of(text: str) -> str:
+    """A reason as the audit trail keeps it; one that says nothing is asked for again."""
+    if not 3 <= len(text.strip()) <= 255:
+        raise typer.BadParameter("say why in 3 to 255 characters")
+    return text.strip()
+
+
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The user's name.")],
@@ -42,7 +49,7 @@ def token(
     scope: Annotated[
         str, typer.Option(help="store, read, review or admin; never more than the role allows.")
     ] = "admin",
-    days: Annotated[int, typer.Option(min=1, help="Days until the token expires.")] = 90,
+    days: Annotated[int, typer.Option(min=1, max=36_525, help="Days until the token expires.")] = 90,
 ) -> None:
     """Print a bearer token for the API, alone on the last line."""
     schema.require_usable(database())
@@ -65,6 +72,7 @@ def sign_in(name: Annotated[str, typer.Argument(help="An existing account.")]) -
     """Print a link that signs the user in once, within the hour."""
     from service.up import public_address
 
+    schema.require_usable(database())
     with database().begin() as session:
         secret = users.make_one_time_sign_in(session, users.get_user(session, name))
         audit.record(session, BY_HAND, "user.one-time", name)
@@ -74,6 +82,7 @@ def sign_in(name: Annotated[str, typer.Argument(help="An existing account.")]) -
 @app.command(name="reset-second-factor")
 def reset_second_factor(name: Annotated[str, typer.Argument(help="An existing account.")]) -> None:
     """Take away the second factor of somebody who lost it, and end the account's sessions."""
+    schema.require_usable(database())
     with database().begin() as session:
         user = users.get_user(session, name)
         second_factors.remove(session, user)
@@ -85,6 +94,7 @@ def reset_second_factor(name: Annotated[str, typer.Argument(help="An existing ac
 @app.command(name="list")
 def list_users() -> None:
     """Who has an account."""
+    schema.require_usable(database())
     table = Table("Name", "Role", "State")
     with database().read() as session:
         for user in users.all_users(session):
@@ -97,6 +107,7 @@ def verify(
     head: Annotated[str, typer.Option(help="A head printed earlier; it must still be in the chain.")] = "",
 ) -> None:
     """Recompute the hash chain of the audit trail; status 1 when it is broken."""
+    schema.require_usable(database())
     with database().read() as session:
         check = audit.verify(session)
         cut_off = check.whole and head and not audit.holds(session, head)

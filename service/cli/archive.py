@@ -46,6 +46,7 @@ def verify(
 @app.command()
 def status() -> None:
     """What the last looks found, and how far the scheduled verification is."""
+    schema.require_usable(database())
     with database().read() as session:
         health = checks.health(session)
         passes = checks.last_passes(session, 1)

@@ -8,6 +8,7 @@ import typer
 from service import logs
 from service.cli.accounts import BY_HAND
 from service.cli.console import err, out, progress_of_unknown
+from service.cli.report import in_order
 from service.db import audit, schema
 from service.db.session import database
 from service.deliver.send import Node
@@ -42,8 +43,7 @@ def backfill(
         "move" if by_move else "get",
         Pace(rate, Window.parse(between)),
     )
-    if wanted.first_day > wanted.last_day:
-        raise ConfigurationError("The first day comes after the last.", cure="Exchange --from and --to.")
+    in_order(wanted.first_day, wanted.last_day)
     with database().begin() as session:
         told = {"node": node, "from": first, "to": last, "modality": modality}
         audit.record(session, BY_HAND, "backfill.run", "", detail=told)

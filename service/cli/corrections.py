@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from service.analyse.annotations import Kind
 from service.archive.store import archive
 from service.cli.accounts import BY_HAND
 from service.cli.console import err
-from service.db import audit, testimony
+from service.cli.places import writing
+from service.db import audit, schema, testimony
 from service.db.corrections import Box
 from service.db.session import database
 from service.db.tables import Correction
@@ -44,7 +47,9 @@ def write_corrections(
     no regions is written whole, its banner too, and says so in its note; --with-regions leaves it out.
     The frames are patients' images: keep the folder where they may be.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    schema.require_usable(database())
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     rows: list[dict[str, object]] = []
     boxes: list[dict[str, object]] = []
     with database().begin() as session:
@@ -61,21 +66,27 @@ def write_corrections(
                 continue
             if regions:
                 pixels = banner.blacked_out(pixels, [*regions, *_shown(told)])
-            cv2.imwrite(str(folder / name), pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)
+            with writing(folder / name):
+                (folder / name).write_bytes(_png(pixels))
             rows.append(_row(name, told, labels, note="" if regions else WHOLE))
             boxes += [_box(name, each) for each in told.said]
         whole = sum(row["note"] == WHOLE for row in rows)
         audit.record(session, BY_HAND, "corrections.export", detail={"frames": len(rows), "whole": whole})
     # The same rows twice: labels are what evaluation measures on, frames are what adaptation splits by group.
     for listing in ("labels.csv", "frames.csv"):
-        with (folder / listing).open("w", newline="") as text:
+        with writing(folder / listing), (folder / listing).open("w", newline="") as text:
             writer = csv.DictWriter(text, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-    (folder / "boxes.jsonl").write_text("".join(f"{json.dumps(box)}\n" for box in boxes))
+    with writing(folder / "boxes.jsonl"):
+        (folder / "boxes.jsonl").write_text("".join(f"{json.dumps(box)}\n" for box in boxes))
     err.print(f"{len(rows)} frames with {len(boxes)} corrections written.")
     if whole:
         err.print(f"{whole} of them whole, with what is burned in, for their headers name no ultrasound regions.")
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
 
 
 def _labels(told: Testimony, regions: Sequence[Area]) -> dict[str, int | str]:

@@ -53,7 +53,7 @@ def up(
 @app.command()
 def migrate() -> None:
     """Bring the database's schema up to this version."""
-    settings().data_dir.mkdir(parents=True, exist_ok=True)
+    supervision.make_data_dir(settings())
     schema.migrate()
     out.print(f"Schema at {schema.newest()}.")
 

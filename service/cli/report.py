@@ -1,6 +1,6 @@
 """The compliance report, printed or written to a file."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.console import err, out, paper
-from service.db.days import start_of, today
+from service.cli.places import writing
+from service.db import schema
+from service.db.days import end_of, start_of, today, within
 from service.db.session import database
 from service.errors import ConfigurationError
 from service.report.agreement import sentence
@@ -32,20 +34,21 @@ def report(
 ) -> None:
     """Compliance rates with their intervals. Operators' names are in it: keep the file where patients' data may be."""
     last = day(end) or today()
-    first = day(start) or last - timedelta(days=DAYS - 1)
+    first = day(start) or date.fromordinal(max(1, last.toordinal() - DAYS + 1))
+    in_order(first, last)
     kind = file.suffix.removeprefix(".").lower() if file else "json"
     if kind not in MEDIA_TYPES:
         raise ConfigurationError(f"A report cannot be written as '{kind}'.", cure=f"End the name in {_endings()}.")
+    schema.require_usable(database())
     with database().read() as session:
-        found = compliance(
-            session, group_by.split(","), start_of(first), start_of(last + timedelta(days=1)), _moment(as_of)
-        )
+        found = compliance(session, group_by.split(","), within(start_of(first)), within(end_of(last)), _moment(as_of))
     if file is None:
         paper().print(_table(found))
         out.print(_afterwards(found.studies), soft_wrap=True)
         out.print(sentence(found.agreement), soft_wrap=True)
         return
-    file.write_bytes(as_file(found, kind))
+    with writing(file):
+        file.write_bytes(as_file(found, kind))
     err.print(f"{len(found.rows)} rows written.")
 
 
@@ -91,12 +94,20 @@ def day(text: str) -> date | None:
         raise ConfigurationError(f"'{text}' is no day.", cure="Write it as 2026-01-31.") from error
 
 
+def in_order(first: date | None, last: date | None) -> None:
+    """Raises ConfigurationError where a range ends before it begins: it would hold nothing, and look like a result."""
+    if first and last and first > last:
+        raise ConfigurationError("The first day comes after the last.", cure="Exchange --from and --to.")
+
+
 def _moment(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text) if text else None
     except ValueError as error:
         raise ConfigurationError(f"'{text}' is no time.", cure="Write it as 2026-01-31T14:00.") from error
-    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+    if moment is None:
+        return None
+    return within(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _endings() -> str:

@@ -11,8 +11,9 @@ from service import logs
 from service.archive import policy as policies
 from service.archive.retention import Outlook, outlook, release_due
 from service.archive.store import archive
-from service.cli.accounts import BY_HAND
+from service.cli.accounts import BY_HAND, reason_of
 from service.cli.console import err, out, paper, progress
+from service.cli.places import text_of
 from service.db import audit, schema, studies
 from service.db import retention as rows
 from service.db.days import day_of
@@ -32,14 +33,14 @@ def check(file: File) -> None:
     """What this policy would release now. Changes nothing."""
     schema.require_usable(database())
     with database().read() as session:
-        _show(outlook(session, policies.parse(file.read_text())))
+        _show(outlook(session, policies.parse(text_of(file))))
 
 
 @app.command()
 def activate(file: File, yes: Yes = False) -> None:
     """Put a policy in force, after showing what it would release now; the sweeper then carries it out."""
     schema.require_usable(database())
-    toml = file.read_text()
+    toml = text_of(file)
     policy = policies.parse(toml)
     with database().read() as session:
         _show(outlook(session, policy))
@@ -97,7 +98,9 @@ def run(yes: Yes = False) -> None:
 
 
 @app.command()
-def hold(study: Study, reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")]) -> None:
+def hold(
+    study: Study, reason: Annotated[str, typer.Option(help="Why, for whoever asks later.", parser=reason_of)]
+) -> None:
     """Place a legal hold on a study: no policy releases its bytes until it is lifted."""
     schema.require_usable(database())
     with database().begin() as session:
@@ -120,6 +123,7 @@ def lift(study: Study) -> None:
 @app.command()
 def holds() -> None:
     """Which studies are under legal hold."""
+    schema.require_usable(database())
     table = Table("Study Instance UID", "Since", "By", "Reason")
     with database().read() as session:
         for study, held in rows.standing_holds(session):

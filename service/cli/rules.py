@@ -1,6 +1,5 @@
 """Rule books: examine them before they judge anybody, keep versions, put one in force, judge again by it."""
 
-from datetime import timedelta
 from getpass import getuser
 from time import sleep
 from typing import Annotated
@@ -10,16 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from service.cli.accounts import BY_HAND
+from service.cli.accounts import BY_HAND, reason_of
 from service.cli.console import out, paper, progress
-from service.cli.report import day
+from service.cli.report import day, in_order
 from service.compliance import rulebook as rulebooks
 from service.compliance.check import errors_among, lint
 from service.compliance.examples import failures
 from service.compliance.explain import rulebook_in_words
-from service.db import audit, reevaluations
+from service.db import audit, reevaluations, schema
 from service.db import rulebooks as versions
-from service.db.days import start_of, today
+from service.db.days import end_of, start_of, today
 from service.db.reevaluations import Range
 from service.db.session import database
 from service.errors import NotFound
@@ -29,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Rule books.")
 File = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped rule book.")]
 
 UNUSABLE = 1
+MOST = 2**31 - 1  # what any database takes for a number
 DIGITS = 12  # of a digest, as a rule book's label shows them
 
 
@@ -54,6 +54,7 @@ def explain(file: File) -> None:
 @app.command("list")
 def list_versions() -> None:
     """Every kept version, newest first; ``save --based-on`` takes the digest shown here."""
+    schema.require_usable(database())
     with database().read() as session:
         kept = versions.versions(session)
         judging = versions.in_force_now(session).sha256
@@ -74,6 +75,7 @@ def save(
 ) -> None:
     """Keep a rule book as a version, as the dashboard does; it judges nobody before it is put in force."""
     text = rulebooks.load(file).toml
+    schema.require_usable(database())
     with database().begin() as session:
         base = _by_digest(session, based_on) if based_on else None
         kept = versions.save(session, text, getuser(), based_on=base)
@@ -83,10 +85,11 @@ def save(
 
 @app.command()
 def activate(
-    number: Annotated[int, typer.Argument(help="Its id in `rules list`.")],
-    reason: Annotated[str, typer.Option(help="Why; the audit trail keeps it.")],
+    number: Annotated[int, typer.Argument(min=1, max=MOST, help="Its id in `rules list`.")],
+    reason: Annotated[str, typer.Option(help="Why; the audit trail keeps it.", parser=reason_of)],
 ) -> None:
     """Put a version in force: it judges every study from now on. Refused when it contradicts itself."""
+    schema.require_usable(database())
     with database().begin() as session:
         found = versions.activate(session, number, getuser())
         detail = {"name": found.name, "version": found.version, "reason": reason}
@@ -99,11 +102,13 @@ def reevaluate(
     first_day: Annotated[str, typer.Option("--from", help="First day, 2026-01-31, of the last image.")] = "",
     last_day: Annotated[str, typer.Option("--to", help="Last day, included.")] = "",
     what_if: Annotated[str, typer.Option(help="A draft to try instead: a TOML file; nothing is written.")] = "",
-    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many studies.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, max=MOST, help="Only the last so many studies.")] = None,
 ) -> None:
     """Judge studies again from stored annotations by the rule book in force, or see what a draft would change."""
+    schema.require_usable(database())
     db, start, end = database(), day(first_day), day(last_day)
-    which = Range(start_of(start) if start else None, start_of(end + timedelta(days=1)) if end else None, last)
+    in_order(start, end)
+    which = Range(start_of(start) if start else None, end_of(end) if end else None, last)
     with db.begin() as session:
         book = rulebooks.load(what_if) if what_if else versions.in_force(session)
         kept = versions.keep(session, book, getuser())

@@ -1,6 +1,6 @@
 """The hospital's days: reports, worklist and re-evaluations count by them, while every moment is stored in UTC."""
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Date, SQLColumnExpression, cast, func
@@ -8,6 +8,9 @@ from sqlalchemy.orm import Session
 
 from service.settings import settings
 
+# Between them every day of a report, in every time zone, is one of the calendar's.
+EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=39)
+LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 SQLITE_FUNCTION = "day_in_zone"  # SQLite knows no time zones; each of its connections is taught this (see `session`)
 
 
@@ -33,6 +36,16 @@ def start_of(day: date) -> datetime:
         return midnight.astimezone(UTC)
     except OverflowError:
         return midnight.replace(tzinfo=UTC)
+
+
+def end_of(day: date) -> datetime:
+    """The UTC moment at which a day of the hospital is over."""
+    return start_of(day + timedelta(days=1)) if day < date.max else LATEST
+
+
+def within(moment: datetime) -> datetime:
+    """An aware moment, or the nearest one that databases and calendars take."""
+    return min(max(moment, EARLIEST), LATEST)
 
 
 def column_of(session: Session, moment: SQLColumnExpression[datetime]) -> SQLColumnExpression[date]:

@@ -146,7 +146,10 @@ def activate(session: Session, version_id: int, by: str) -> RulebookVersion:
 def get(session: Session, version_id: int) -> RulebookVersion:
     version = session.get(RulebookVersion, version_id)
     if version is None:
-        raise NotFound(f"There is no version {version_id} of a rule book.")
+        raise NotFound(
+            f"There is no version {version_id} of a rule book.",
+            cure="The page Rule books, or `sonomark rules list`, shows their numbers.",
+        )
     return version
 
 

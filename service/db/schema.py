@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -129,11 +130,22 @@ def window(revision: str | None, scripts: ScriptDirectory | None = None) -> Iter
             return
 
 
+def require_file(database: Database) -> None:
+    """Raises SchemaError where SQLite has none: to ask it would make an empty one, or fail with less to say."""
+    file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
+    if file and not Path(file).exists():
+        raise SchemaError(
+            f"There is no database at {file} yet.",
+            cure=f"{SchemaError.cure} Where there should be one already, correct SONOMARK_DATA_DIR.",
+        )
+
+
 def require_usable(database: Database) -> str:
     """The schema's revision, if this code may run against it: its own, or a newer one that only added to it.
 
     Raises SchemaError otherwise.
     """
+    require_file(database)
     here, wanted = current(database), newest()
     if here is None:
         raise SchemaError("The database has no Sonomark schema yet.")

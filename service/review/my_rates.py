@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 
 from service.db.behind import Counted
-from service.db.days import day_of, start_of, today
+from service.db.days import day_of, end_of, start_of, today
 from service.db.reports import Grouping, Key, Period
 from service.db.session import database
 from service.errors import NotFound
@@ -37,7 +37,7 @@ def my_rates(
     operator = _operator(account)
     last_day = _day(end) or today()
     first_day = _day(start) or last_day - timedelta(days=DAYS - 1)
-    bounds = (start_of(first_day), start_of(last_day + timedelta(days=1)))
+    bounds = (start_of(first_day), end_of(last_day))
     rates = partial(report, site=account.site, second_reader=account.second_reader, operator=operator)
     with database().read() as session:
         weekly = rates(session, ["week"], *bounds)

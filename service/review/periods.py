@@ -5,16 +5,13 @@ from typing import Annotated
 
 from fastapi import Query
 
-from service.db.days import day_of, start_of, today
+from service.db.days import day_of, end_of, start_of, today, within
 from service.db.reports import Period
 from service.db.tables import now
 from service.review.deps import Account
 from service.review.schemas import DayOrMoment
 
 DAYS = 30
-# Between them every day of a report, in every time zone, is one of the calendar's.
-EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=DAYS + 9)
-LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 Moment = Annotated[DayOrMoment, Query(description="A moment in UTC, or a day; the last day is included.")]
 
@@ -27,7 +24,7 @@ def period_of(
     operator: str = "",
 ) -> Period:
     """What is asked for, narrowed to what this account may know."""
-    until = _within(aware(end, last=True)) or start_of(today() + timedelta(days=1))
+    until = _within(aware(end, last=True)) or end_of(today())
     since = _within(aware(start)) or start_of(day_of(until) - timedelta(days=DAYS))
     return Period(since, until, _within(aware(as_of)) or now(), account.site, account.second_reader, operator)
 
@@ -38,8 +35,8 @@ def aware(given: datetime | date | None, *, last: bool = False) -> datetime | No
         return None
     if isinstance(given, datetime):
         return given if given.tzinfo is not None else given.replace(tzinfo=UTC)
-    return start_of(given + timedelta(days=last and given < date.max))
+    return end_of(given) if last else start_of(given)
 
 
 def _within(given: datetime | None) -> datetime | None:
-    return None if given is None else min(max(given, EARLIEST), LATEST)
+    return None if given is None else within(given)

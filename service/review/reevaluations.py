@@ -1,13 +1,13 @@
 """Judging again by a rule book, over any range of days: asked for here, done in the background."""
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
 from service.db import audit, double_reads, reevaluations
-from service.db.days import start_of
+from service.db.days import end_of, start_of
 from service.db.reevaluations import Range
 from service.db.session import database
 from service.db.tables import Reevaluation
@@ -52,7 +52,7 @@ class Progress(BaseModel):
 def ask(account: Admin, wanted: Wanted) -> Progress:
     """Judge studies again from their stored annotations, without the network, in the background."""
     start = start_of(wanted.first_day) if wanted.first_day else None
-    end = start_of(wanted.last_day + timedelta(days=1)) if wanted.last_day else None
+    end = end_of(wanted.last_day) if wanted.last_day else None
     with database().begin() as session:
         asked = reevaluate.ask(session, wanted.rulebook, Range(start, end), account.user.name, records=wanted.records)
         detail = {"rulebook": wanted.rulebook, "records": wanted.records}
