@@ -36,7 +36,7 @@ def rejection_note(results: Results, rejected: list[str], why: str, at: datetime
         manufacturer=MANUFACTURER,
         series_description="Rejected for quality reasons",
     )
-    return stamped(note, at)
+    return stamped(note, results, at)
 
 
 def _modifier() -> sr.CodeContentItem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from service import __version__
 from service.archive.store import archive
-from service.db import retention, studies
+from service.db import days, retention, studies
 from service.db.tables import Analysis, Finding, FindingState, Instance, Study, VerdictRecord
 
 Mask = npt.NDArray[np.uint8]  # (rows, columns): 0 for background, i + 1 for the i-th kind
@@ -143,17 +143,30 @@ def header_of(instance: Instance) -> Dataset:
     return header
 
 
-def stamped(made: Dataset, at: datetime) -> Dataset:
-    """The object with the verdict's own time, so that making it again gives the same object."""
-    day, time = f"{at:%Y%m%d}", f"{at:%H%M%S}"
+def stamped(made: Dataset, results: Results, at: datetime) -> Dataset:
+    """The object with the verdict's own time, so that making it again gives the same object.
+
+    Its offset from UTC is said to hold for the study's date and time too (PS3.3 C.12.1.1.8), so it is the one in which
+    the images have them: as they declare it, or else the hospital's.
+    """
+    there = at.astimezone(_zone(results.images[0].header))
+    day, time = f"{there:%Y%m%d}", f"{there:%H%M%S}"
     for name in ("InstanceCreationDate", "ContentDate", "SeriesDate"):
         if name in made:
             setattr(made, name, day)
     for name in ("InstanceCreationTime", "ContentTime", "SeriesTime"):
         if name in made:
             setattr(made, name, time)
-    made.TimezoneOffsetFromUTC = "+0000"
+    made.TimezoneOffsetFromUTC = f"{there:%z}"[:5]
     return made
+
+
+def _zone(header: Dataset) -> tzinfo:
+    try:
+        declared = datetime.strptime(str(header.get("TimezoneOffsetFromUTC", "")).strip(), "%z").tzinfo
+    except ValueError:
+        declared = None
+    return declared or days.zone()
 
 
 def _image(instance: Instance) -> SeenImage:

@@ -52,7 +52,7 @@ def _segmentation(results: Results, image: SeenImage, frame: int, mask: Mask, nu
     made.PatientOrientation = []  # type 2C where the image has no position in the patient (PS3.3 C.7.6.1)
     if _is_multiframe(image):
         _refer_to_frame(made, image, frame)
-    return stamped(made, results.judged_at)
+    return stamped(made, results, results.judged_at)
 
 
 def _one_frame(image: SeenImage) -> Dataset:

@@ -53,7 +53,7 @@ def structured_report(results: Results) -> Dataset:
         is_final=False,  # no person has verified it
         series_description="Annotation compliance",
     )
-    return stamped(report, results.judged_at)
+    return stamped(report, results, results.judged_at)
 
 
 def observer(results: Results) -> sr.ObserverContext:

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import warnings
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,24 @@ def test_names_go_out_as_they_came_in(db: Database, tmp_path: Path, declared: ob
         back = dcmread(path)
         assert back.PatientName == name
         assert all(each.CodeMeaning == coded.CodeMeaning for each in back.get("ProcedureCodeSequence", ()))
+
+
+@pytest.mark.parametrize(("declared", "offset"), [(None, "+0530"), ("-0300", "-0300"), ("local", "+0530")])
+def test_the_studys_time_means_what_it_means_in_the_images(
+    db: Database, tmp_path: Path, hospital_in: Callable[[str], None], declared: str | None, offset: str
+) -> None:
+    """An object's offset from UTC holds for the date and time of the study too, which are the modality's local ones."""
+    hospital_in("Asia/Kolkata")
+    results = results_with(db, tmp_path, StudyTime="101500", TimezoneOffsetFromUTC=declared)
+    at = results.judged_at.astimezone(datetime.strptime(offset, "%z").tzinfo)
+    for made in (
+        structured_report(results),
+        *segmentations(results),
+        rejection_note(results, [], "", results.judged_at),
+    ):
+        back = dcmread(written(made, tmp_path))
+        assert (back.StudyTime, back.TimezoneOffsetFromUTC) == ("101500", offset)
+        assert (back.ContentDate, back.ContentTime) == (f"{at:%Y%m%d}", f"{at:%H%M%S}")
 
 
 def test_an_image_without_rows_keeps_no_report_back(db: Database, tmp_path: Path) -> None:
