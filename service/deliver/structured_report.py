@@ -13,10 +13,12 @@ import numpy as np
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import UID, generate_uid
 
 from service.compliance.facts import KINDS
 from service.db.tables import Finding
 from service.deliver.results import MANUFACTURER, MODEL, SCHEME, Results, SeenImage, SeenMark, stamped
+from service.settings import settings
 
 SERIES_NUMBER = 9301
 Group = sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -61,13 +63,18 @@ def observer(results: Results) -> sr.ObserverContext:
     return sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=results.uid("device", results.network),
+            uid=_device(),
             name="Sonomark",
             manufacturer_name=MANUFACTURER,
             model_name=MODEL,
             serial_number=results.code_version,
         ),
     )
+
+
+def _device() -> UID:
+    """The same in every report of this house (PS3.16 TID 1004)."""
+    return generate_uid(entropy_srcs=["device", MODEL, settings().ae_title, settings().public_url])
 
 
 def algorithm(results: Results) -> sr.AlgorithmIdentification:

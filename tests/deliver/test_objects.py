@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -138,6 +139,17 @@ def test_the_rejection_note_names_the_images_that_lack_something(results: Result
     assert [image.ReferencedSOPInstanceUID for image in images] == rejected
     modifier = next(item for item in items(note) if item.ConceptNameCodeSequence[0].CodeValue == "113011")
     assert modifier.RelationshipType == "HAS CONCEPT MOD"
+
+
+def test_every_report_is_by_the_same_device(results: Results) -> None:
+    of_another = replace(results, study_instance_uid="1.2.3", judged_at=now(), network="other@1")
+    devices = {
+        item.UID
+        for each in (results, of_another)
+        for item in items(structured_report(each))
+        if item.ValueType == "UIDREF" and item.ConceptNameCodeSequence[0].CodeValue == "121012"
+    }
+    assert len(devices) == 1
 
 
 def test_making_it_again_makes_no_second_object(results: Results) -> None:
