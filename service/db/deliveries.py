@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import Text, cast, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from service.db import double_reads
+from service.db import double_reads, verdicts
 from service.db.tables import (
     Delivery,
     DeliveryKind,
@@ -47,6 +47,18 @@ def plan_verdict(session: Session, study: Study, verdict: VerdictRecord) -> None
     for kind, target in targets:
         session.add(Delivery(study_id=study.id, verdict_id=verdict.id, kind=kind, target=target))
     session.flush()
+
+
+def plan_anew(session: Session, study_ids: Collection[int]) -> None:
+    """A re-evaluation gave these studies other verdicts. It sends nothing by itself; but what they still had to send
+    would tell of verdicts that stand no longer, and tells of the new ones instead."""
+    if not wanted():
+        return
+    of_these = Delivery.study_id.in_(study_ids), Delivery.kind != DeliveryKind.REJECTION, Delivery.state == WAITING
+    for study_id in session.scalars(select(Delivery.study_id).where(*of_these).distinct()).all():
+        standing = verdicts.standing(session, study_id)
+        if standing is not None:
+            plan_verdict(session, session.get_one(Study, study_id), standing)
 
 
 def plan_rejection(session: Session, study: Study, review: Review) -> None:

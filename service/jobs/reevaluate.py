@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from service import logs
 from service.compliance import evaluate
 from service.compliance.rulebook import Rulebook
-from service.db import facts, reevaluations, rulebooks, verdicts
+from service.db import deliveries, facts, reevaluations, rulebooks, verdicts
 from service.db.reevaluations import Change, Range
 from service.db.session import Database, database
 from service.db.tables import Reevaluation
@@ -119,6 +119,7 @@ def _judge(session: Session, rulebook: Rulebook, ids: list[int], *, records: boo
         outcomes = {each.study_id: each.outcome for each in judged if each.instance_id is None}
         written = {each.study_id for each in verdicts.record_all(session, judged) if each.instance_id is None}
         verdicts.settle_all(session, {study_id: outcomes[study_id].verdict for study_id in written})
+        deliveries.plan_anew(session, written)
     else:
         outcomes = {record.study_id: evaluate.judge_study(rulebook, record.facts) for record in studies}
     return [

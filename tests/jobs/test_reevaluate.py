@@ -12,13 +12,15 @@ from service.compliance import evaluate
 from service.compliance.facts import StudyFacts
 from service.compliance.outcome import Outcome
 from service.compliance.rulebook import Rulebook, parse
-from service.db import reevaluations, rulebooks
+from service.db import deliveries, reevaluations, rulebooks
 from service.db.reevaluations import Range
 from service.db.session import Database, database
 from service.db.tables import (
     Analysis,
     AnalysisState,
     Base,
+    Delivery,
+    DeliveryState,
     Frame,
     Instance,
     ReevaluationSlice,
@@ -31,6 +33,7 @@ from service.db.tables import (
 from service.errors import Conflict, NotFound
 from service.jobs import reevaluate
 from service.jobs.judge import judge_instance
+from service.settings import settings
 from tests.working_house import WorkingHouse
 
 STRICTER = (
@@ -125,6 +128,23 @@ def test_for_good_every_study_and_image_gets_a_verdict_by_the_new_rules(db: Data
         assert {record.rulebook for record in standing} == {parse(STRICTER).label}
         old = session.scalars(select(VerdictRecord).where(VerdictRecord.superseded_at.is_not(None))).all()
         assert {record.rulebook.split("@")[0] for record in old} == {"default"}
+
+
+def test_what_still_waits_to_go_out_tells_the_new_verdict(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what has gone out is not sent again: a re-evaluation of past days sends nothing."""
+    monkeypatch.setenv("SONOMARK_REPORT_TO", "PACS@127.0.0.1:9")
+    settings.cache_clear()
+    waiting = select(Delivery).where(Delivery.state == DeliveryState.WAITING).order_by(Delivery.id)
+    with db.begin() as session:
+        fill(session, 2)
+        sent, waits = session.scalars(waiting).all()
+        deliveries.delivered(session, sent.id)
+    assert reevaluate.run(db, asked(db, Range(), records=True))
+    with db.read() as session:
+        (anew,) = session.scalars(waiting).all()
+        assert session.get_one(Delivery, waits.id).state is DeliveryState.OVERTAKEN
+        assert anew.study_id == waits.study_id
+        assert deliveries.verdict_of(session, anew).verdict is Verdict.NON_COMPLIANT
 
 
 def test_doing_it_again_writes_nothing(db: Database) -> None:
