@@ -183,7 +183,9 @@ def _condition(column: Any, kind: str, name: str, value: str) -> ColumnElement[b
     if kind == "uid":
         condition = column.in_(value.replace("\\", ",").split(","))
     elif kind == "modality":
-        condition = exists().where(Series.study_id == Study.id, column.in_(value.replace("\\", ",").split(",")))
+        sibling = aliased(Series)  # any of the study's, also where its series themselves are listed
+        named = sibling.modality.in_(value.replace("\\", ",").split(","))
+        condition = exists().where(sibling.study_id == Study.id, named).correlate(Study)
     elif kind == "date":
         first, is_range, last = value.partition("-")
         bounds = []

@@ -91,6 +91,18 @@ def test_series_and_instances(client: DICOMwebClient, stored: list[Dataset]) -> 
     assert nothing.value.response.status_code == 404
 
 
+def test_series_and_instances_of_studies_that_hold_a_modality(client: DICOMwebClient, server: Server) -> None:
+    """The image is not of that modality itself; its study holds a series that is."""
+    study = generate_uid()
+    image, capture = (whole(ultrasound(StudyInstanceUID=study, Modality=each)) for each in ("US", "OT"))
+    client.store_instances([image, capture, whole(ultrasound())])
+    asked = {"ModalitiesInStudy": "OT", "Modality": "US"}
+    session = server.session()
+    for level in ("series", "instances"):
+        found = session.get(f"{server.url}/{level}", params=asked, timeout=10).json()
+        assert [each["0020000E"]["Value"] for each in found] == [[image.SeriesInstanceUID]]
+
+
 def test_instances_come_back_as_they_were(client: DICOMwebClient, stored: list[Dataset], db: Database) -> None:
     study, series = stored[0].StudyInstanceUID, stored[0].SeriesInstanceUID
     for found in (client.retrieve_study(study), client.retrieve_series(study, series)):
