@@ -49,6 +49,8 @@ class Window:
             opens, closes = (clock.fromisoformat(part.strip()) for part in text.split("-"))
         except ValueError as error:
             raise ConfigurationError(f"'{text}' is no time of day.", cure="Write it as 20:00-06:00.") from error
+        if opens.tzinfo is not None or closes.tzinfo is not None:
+            raise ConfigurationError(f"'{text}' names a time zone.", cure="Write the hospital's hours: 20:00-06:00.")
         if opens == closes:
             raise ConfigurationError(f"'{text}' never opens.", cure="Leave the window out to ask at any hour.")
         return cls(opens, closes)

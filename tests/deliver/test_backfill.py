@@ -295,7 +295,7 @@ def test_windows_over_midnight() -> None:
     ]
     day = Window(clock(8), clock(17, 30))
     assert [day.is_open(clock(hour)) for hour in (7, 8, 17, 18)] == [False, True, True, False]
-    for wrong in ("8", "25:00-01:00", "a-b", "1-2-3", "20:00-20:00"):
+    for wrong in ("8", "25:00-01:00", "a-b", "1-2-3", "20:00-20:00", "20:00Z-06:00Z"):
         with pytest.raises(ConfigurationError):
             Window.parse(wrong)
 
