@@ -15,6 +15,9 @@
 set -eu
 target=${1:?usage: deploy/backup.sh FOLDER}
 data=${SONOMARK_DATA_DIR:-data}
+if [ -z "${SONOMARK_DATABASE_URL:-}" ] || [ -z "${SONOMARK_ARCHIVE_URL:-}" ]; then
+    [ -d "$data" ] || { echo "There is no data folder $data: give SONOMARK_DATA_DIR and the roles' other settings." >&2; exit 1; }
+fi
 database=${SONOMARK_DATABASE_URL:-sqlite:///$(cd "$data" && pwd)/sonomark.sqlite}
 archive=${SONOMARK_ARCHIVE_URL:-$data/archive}
 umask 077

@@ -64,4 +64,8 @@ def main(journal: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python3 deploy/journal.py ARCHIVE/journal TARGET")
+    if not Path(sys.argv[1]).is_dir():
+        sys.exit(f"There is no folder {sys.argv[1]}.")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

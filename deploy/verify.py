@@ -23,7 +23,10 @@ def digest(path: Path) -> str | None:
 
 
 def main(archive: Path) -> int:
-    """Say what is damaged; 0 when nothing is."""
+    """Say what is damaged; 0 when nothing is, 2 when this is no archive."""
+    if not (archive / "instances").is_dir():
+        sys.stderr.write(f"{archive} is no archive: it has no folder `instances`.\n")
+        return 2
     instances = sorted((archive / "instances").rglob("*.dcm"))
     damaged = [path for path in instances if digest(path) != path.stem]
     for path in damaged:
@@ -33,4 +36,6 @@ def main(archive: Path) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python3 deploy/verify.py ARCHIVE")
     sys.exit(main(Path(sys.argv[1])))

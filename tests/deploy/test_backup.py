@@ -213,3 +213,41 @@ def test_a_damaged_object_stops_the_restoring(places: tuple[Place, Place], tmp_p
     answer = elsewhere.run("restore.sh", tmp_path / "backup")
     assert answer.returncode == 1
     assert f"damaged: {elsewhere.root}" in answer.stderr
+
+
+def test_a_database_that_is_away_is_said_before_anything_is_copied(places: tuple[Place, Place], tmp_path: Path) -> None:
+    house, elsewhere = places
+    db, archive = Database(house.url), ArchiveStore(house.root)
+    Base.metadata.create_all(db.engine)
+    _store(db, archive, 1)
+    dialect = db.engine.dialect.name
+    db.dispose()
+    assert house.run("backup.sh", tmp_path / "backup").returncode == 0
+    wrong = house.url if dialect == "sqlite" else "postgresql+psycopg://sonomark@127.0.0.1:1/sonomark"
+    refused = elsewhere.run("restore.sh", tmp_path / "backup", SONOMARK_DATABASE_URL=wrong)
+    assert refused.returncode and refused.stderr
+    assert not elsewhere.root.exists()
+    assert elsewhere.run("restore.sh", tmp_path / "backup").returncode == 0
+
+
+def test_a_house_without_images_is_restored(places: tuple[Place, Place], tmp_path: Path) -> None:
+    house, elsewhere = places
+    db = Database(house.url)
+    Base.metadata.create_all(db.engine)
+    db.dispose()
+    assert house.run("backup.sh", tmp_path / "backup").returncode == 0
+    assert elsewhere.run("restore.sh", tmp_path / "backup").returncode == 0
+
+
+def test_a_backup_of_nowhere(places: tuple[Place, Place], tmp_path: Path) -> None:
+    nowhere = {"SONOMARK_DATA_DIR": str(tmp_path / "nowhere"), "SONOMARK_ARCHIVE_URL": ""}
+    refused = places[0].run("backup.sh", tmp_path / "backup", **nowhere)
+    assert refused.returncode == 1 and "SONOMARK_DATA_DIR" in refused.stderr
+
+
+@pytest.mark.parametrize("script", ["verify.py", "journal.py"])
+def test_a_folder_that_is_not_there_is_not_found_whole(tmp_path: Path, script: str) -> None:
+    for given in ([], [tmp_path / "nowhere", tmp_path / "copy"][: 1 if script == "verify.py" else 2]):
+        answer = subprocess.run([sys.executable, DEPLOY / script, *given], capture_output=True, text=True)
+        assert answer.returncode and "Traceback" not in answer.stderr
+        assert ("nowhere" if given else "usage") in answer.stderr
