@@ -1,6 +1,7 @@
 """Settings, read from the environment (prefix ``SONOMARK_``) here and nowhere else."""
 
 import os
+import re
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from service.errors import ConfigurationError
 
 HOUSE = Path(__file__).resolve().parent.parent
 WEIGHTS = HOUSE / "models" / "weights"
+NODE = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})")
+MOST_PORT = 65535
 RULEBOOKS = Path(__file__).resolve().parent / "compliance" / "rulebooks"
 
 
@@ -37,20 +40,20 @@ class Settings(BaseSettings):
     verify_days: int = Field(30, ge=0, description="Every archived object is read again within so many days; 0: never.")
     verify_mb_s: float = Field(20.0, gt=0, description="At most so much of the disk's time goes into that.")
     s3_endpoint: str = Field("", description="URL of an S3 service other than Amazon's, such as MinIO or Ceph.")
-    s3_region: str = ""
+    s3_region: str = Field("", description="The bucket's region, where its service asks for one: eu-central-1.")
     s3_access_key: str = Field("", description="Empty: boto3 looks where it always does, instance roles included.")
-    s3_secret_key: str = ""
+    s3_secret_key: str = Field("", description="Belongs to S3_ACCESS_KEY.")
 
-    ae_title: str = Field("SONOMARK", max_length=16)
+    ae_title: str = Field("SONOMARK", description="What the receiver is called, and calls itself elsewhere.")
     dicom_host: str = Field("0.0.0.0", description="Address the receiver listens on.")  # noqa: S104
-    dicom_port: int = Field(11112, ge=0, le=65535)
+    dicom_port: int = Field(11112, ge=0, le=65535, description="Port that ultrasound machines send to.")
     peers: str = Field(
         "",
         description="Calling AE titles let in: US01@10.1.4.13,PACS;tls=required,… ; empty means open to all.",
     )
     peers_file: Path | None = Field(None, description="TOML file with further peers, one [[peer]] each.")
-    max_associations: int = Field(64, ge=1)
-    max_associations_per_address: int = Field(32, ge=1)
+    max_associations: int = Field(64, ge=1, description="Associations at once; those beyond are told to try again.")
+    max_associations_per_address: int = Field(32, ge=1, description="Of them, so many from one address.")
     receivers: int = Field(1, ge=1, le=64, description="Receiver processes behind the port; more than 1 on PostgreSQL.")
     dicom_tls_port: int | None = Field(
         None, ge=0, le=65535, description="Further port for DICOM over TLS; without one DICOM_PORT speaks TLS alone."
@@ -60,7 +63,7 @@ class Settings(BaseSettings):
     dicom_client_ca: Path | None = Field(
         None, description="CA certificates (PEM) that peers' own must come from; without it peers need none."
     )
-    max_pdu: int = Field(131072, ge=4096, le=1048576)
+    max_pdu: int = Field(131072, ge=4096, le=1048576, description="Bytes of a PDU that senders are told to keep to.")
     network_timeout_s: float = Field(60.0, gt=0, description="Idle time after which an association is dropped.")
     lean_receiving: bool = Field(
         True, description="C-STORE data goes past pynetdicom's queues; off, it takes pynetdicom's own path."
@@ -76,8 +79,8 @@ class Settings(BaseSettings):
     )
     extra_sop_classes: str = Field("", description="Further storage SOP Class UIDs to accept, comma separated.")
 
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(8000, ge=0, le=65535)
+    http_host: str = Field("127.0.0.1", description="Address the dashboard listens on.")
+    http_port: int = Field(8000, ge=0, le=65535, description="Port the dashboard listens on.")
     http_hosts: str = Field(
         "",
         description="Host names the dashboard answers to, comma separated; empty means loopback names when it listens"
@@ -91,15 +94,15 @@ class Settings(BaseSettings):
     http_private_key: str = Field("", description="TLS private key of the dashboard (PEM).")
     cache_mb: int = Field(2048, ge=16, description="Disk that decoded frames for the dashboard may take in DATA_DIR.")
     secret_key: str = Field("", description="Signs cookies; empty means one generated and kept in DATA_DIR.")
-    session_idle_s: int = Field(8 * 3600, ge=60)
-    session_absolute_s: int = Field(24 * 3600, ge=60)
+    session_idle_s: int = Field(8 * 3600, ge=60, description="A session in which nobody does anything ends after this.")
+    session_absolute_s: int = Field(24 * 3600, ge=60, description="Every session ends after this.")
     second_factor_roles: str = Field("", description="Roles that must have a second factor, comma separated.")
     oidc_issuer: str = Field(
         "", description="Issuer URL of the OpenID Connect provider; empty means no single sign-on."
     )
-    oidc_client_id: str = ""
-    oidc_client_secret: str = ""
-    oidc_scope: str = "openid profile email"
+    oidc_client_id: str = Field("", description="What the provider knows the dashboard by.")
+    oidc_client_secret: str = Field("", description="And the secret that it shares with it.")
+    oidc_scope: str = Field("openid profile email", description="Scopes to ask for; openid must be among them.")
     oidc_name_claim: str = Field("preferred_username", description="Claim that names the account.")
     oidc_role_claim: str = Field("groups", description="Claim that holds groups; dots lead into objects.")
     oidc_roles: str = Field(
@@ -125,16 +128,16 @@ class Settings(BaseSettings):
     batch: int = Field(0, ge=0, description="Instances a worker claims at once; 0 means 8 (4 in float32 on a CPU).")
     cine_frames: int = Field(12, ge=1, description="At most this many frames of a cine are assessed, evenly spread.")
     max_pixels: int = Field(256 * 1024 * 1024, description="Rows × columns × frames × samples that may be decoded.")
-    decode_timeout_s: float = Field(60.0, gt=0)
-    decode_memory_mb: int = Field(2048, ge=256)
+    decode_timeout_s: float = Field(60.0, gt=0, description="Time that decoding an image may take.")
+    decode_memory_mb: int = Field(2048, ge=256, description="Memory that the process decoding it may take.")
 
     read_text: Literal["auto", "always", "never"] = Field(
         "auto", description="Burned-in text is read (extra `ocr`): auto, when the rule book in force asks for text."
     )
 
     lease_s: float = Field(20.0, gt=0, description="A worker that is silent this long loses its claim.")
-    max_attempts: int = Field(3, ge=1)
-    sweep_interval_s: float = Field(2.0, gt=0)
+    max_attempts: int = Field(3, ge=1, description="An image that failed so often is quarantined.")
+    sweep_interval_s: float = Field(2.0, gt=0, description="Pause between two rounds of the sweeper.")
 
     rulebook: str = Field("default", description="Name under service/compliance/rulebooks, or a TOML file.")
     study_settle_s: float = Field(30.0, ge=0, description="A study is judged this long after its last image.")
@@ -162,23 +165,25 @@ class Settings(BaseSettings):
     mail_to: str = Field("", description="Addresses that get a mail for each flagged study, comma separated.")
     mail_from: str = Field("sonomark@localhost", description="Sender of mails.")
     smtp_host: str = Field("", description="Mail server; host or host:port.")
-    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
-    smtp_user: str = ""
-    smtp_password: str = ""
+    smtp_security: Literal["starttls", "tls", "none"] = Field("starttls", description="How mails are encrypted.")
+    smtp_user: str = Field("", description="Account at the mail server; empty means without signing in.")
+    smtp_password: str = Field("", description="Its password.")
 
     selftest_node: str = Field(
         "", description="Where the self-test sends its study, AET@HOST:PORT; empty means this machine's own receiver."
     )
     role_set: str = Field("", description="Roles that /readyz waits for, comma separated; set by `sonomark up`.")
-    log_format: Literal["console", "json"] = "console"
+    log_format: Literal["console", "json"] = Field("console", description="json: one event a line, for collectors.")
     otlp_endpoint: str = Field("", description="Collector that gets traces by OTLP over HTTP: http://host:4318.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least that an event must weigh to be logged."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of each role's own metrics.")
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of this role's /metrics, /healthz and /readyz; 0 means none."
     )
     failpoints: str = Field("", description="Fault injection for tests only; refused unless TESTING is set.")
-    testing: bool = False
+    testing: bool = Field(False, description="Set by the tests alone.")
 
     @field_validator("time_zone")
     @classmethod
@@ -187,6 +192,20 @@ class Settings(BaseSettings):
             return ZoneInfo(name).key if name else ""
         except (ValueError, OSError, LookupError) as error:
             raise ValueError("no time zone has this name; write it like Europe/Berlin") from error
+
+    @field_validator("ae_title")
+    @classmethod
+    def _is_a_title(cls, title: str) -> str:
+        if not title.strip() or len(title) > 16 or not (title.isascii() and title.isprintable()) or "\\" in title:
+            raise ValueError("an AE title has 1 to 16 ASCII characters, no backslash, and is not blank")
+        return title
+
+    @field_validator("report_to", "masks_to", "rejections_to", "selftest_node")
+    @classmethod
+    def _is_a_node(cls, node: str) -> str:
+        if node and not (NODE.fullmatch(node) and int(node.rpartition(":")[2]) <= MOST_PORT):
+            raise ValueError("this names no DICOM node; write it as AET@HOST:PORT")
+        return node
 
     def zone(self) -> ZoneInfo:
         """The hospital's time zone; UTC on a machine whose own has no name."""
@@ -229,8 +248,14 @@ def settings() -> Settings:
         ConfigurationError: a setting has a value that it cannot have. It names the setting, never the value, which may
             be a secret.
     """
+    secrets = os.environ.get("SONOMARK_SECRETS_DIR") or None
+    if secrets and not Path(secrets).is_dir():
+        raise ConfigurationError(
+            f"There is no folder {secrets}, or this account may not look into it.",
+            cure="SONOMARK_SECRETS_DIR names the folder of the secrets; correct it, or leave it out.",
+        )
     try:
-        return Settings(_secrets_dir=os.environ.get("SONOMARK_SECRETS_DIR") or None)
+        return Settings(_secrets_dir=secrets)
     except ValidationError as error:
         wrong = "\n".join(_complaint(each["loc"], each["msg"]) for each in error.errors())
         raise ConfigurationError(wrong, cure="service/settings.py says what each may be.") from None

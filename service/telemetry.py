@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
-from service.errors import SonomarkError
+from service.errors import ConfigurationError, SonomarkError
 
 PROCESS = CollectorRegistry()
 HOUSE = CollectorRegistry()
@@ -125,7 +125,13 @@ def serve(host: str, port: int, missing: Callable[[], dict[str, str]]) -> Thread
     class Door(_Door):
         lacks = staticmethod(missing)
 
-    server = ThreadingHTTPServer((host, port), Door)
+    try:
+        server = ThreadingHTTPServer((host, port), Door)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The port {port} of the metrics cannot be opened on {host}: {error.strerror or error}.",
+            cure="Stop what uses it, or correct SONOMARK_METRICS_HOST and SONOMARK_METRICS_PORT.",
+        ) from error
     server.daemon_threads = True
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

@@ -240,3 +240,19 @@ def test_what_browsers_are_shown_is_looked_at_where_it_can_be(set_to: Callable[.
         schema.migrate()
         assert "that of 127.0.0.1 ends on" in _answer("certificates").answer
     assert _answer("certificates").ok, "where nobody listens nothing is known"
+
+
+def test_a_role_names_the_setting_that_it_cannot_begin_with(set_to: Callable[..., Settings], tmp_path: Path) -> None:
+    schema.migrate()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for role, wrong, named in (
+            ("sweep", {"METRICS_PORT": port}, "SONOMARK_METRICS_PORT"),
+            ("review", {"METRICS_PORT": "0", "HTTP_PORT": port}, "SONOMARK_HTTP_PORT"),
+            ("review", {"HTTP_PORT": "0", "HTTP_CERTIFICATE": str(tmp_path / "none.pem")}, "SONOMARK_HTTP_CERTIFICATE"),
+            ("review", {"SECOND_FACTOR_ROLES": "admin,boss"}, "SONOMARK_SECOND_FACTOR_ROLES"),
+        ):
+            set_to(**wrong)
+            refused = _start(role)
+            assert refused.returncode == 1 and named in refused.stderr, refused.stderr
+            assert "Traceback" not in refused.stderr

@@ -85,3 +85,29 @@ def test_the_time_zone_is_the_machines_own_unless_set(monkeypatch: pytest.Monkey
     assert Settings().zone().key == zone
     assert Settings(time_zone="America/Lima").zone().key == "America/Lima"
     _own_zone.cache_clear()
+
+
+def test_every_setting_says_what_it_means() -> None:
+    """README sends people there for it."""
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("title", ["", "  ", "X" * 17, "A\\B", "ÄRZTE"])
+def test_an_ae_title_that_is_none(title: str) -> None:
+    with pytest.raises(ValueError, match="AE title"):
+        Settings(ae_title=title)
+
+
+@pytest.mark.parametrize("setting", ["report_to", "masks_to", "rejections_to", "selftest_node"])
+def test_a_node_that_is_none(setting: str) -> None:
+    for wrong in ("PACS", "PACS@host", "PACS@host:70000", "@host:104"):
+        with pytest.raises(ValueError, match="AET@HOST:PORT"):
+            Settings(**{setting: wrong})
+    assert Settings(**{setting: "PACS@[::1]:104"})
+
+
+def test_a_folder_of_secrets_that_is_not_there(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOMARK_SECRETS_DIR", str(secrets / "nowhere"))
+    with pytest.raises(ConfigurationError, match="nowhere") as refused:
+        settings()
+    assert "SONOMARK_SECRETS_DIR" in refused.value.cure

@@ -1,6 +1,5 @@
 """C-STORE SCU: sends DICOM files to another node as they are stored, in another VR encoding at most."""
 
-import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from service.deliver.association import CallingEntity, associate
 from service.errors import ConfigurationError, PeerError
+from service.settings import MOST_PORT, NODE
 
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
 SUCCESS = 0x0000
@@ -37,8 +37,8 @@ class Node:
     @classmethod
     def parse(cls, text: str) -> "Node":
         """Read ``AET@HOST:PORT``; raises ConfigurationError with the expected form."""
-        match = re.fullmatch(r"(?P<aet>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})", text)
-        if match is None or int(match["port"]) > 65535:
+        match = NODE.fullmatch(text)
+        if match is None or int(match["port"]) > MOST_PORT:
             raise ConfigurationError(f"'{text}' names no DICOM node.", cure="Write it as AET@HOST:PORT.")
         return cls(match["aet"], match["host"].strip("[]"), int(match["port"]))
 

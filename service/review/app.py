@@ -1,6 +1,7 @@
 """The dashboard's application and its process."""
 
 import gc
+import socket
 
 import uvicorn
 from fastapi import Depends, FastAPI
@@ -14,6 +15,7 @@ from service.db import heartbeats, users
 from service.db.session import database
 from service.db.tables import Role, Switch
 from service.dicomweb import query, retrieve, store
+from service.errors import ConfigurationError
 from service.review import (
     accounts,
     archive,
@@ -50,7 +52,7 @@ from service.review import (
     worklist,
 )
 from service.review.blinding import sighted
-from service.review.deps import genuine, needs, secret_key, sender
+from service.review.deps import genuine, needs, roles_that_must_enrol, secret_key, sender
 from service.review.kept import Kept
 from service.review.pages import STATIC, compile_all
 from service.review.security import Guard
@@ -126,6 +128,8 @@ def serve() -> None:
     logs.configure(ROLE)
     house = settings()
     secret_key()
+    roles_that_must_enrol()
+    _require_free(house.http_host, house.http_port)
     if house.oidc_issuer:
         sso.configured()
     with database().read() as session:
@@ -145,6 +149,13 @@ def serve() -> None:
         ssl_certfile=house.http_certificate or None,
         ssl_keyfile=house.http_private_key or None,
     )
+    try:
+        config.load()
+    except OSError as error:  # TLS's own errors are among those
+        raise ConfigurationError(
+            f"The dashboard's certificate or its private key cannot be used: {error.strerror or error}.",
+            cure="Correct SONOMARK_HTTP_CERTIFICATE and SONOMARK_HTTP_PRIVATE_KEY: two PEM files that belong together.",
+        ) from error
     compile_all()
     # What was loaded lives as long as the process: no collection need look at it again while somebody waits.
     gc.collect()
@@ -156,6 +167,20 @@ def serve() -> None:
     finally:
         readying.set()
         beating.set()
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises ConfigurationError where the dashboard could not listen."""
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The dashboard cannot listen on {host}, port {port}: {error.strerror or error}.",
+            cure="Stop what uses the port, or correct SONOMARK_HTTP_HOST and SONOMARK_HTTP_PORT.",
+        ) from error
 
 
 class Assets(StaticFiles):

@@ -35,6 +35,19 @@ KNOWN_KEYS = ("changeme", "change-me", "secret", "password", "sonomark", "defaul
 RANK = {Role.AUDITOR: 0, Role.VIEWER: 0, Role.SONOGRAPHER: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
 SCOPE_RANK = {"store": -1, "read": 0, "review": 2, "admin": 3}
 
+
+def roles_that_must_enrol() -> set[Role]:
+    """The setting SECOND_FACTOR_ROLES. Raises ConfigurationError where it names a role that there is not: of that one
+    nobody would be asked."""
+    named = filter(None, (each.strip() for each in settings().second_factor_roles.split(",")))
+    try:
+        return {Role(each) for each in named}
+    except ValueError as error:
+        raise ConfigurationError(
+            "SONOMARK_SECOND_FACTOR_ROLES names a role that there is not.", cure=f"Roles are {', '.join(Role)}."
+        ) from error
+
+
 bearer = HTTPBearer(auto_error=False, description="A token of `sonomark user token`.")
 
 
@@ -68,9 +81,8 @@ class Account:
     @property
     def must_enrol(self) -> bool:
         """Whether this session needs a second factor first; whoever comes by SSO has shown it to the provider."""
-        asked = {each.strip() for each in settings().second_factor_roles.split(",")}
         by_password = self.credential.purpose == users.SESSION and self.credential.label != SSO
-        return by_password and self.user.role.value in asked and not self.user.totp_secret
+        return by_password and self.user.role in roles_that_must_enrol() and not self.user.totp_secret
 
     @property
     def by_link(self) -> bool:
