@@ -22,6 +22,17 @@ MOST_PORT = 65535
 RULEBOOKS = Path(__file__).resolve().parent / "compliance" / "rulebooks"
 
 
+def is_ae_title(text: str) -> bool:
+    """PS3.5 6.2: 1 to 16 characters of the default repertoire, no backslash or control, not all spaces."""
+    return bool(text.strip()) and len(text) <= 16 and text.isascii() and text.isprintable() and "\\" not in text
+
+
+def is_node(text: str) -> bool:
+    """Whether it reads AET@HOST:PORT."""
+    match = NODE.fullmatch(text)
+    return match is not None and is_ae_title(match["aet"]) and int(match["port"]) <= MOST_PORT
+
+
 class Settings(BaseSettings):
     """Every setting of every role."""
 
@@ -196,14 +207,14 @@ class Settings(BaseSettings):
     @field_validator("ae_title")
     @classmethod
     def _is_a_title(cls, title: str) -> str:
-        if not title.strip() or len(title) > 16 or not (title.isascii() and title.isprintable()) or "\\" in title:
+        if not is_ae_title(title):
             raise ValueError("an AE title has 1 to 16 ASCII characters, no backslash, and is not blank")
         return title
 
     @field_validator("report_to", "masks_to", "rejections_to", "selftest_node")
     @classmethod
     def _is_a_node(cls, node: str) -> str:
-        if node and not (NODE.fullmatch(node) and int(node.rpartition(":")[2]) <= MOST_PORT):
+        if node and not is_node(node):
             raise ValueError("this names no DICOM node; write it as AET@HOST:PORT")
         return node
 

@@ -44,6 +44,11 @@ def _refusal(what: str, error: OSError) -> SonomarkError:
         return DiskFault(
             f"{what}: {error.strerror}.", cure="Look at the disk (`dmesg`, `smartctl`); nothing was acknowledged."
         )
+    if isinstance(error, PermissionError):
+        return StorageError(
+            f"{what}: {error.strerror}.",
+            cure="Give the account that Sonomark runs as the right to read and write there; nothing was acknowledged.",
+        )
     return StorageError(f"{what}: {error.strerror}.", cure="Check the archive's disk; nothing was acknowledged.")
 
 

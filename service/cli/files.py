@@ -15,7 +15,8 @@ from service.cli.console import err, paper, progress
 from service.compliance import rulebook as rulebooks
 from service.deliver.send import Node, Sent, dicom_files
 from service.deliver.send import send as store
-from service.settings import settings
+from service.errors import ConfigurationError
+from service.settings import is_ae_title, settings
 
 app = typer.Typer()
 
@@ -33,7 +34,7 @@ def assess(
 
     logs.configure("assess")
     book = rulebooks.load(rulebook or settings().rulebook)
-    files = list(dicom_files(paths))
+    files = _files_of(paths)
     failed = 0
     table = Table("File", "Verdict", "Annotations", "Findings")
     at_once = os.cpu_count() or 1
@@ -61,7 +62,10 @@ def send(
     calling: Annotated[str, typer.Option("--aet", help="Our own AE title.")] = "",
 ) -> None:
     """C-STORE files to a DICOM node, byte for byte. Status 1 when one was not stored."""
-    files = list(dicom_files(paths))
+    files = _files_of(paths)
+    calling = calling or settings().ae_title
+    if not is_ae_title(calling):
+        raise ConfigurationError(f"'{calling}' is no AE title.", cure="It has 1 to 16 ASCII characters, no backslash.")
     table = Table("File", "Status", "Reason")
     with progress("Sending", len(files)) as advance:
 
@@ -70,11 +74,19 @@ def send(
             table.add_row(*map(escape, (str(sent.path), status, sent.reason)))
             advance()
 
-        results = store(files, Node.parse(node), calling_ae_title=calling or settings().ae_title, on_sent=report)
+        results = store(files, Node.parse(node), calling_ae_title=calling, on_sent=report)
     paper().print(table)
     stored = sum(result.stored for result in results)
     err.print(f"{stored} of {len(results)} stored.")
     raise typer.Exit(0 if stored == len(results) else 1)
+
+
+def _files_of(paths: list[Path]) -> list[Path]:
+    """Raises ConfigurationError where there is none: nothing would be done, and read as done well."""
+    files = list(dicom_files(paths))
+    if not files:
+        raise ConfigurationError(f"There is no file in {', '.join(map(str, paths))}.", cure="Name another folder.")
+    return files
 
 
 def _kinds(found: Answer) -> str:

@@ -18,10 +18,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, delete, insert, inspect, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from service import logs
-from service.db.session import Database, cause
+from service.db.session import Database, cause, cure
 from service.db.tables import SchemaWindow
 from service.errors import DatabaseAway, SchemaError
 from service.settings import HOUSE
@@ -54,7 +54,7 @@ def current(database: Database) -> str | None:
         with database.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except DBAPIError as error:
-        raise DatabaseAway(f"The database refused: {cause(error)}.") from error
+        raise DatabaseAway(f"The database refused: {cause(error)}.", cure=cure(error.orig or error)) from error
 
 
 def migrate(revision: str = "head") -> None:
@@ -100,9 +100,13 @@ def _patiently(move: Callable[[], None]) -> None:
             return
         except OperationalError as error:
             if pause_s is None or not _met_locks(error):
-                raise DatabaseAway(f"The database refused: {cause(error)}.") from error
+                raise DatabaseAway(f"The database refused: {cause(error)}.", cure=cure(error.orig or error)) from error
             log.info("the migration met the locks of running roles and tries again", after_s=pause_s)
             time.sleep(pause_s)
+        except DatabaseError as error:
+            if type(error) is not DatabaseError:  # what SQLite says of a file that is damaged, or none of its own
+                raise
+            raise DatabaseAway(f"The database refused: {cause(error)}.", cure=cure(error.orig or error)) from error
 
 
 def _met_locks(error: OperationalError) -> bool:

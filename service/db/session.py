@@ -190,7 +190,8 @@ class Database:
             self.on_doubt()
         # A server that goes away at a commit may have carried it out.
         unknown = committing and (fault or self.engine.dialect.name != "sqlite")
-        return (OutcomeUnknown if unknown else DatabaseAway)(f"The database refused: {_first_line(raw)}.")
+        refusal = OutcomeUnknown if unknown else DatabaseAway
+        return refusal(f"The database refused: {_first_line(raw)}.", cure=cure(raw))
 
 
 def past_mapper(session: Session) -> Connection:
@@ -267,9 +268,15 @@ def cause(error: DBAPIError) -> str:
     return _first_line(error.orig or error)
 
 
+def cure(error: BaseException) -> str | None:
+    """What to do where SQLite refused, which is a file and no server; None: as the error itself has it."""
+    return _OF_A_FILE if isinstance(error, sqlite3.Error) else None
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+_OF_A_FILE = "Look at its file in DATA_DIR: who may write to it, and the room and health of its disk."
 _SOON = text("SET LOCAL synchronous_commit TO off")
 _URLS = "Write it as postgresql+psycopg://USER@HOST:5432/DATABASE, or leave it empty for SQLite in DATA_DIR."

@@ -15,7 +15,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from service.deliver.association import CallingEntity, associate
 from service.errors import ConfigurationError, PeerError
-from service.settings import MOST_PORT, NODE
+from service.settings import NODE, is_node
 
 MAX_CONTEXTS = 128  # presentation context ids are the odd numbers of one byte (PS3.8 9.3.2.2)
 SUCCESS = 0x0000
@@ -38,7 +38,7 @@ class Node:
     def parse(cls, text: str) -> "Node":
         """Read ``AET@HOST:PORT``; raises ConfigurationError with the expected form."""
         match = NODE.fullmatch(text)
-        if match is None or int(match["port"]) > MOST_PORT:
+        if match is None or not is_node(text):
             raise ConfigurationError(f"'{text}' names no DICOM node.", cure="Write it as AET@HOST:PORT.")
         return cls(match["aet"], match["host"].strip("[]"), int(match["port"]))
 

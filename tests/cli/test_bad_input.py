@@ -7,8 +7,8 @@ from typer.testing import CliRunner, Result
 
 from service.cli import app
 from service.db.session import Database
-from service.errors import ConfigurationError, NotFound
-from service.settings import settings
+from service.errors import ConfigurationError, DatabaseAway, NotFound
+from service.settings import Settings, settings
 from tests.review import ward
 
 DAYS_AT_THE_END = ["--from", "0001-01-01", "--to", "9999-12-31"]
@@ -94,3 +94,23 @@ def test_a_data_folder_that_cannot_be_made(
     settings.cache_clear()
     refused = run(command).exception
     assert isinstance(refused, ConfigurationError) and "SONOMARK_DATA_DIR" in refused.cure
+
+
+@pytest.mark.parametrize("words", [["assess", "FOLDER"], ["send", "FOLDER", "PACS@127.0.0.1:1"]])
+def test_a_folder_without_files_is_no_success(house: Settings, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    refused = run(*(word.replace("FOLDER", str(tmp_path / "empty")) for word in words))
+    assert isinstance(refused.exception, ConfigurationError) and str(tmp_path / "empty") in refused.exception.what
+
+
+def test_a_file_that_is_no_database(house: Settings) -> None:
+    (house.data_dir / "sonomark.sqlite").write_bytes(b"no database" * 1000)
+    for words in (["migrate"], ["user", "list"]):
+        refused = run(*words).exception
+        assert isinstance(refused, DatabaseAway) and "DATA_DIR" in refused.cure and "password" not in refused.cure
+
+
+@pytest.mark.parametrize("words", [["PACS@127.0.0.1:1", "--aet", "X" * 17], ["Ä@127.0.0.1:1"], [" @127.0.0.1:1"]])
+def test_an_ae_title_that_is_none(house: Settings, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "any.dcm").touch()
+    assert isinstance(run("send", str(tmp_path / "any.dcm"), *words).exception, ConfigurationError)
