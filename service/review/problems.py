@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from service import logs
@@ -103,6 +104,7 @@ def install(app: FastAPI) -> None:
     """Let every error leave this application as a problem or a page."""
     app.add_exception_handler(SonomarkError, _handler(_of_ours))
     app.add_exception_handler(RequestValidationError, _handler(_of_validation))
+    app.add_exception_handler(DataError, _handler(_of_data))
     app.add_exception_handler(HTTPException, _handler(_of_http))
     app.openapi = lambda describe=app.openapi: _as_problems(describe())  # type: ignore[method-assign,misc]
 
@@ -175,6 +177,18 @@ def _of_validation(request: Request, error: RequestValidationError) -> Response:
         detail=f"Nothing was done, for the request is not right. {told[:1].upper()}{told[1:]}.",
         cure="Correct what is named and send it again; the page API (/docs) says what each address takes.",
         errors=errors,
+    )
+    return answer(request, problem)
+
+
+def _of_data(request: Request, error: DataError) -> Response:
+    """PostgreSQL takes no NUL in a text, and no number beyond its column; its message quotes what was sent."""
+    log.warning("a request held what the database does not take", path=_route(request), error=type(error.orig).__name__)
+    problem = Problem(
+        title="Unprocessable Content",
+        status=422,
+        detail="Nothing was done, for a text has a character, or a number a size, that the database does not take.",
+        cure="Correct it and send it again.",
     )
     return answer(request, problem)
 
