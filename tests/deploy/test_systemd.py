@@ -83,3 +83,28 @@ def test_a_unit_sees_the_processor_and_a_home_that_it_may_read() -> None:
         assert "ProcSubset" not in entries
         assert entries["ProtectHome"] == ["yes"] and "HOME=%S/sonomark" in entries["Environment"]
         assert entries["StateDirectory"] == ["sonomark"]
+
+
+def test_the_administrators_command_reads_the_settings_as_systemd_does(tmp_path: Path) -> None:
+    """A shell that reads them ends SONOMARK_PEERS at its first option."""
+    given = {
+        "SONOMARK_DATA_DIR": "/var/lib/sonomark",
+        "SONOMARK_PEERS": "US01@10.1.4.13;port=4242;tls=required,US02@10.1.4.0/24",
+        "SONOMARK_SETTLE_PEERS": "US01=120,SLOW CART=20",
+        "SONOMARK_MAIL_FROM": "$(touch here)",
+    }
+    lines = ["# a comment", ""] + [f"{name}={value}" for name, value in given.items()]
+    lines += ['SONOMARK_AE_TITLE="NORTH WING"', "SONOMARK_OIDC_LABEL='Sign in'"]
+    (tmp_path / "sonomark.env").write_text("\n".join(lines))  # without a last line's end
+    (tmp_path / "secrets").mkdir()
+    for name in ("database", "broker"):
+        (tmp_path / "secrets" / f"sonomark_{name}_password").write_text(name)
+    script = (FOLDER / "sonomark").read_text().replace("/etc/sonomark", str(tmp_path))
+    asked, command = script.split("exec ", 1)
+    assert command.startswith("setpriv --reuid=sonomark")
+    told = subprocess.run(["sh", "-c", f"{asked}exec env"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    seen = dict(line.split("=", 1) for line in told.stdout.splitlines() if line.startswith(("SONOMARK_", "HOME=")))
+    assert given.items() <= seen.items()
+    assert (seen["SONOMARK_AE_TITLE"], seen["SONOMARK_OIDC_LABEL"]) == ("NORTH WING", "Sign in")
+    assert (seen["SONOMARK_DATABASE_PASSWORD"], seen["SONOMARK_BROKER_PASSWORD"]) == ("database", "broker")
+    assert seen["HOME"] == "/var/lib/sonomark" and not (tmp_path / "here").exists()
