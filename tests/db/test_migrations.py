@@ -73,13 +73,14 @@ def _populate(db: Database) -> None:
         session.add(Analysis(instance=instance, milliseconds={"restore": 1.5}))
 
 
-def _rows(db: Database) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table but Alembic's own."""
+def _rows(db: Database) -> dict[str, list[list[tuple[str, str]]]]:
+    """Every row of every table but Alembic's own, in an order of its own: a table's is nobody's promise."""
     found = {}
     with db.engine.connect() as connection:
         for table in inspect(db.engine).get_table_names():
             if table != "alembic_version":
-                found[table] = [tuple(map(str, row)) for row in connection.execute(text(f'SELECT * FROM "{table}"'))]
+                rows = connection.execute(text(f'SELECT * FROM "{table}"')).mappings()
+                found[table] = sorted(sorted((name, str(value)) for name, value in row.items()) for row in rows)
     return found
 
 
