@@ -27,7 +27,7 @@ from service.db.session import database
 from service.db.tables import now
 from service.errors import BrokerAway, ConfigurationError, DamagedObject, DatabaseAway, SonomarkError, StorageError
 from service.jobs.app import app
-from service.settings import Settings
+from service.settings import Settings, misspelt
 
 LOW_DISK_MB = 2048
 MOST_SKEW_S = 2.0
@@ -54,6 +54,7 @@ def examine(settings: Settings, only: Collection[str] = ()) -> Iterator[Check]:
     questions: list[tuple[str, Callable[[Settings], str]]] = [
         ("version", _version),
         ("Python", _python),
+        ("settings", spelling),
         ("ONNX Runtime", onnxruntime),
         ("network", _network),
         ("rule book", _rulebook),
@@ -94,6 +95,17 @@ def _version(_: Settings) -> str:
 
 def _python(_: Settings) -> str:
     return sys.version.split()[0]
+
+
+def spelling(_: Settings) -> str:
+    """A setting whose name is misspelt is not heeded, and what it was to close stays open.
+
+    Raises ConfigurationError for names that are nearly a setting's.
+    """
+    if wrong := misspelt():
+        told = " ".join(f"{name} is no setting; {meant} is one." for name, meant in wrong.items())
+        raise ConfigurationError(told, cure="Correct the name: what it says is not heeded.")
+    return "every name is known"
 
 
 def _installed(package: str) -> str | None:

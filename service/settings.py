@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 WEIGHTS = HOUSE / "models" / "weights"
 NODE = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@]+):(?P<port>\d{1,5})")
 MOST_PORT = 65535
+ALIKE = 0.92  # of names with their prefix: a letter or two too few or too many
 RULEBOOKS = Path(__file__).resolve().parent / "compliance" / "rulebooks"
 
 
@@ -270,6 +272,17 @@ def settings() -> Settings:
     except ValidationError as error:
         wrong = "\n".join(_complaint(each["loc"], each["msg"]) for each in error.errors())
         raise ConfigurationError(wrong, cure="service/settings.py says what each may be.") from None
+
+
+def misspelt() -> dict[str, str]:
+    """Names of the environment that are no setting and nearly one, each with that: what they say is not heeded.
+
+    Others may be somebody else's: Kubernetes, for one, gives a container the addresses of all services by such names.
+    """
+    known = {f"SONOMARK_{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("SONOMARK_") and name not in known)
+    near = {name: get_close_matches(name, known, n=1, cutoff=ALIKE) for name in unknown}
+    return {name: meant[0] for name, meant in near.items() if meant}
 
 
 def _complaint(place: tuple[int | str, ...], what: str) -> str:

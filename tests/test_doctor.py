@@ -53,6 +53,28 @@ def _start(role: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=60)
 
 
+def test_a_setting_whose_name_is_misspelt(set_to: Callable[..., Settings]) -> None:
+    set_to(SERVICE_HOST="10.0.0.1", PORT_80_TCP="tcp://10.0.0.1:80")  # as Kubernetes gives them
+    assert _answer("settings").ok
+    set_to(PEER="US01@10.1.4.13")
+    wrong = _answer("settings")
+    assert not wrong.ok and "SONOMARK_PEER is no setting; SONOMARK_PEERS is one" in wrong.answer and wrong.cure
+    assert "US01" not in str(wrong)
+
+
+def test_a_role_says_what_it_does_not_heed(set_to: Callable[..., Settings]) -> None:
+    set_to(PEER="US01@10.1.4.13")
+    schema.migrate()
+    command = [sys.executable, "-m", "service.cli", "sweep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as role:
+        assert role.stdout is not None
+        try:
+            said = next(line for line in role.stdout if "setting not heeded" in line)
+        finally:
+            role.terminate()
+    assert "SONOMARK_PEERS is one" in said
+
+
 @pytest.mark.parametrize(
     "url", ["postgresql+psycopg://u:secret@127.0.0.1:port/d", "oracle99://u:secret@db/d", "no url at all"]
 )

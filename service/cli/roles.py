@@ -22,10 +22,12 @@ def _begin(role: str) -> None:
         archive().check()
     except StorageError as error:  # it may come back by itself, and instances can wait for it
         log.warning("archive away", reason=error.what, cure=error.cure)
-    try:
-        doctor.clock(here)
-    except ConfigurationError as error:  # no reason to refuse images, but one to call for somebody
-        log.warning("clock skew", reason=error.what, cure=error.cure)
+    # No reasons to refuse images, but to call for somebody.
+    for what, question in (("clock skew", doctor.clock), ("setting not heeded", doctor.spelling)):
+        try:
+            question(here)
+        except ConfigurationError as error:
+            log.warning(what, reason=error.what, cure=error.cure)
     telemetry.watch_disk(archive().free_bytes, here.disk_reserve_mb << 20)
     if here.metrics_port:
         telemetry.serve(here.metrics_host, here.metrics_port, lambda: _missing(role))
