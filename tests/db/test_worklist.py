@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, update
+from sqlalchemy import delete, event, update
 
 from service.db import reviews, users, worklist
 from service.db.session import Database
 from service.db.tables import Decision, Role, Study, Verdict
 from service.db.worklist import Filter
 from service.errors import Conflict
+from tests.review import ward
 
 MIDNIGHT = datetime(2026, 11, 1, tzinfo=UTC)
 V = Verdict
@@ -193,3 +194,21 @@ def test_of_a_verdict_only_the_ranks_are_read_that_it_can_have(db: Database) -> 
             assert worklist.count(session, wanted) == 2
         assert worklist.page(session, worklist.Filter(tab="flagged", verdict=Verdict.COMPLIANT)).rows == []
         assert worklist.count(session, worklist.Filter(tab="flagged", verdict=Verdict.COMPLIANT)) == 0
+
+
+def test_a_page_takes_as_many_statements_whatever_it_holds(db: Database) -> None:
+    """Also where the rule book that found something missing is not kept, and is looked for in vain."""
+    said: list[str] = []
+
+    def statements() -> int:
+        said.clear()
+        with db.read() as session:
+            assert all(row.lacking for row in worklist.page(session, Filter()).rows)
+        return len(said)
+
+    event.listen(db.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
+    ward.admit(db, 1, rulebook="lost@1+0123456789ab")
+    of_one = statements()
+    for number in range(2, 12):
+        ward.admit(db, number, rulebook="lost@1+0123456789ab")
+    assert statements() == of_one
