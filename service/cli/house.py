@@ -55,6 +55,7 @@ def migrate() -> None:
     """Bring the database's schema up to this version."""
     supervision.make_data_dir(settings())
     schema.migrate()
+    database().dispose()  # the last connection folds SQLite's log into its file, which may then be copied by itself
     out.print(f"Schema at {schema.newest()}.")
 
 

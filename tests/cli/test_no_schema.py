@@ -1,5 +1,8 @@
 """Commands that read the database, on a machine where `sonomark migrate` has not run yet."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,3 +64,10 @@ def test_asking_makes_no_database(house: Settings) -> None:
     refused = CliRunner().invoke(app, ["user", "list"])
     assert "no database at" in str(refused.exception) and "SONOMARK_DATA_DIR" in str(refused.exception)
     assert not list(house.data_dir.iterdir())
+
+
+def test_after_migrate_the_file_is_whole_by_itself(tmp_path: Path) -> None:
+    """Nothing of the schema is left in SQLite's log: the file may be copied."""
+    environment = os.environ | {"SONOMARK_DATA_DIR": str(tmp_path), "SONOMARK_DATABASE_URL": ""}
+    subprocess.run([sys.executable, "-m", "service.cli", "migrate"], env=environment, check=True, capture_output=True)
+    assert [path.name for path in tmp_path.iterdir() if "sqlite" in path.name] == ["sonomark.sqlite"]
