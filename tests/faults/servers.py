@@ -56,6 +56,10 @@ class Postgres:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, user=self._user, group=self._user, start_new_session=True, cwd="/"
             )
+        self.recover()
+
+    def recover(self) -> None:
+        """Wait until it takes connections."""
         ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         deadline = time.monotonic() + 60
         while subprocess.run(ready, check=False).returncode:
